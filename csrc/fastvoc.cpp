@@ -1,0 +1,77 @@
+// The C surface: checks, and the choice of the instruction set.
+
+#include "fastvoc.h"
+
+#include "conv1d/cpu.h"
+
+namespace {
+
+const fastvoc::Conv1d &conv1d_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d;
+#endif
+  return fastvoc::portable::conv1d;
+}
+
+}  // namespace
+
+const char *fastvoc_error(int error) {
+  switch (error) {
+    case FASTVOC_OK: return "no error";
+    case FASTVOC_BAD_ISA: return "the instruction set is not usable on this processor; ask fastvoc_isa_usable first";
+    case FASTVOC_BAD_SIZE: return "a size is out of range; sizes are positive, and the padded input is not shorter than the kernel";
+    case FASTVOC_BAD_PADDING: return "the padding mode is unknown, or reflection is longer than the input";
+    default: return "unknown error";
+  }
+}
+
+const char *fastvoc_isa_name(int isa) {
+  switch (isa) {
+    case FASTVOC_ISA_PORTABLE: return "portable";
+    case FASTVOC_ISA_AVX2: return "avx2";
+    case FASTVOC_ISA_AVX512: return "avx512";
+    default: return "unknown";
+  }
+}
+
+int fastvoc_isa_usable(int isa) {
+#if defined(FASTVOC_X86)
+  // These ask the operating system too: it must save the wide registers.
+  if (isa == FASTVOC_ISA_AVX512) return __builtin_cpu_supports("avx512f") != 0;
+  if (isa == FASTVOC_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return isa == FASTVOC_ISA_PORTABLE;
+}
+
+int fastvoc_conv1d_check(const fastvoc_conv1d_call *call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  const int64_t span = call->dilation * (call->taps - 1);
+  if (call->threads < 1 || call->batch < 0 || call->in_channels < 1 || call->in_frames < 0 || call->out_channels < 1 ||
+      call->taps < 1 || call->dilation < 1 || call->in_frames + call->left + call->right <= span)
+    return FASTVOC_BAD_SIZE;
+  const int64_t widest = call->left > call->right ? call->left : call->right;
+  if (call->left < 0 || call->right < 0 || call->padding_mode < FASTVOC_ZERO || call->padding_mode > FASTVOC_REPLICATE ||
+      (call->padding_mode == FASTVOC_REFLECT && widest >= call->in_frames) ||
+      (call->padding_mode == FASTVOC_REPLICATE && call->in_frames == 0))
+    return FASTVOC_BAD_PADDING;
+  return FASTVOC_OK;
+}
+
+int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call *call) { return conv1d_of(call->isa).packed_size(*call); }
+
+int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call *call) {
+  return conv1d_of(call->isa).workspace_size(*call);
+}
+
+int fastvoc_conv1d_pack(const fastvoc_conv1d_call *call, const float *weight, float *packed) {
+  conv1d_of(call->isa).pack(*call, weight, packed);
+  return FASTVOC_OK;
+}
+
+int fastvoc_conv1d(const fastvoc_conv1d_call *call, const float *x, const int64_t *x_strides, const float *packed,
+                   const float *bias, const float *residual, const int64_t *residual_strides, float *y,
+                   const int64_t *y_strides, float *workspace) {
+  conv1d_of(call->isa).run(*call, x, x_strides, packed, bias, residual, residual_strides, y, y_strides, workspace);
+  return FASTVOC_OK;
+}

@@ -1,0 +1,76 @@
+/* The whole native surface of fastvoc.
+ *
+ * Pointers in, pointers out: nothing here allocates, keeps state or knows a framework. Activations have the shape
+ * (batch, channels, frames); their strides, in elements and in that order, come with them, so that contiguous and
+ * channels-last memory are read as they are. Python reads these declarations out of this very file.
+ */
+#ifndef FASTVOC_H
+#define FASTVOC_H
+
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Errors. Functions that return int return one of these. */
+enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTVOC_ERROR_COUNT };
+
+/* What an error means, as half a sentence. */
+const char *fastvoc_error(int error);
+
+/* Instruction sets, ascending; a later one is faster where it is usable. */
+enum { FASTVOC_ISA_PORTABLE, FASTVOC_ISA_AVX2, FASTVOC_ISA_AVX512, FASTVOC_ISA_COUNT };
+
+const char *fastvoc_isa_name(int isa);
+
+/* Whether the library was compiled for it and this processor and operating system have it. */
+int fastvoc_isa_usable(int isa);
+
+/* conv1d: y = tanh?(residual? + bias? + weight * pad(leaky_relu(x)))
+ *
+ *   x         (batch, in_channels, in_frames)      float32
+ *   weight    (out_channels, in_channels, taps)    float32, contiguous, not flipped
+ *   bias      (out_channels,)                      float32, contiguous, or null
+ *   residual  (batch, out_channels, out_frames)    float32, or null
+ *   y         (batch, out_channels, out_frames)    float32, contiguous or channels-last
+ *
+ * out_frames = in_frames + left + right - dilation * (taps - 1). Every output is summed in one order, whatever the
+ * threads, so that results are equal bit for bit at any number of them.
+ */
+enum { FASTVOC_ZERO, FASTVOC_REFLECT, FASTVOC_REPLICATE };
+
+typedef struct {
+  int isa, threads;
+  int64_t batch, in_channels, in_frames, out_channels, taps, dilation, left, right;
+  int padding_mode, tanh;
+  float slope; /* of the leaky ReLU; 1 is no activation */
+} fastvoc_conv1d_call;
+
+/* FASTVOC_OK if the call can be run. The functions below expect a call that was checked. */
+int fastvoc_conv1d_check(const fastvoc_conv1d_call *call);
+
+/* How many floats the packed weight and the work of all threads take. */
+int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call *call);
+int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call *call);
+
+/* Bring a weight into the order in which the kernel of this instruction set reads it. */
+int fastvoc_conv1d_pack(const fastvoc_conv1d_call *call, const float *weight, float *packed);
+
+int fastvoc_conv1d(const fastvoc_conv1d_call *call, const float *x, const int64_t *x_strides, const float *packed,
+                   const float *bias, const float *residual, const int64_t *residual_strides, float *y,
+                   const int64_t *y_strides, float *workspace);
+
+#ifdef __cplusplus
+}
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif

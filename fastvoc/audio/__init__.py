@@ -1,0 +1,33 @@
+"""Signals without weights: mel spectrograms, sound files, filter banks, Griffin-Lim and distances."""
+
+from __future__ import annotations
+
+from fastvoc.audio.files import read_audio, resample, write_audio
+from fastvoc.audio.griffin_lim import griffin_lim, mel_to_wave
+from fastvoc.audio.mel import CONVENTIONS, MelConfig, Normalization, linear_magnitude, linear_mel, mel_spectrogram
+from fastvoc.audio.metrics import log_spectral_distance, mel_l1, multi_resolution_stft, pesq, stoi
+from fastvoc.audio.pqmf import PqmfConfig, analysis_filters, pqmf_analysis, pqmf_synthesis, synthesis_weight
+
+__all__ = [
+    "CONVENTIONS",
+    "MelConfig",
+    "Normalization",
+    "PqmfConfig",
+    "analysis_filters",
+    "griffin_lim",
+    "linear_magnitude",
+    "linear_mel",
+    "log_spectral_distance",
+    "mel_l1",
+    "mel_spectrogram",
+    "mel_to_wave",
+    "multi_resolution_stft",
+    "pesq",
+    "pqmf_analysis",
+    "pqmf_synthesis",
+    "read_audio",
+    "resample",
+    "stoi",
+    "synthesis_weight",
+    "write_audio",
+]

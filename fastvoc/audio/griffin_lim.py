@@ -1,0 +1,112 @@
+"""Griffin-Lim: a wave from magnitudes alone, the baseline that every vocoder has to beat.
+
+Griffin and Lim 1984, *Signal estimation from modified short-time Fourier transform*; with momentum Perraudin,
+Balazs and Soendergaard 2013, *A fast Griffin-Lim algorithm*.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc.audio.mel import MelConfig, frame_window, linear_magnitude
+
+
+def griffin_lim(
+    magnitude: Tensor, config: MelConfig, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
+) -> Tensor:
+    """Find a wave whose Fourier transforms have the given magnitudes.
+
+    Parameters
+    ----------
+    magnitude : Tensor, shape (fft_size // 2 + 1, frames) or (B, fft_size // 2 + 1, frames), float32 or float64
+        Magnitudes on the frame grid of the convention.
+    config : MelConfig
+        The convention, of which the transform, hop, window and padding count.
+    iterations : int
+        Rounds of going to the wave and back.
+    momentum : float
+        0 is the original method, whose error never rises; 0.99 arrives sooner.
+    seed : int
+        Of the first phases; the same for every wave of a batch and on every device.
+
+    Returns
+    -------
+    Tensor, shape (T,) or (B, T)
+        The wave: T is ``frames * hop``, or ``(frames - 1) * hop`` where the convention pads to the centre.
+
+    Raises
+    ------
+    ValueError
+        If the magnitudes have another shape, or a parameter is out of range.
+    """
+    bins = config.fft_size // 2 + 1
+    if magnitude.ndim not in (2, 3) or magnitude.shape[-2] != bins or magnitude.numel() == 0:
+        raise ValueError(
+            f"griffin_lim: magnitude has shape {tuple(magnitude.shape)}; needs ({bins}, frames) or (batch, {bins}, "
+            f"frames) for fft_size {config.fft_size}"
+        )
+    if iterations < 0 or not 0 <= momentum < 1:
+        raise ValueError(f"griffin_lim: iterations {iterations}, momentum {momentum}; needs >= 0 and from 0 to below 1")
+    target = magnitude.reshape(-1, *magnitude.shape[-2:])
+    window = frame_window(config, magnitude.device, magnitude.dtype)
+    generator = torch.Generator().manual_seed(seed)
+    angle = 2 * math.pi * torch.rand(target.shape[1:], generator=generator, dtype=torch.float64)
+    phase = torch.polar(torch.ones_like(angle), angle).to(target.device, target.dtype.to_complex())
+    previous = torch.zeros_like(phase)
+    for _ in range(iterations):
+        rebuilt = _spectrum(_wave(target * phase, window, config.hop), window, config)
+        phase = rebuilt - momentum / (1 + momentum) * previous
+        phase = phase / phase.abs().clamp(min=torch.finfo(target.dtype).tiny)
+        previous = rebuilt
+    wave = _wave(target * phase, window, config.hop)
+    frames = magnitude.shape[-1]
+    start = {"centre": config.fft_size // 2, "same": (config.fft_size - config.hop) // 2, "end": 0}[config.padding]
+    length = (frames - 1) * config.hop if config.padding == "centre" else frames * config.hop
+    return wave[:, start : start + length].reshape(*magnitude.shape[:-2], -1)
+
+
+def mel_to_wave(
+    mel: Tensor, config: MelConfig, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
+) -> Tensor:
+    """Find a wave for a mel spectrogram of any convention, without a network.
+
+    Parameters
+    ----------
+    mel : Tensor, shape (bands, frames) or (B, bands, frames), float32 or float64
+        Log-mel in the convention.
+    config : MelConfig
+        The convention.
+    iterations, momentum, seed
+        As in `griffin_lim`.
+
+    Returns
+    -------
+    Tensor, shape (T,) or (B, T)
+        As `griffin_lim` returns it, for the magnitudes that `fastvoc.audio.mel.linear_magnitude` estimates.
+    """
+    magnitude = linear_magnitude(mel, config)
+    return griffin_lim(magnitude, config, iterations=iterations, momentum=momentum, seed=seed)
+
+
+def _spectrum(wave: Tensor, window: Tensor, config: MelConfig) -> Tensor:
+    """Transform a wave that carries its padding already."""
+    return torch.stft(wave, config.fft_size, config.hop, window=window, center=False, return_complex=True)
+
+
+def _wave(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
+    """Return the wave, padding included, whose transform is nearest to a spectrum (Griffin and Lim, eq. 6).
+
+    `torch.istft` refuses frames that no padding follows, since the window is zero at the very first sample.
+    """
+    size, frames = len(window), spectrum.shape[-1]
+    pieces = torch.fft.irfft(spectrum, n=size, dim=-2) * window[:, None]
+    weights = window.square()[None, :, None].expand(1, size, frames)
+    total, weight = (
+        F.fold(x, (1, (frames - 1) * hop + size), (1, size), stride=(1, hop))[:, 0, 0] for x in (pieces, weights)
+    )
+    # At the very ends, where one window alone fades to zero, a division by it would amplify errors without bound.
+    return total / weight.clamp(min=0.01 * float(weight.max()))

@@ -1,0 +1,230 @@
+"""Mel spectrograms in every convention of `fastvoc.audio.convention`.
+
+Frames of a short-time Fourier transform, their magnitudes under a bank of triangles (Slaney 1998, *Auditory
+Toolbox*; HTK book § 5.6), a floor, a logarithm, and what a project does afterwards.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import librosa
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastvoc.audio.convention import MelConfig, Normalization
+from fastvoc.audio.presets import CONVENTIONS
+
+__all__ = [
+    "CONVENTIONS",
+    "MelConfig",
+    "Normalization",
+    "frame_window",
+    "linear_magnitude",
+    "linear_mel",
+    "mel_filters",
+    "mel_spectrogram",
+]
+
+
+def mel_spectrogram(wave: Tensor, config: MelConfig) -> Tensor:
+    """Compute the mel spectrogram of a wave.
+
+    Parameters
+    ----------
+    wave : Tensor, shape (T,) or (B, T), float32 or float64
+        Samples in [-1, 1] at `config.sample_rate` Hz.
+    config : MelConfig
+        The convention.
+
+    Returns
+    -------
+    Tensor, shape (bands, frames) or (B, bands, frames)
+        Log-mel of the same dtype on the same device, with `config.frames(T)` frames; differentiable.
+
+    Raises
+    ------
+    TypeError
+        If the wave is not float32 or float64.
+    ValueError
+        If the wave has another shape, no samples, or fewer than the padding needs.
+    """
+    _check(wave, config)
+    filters = _filters(config, wave.device, wave.dtype)
+    # Half precision cannot hold the smallest magnitudes: an autocast region must not reach in here.
+    with torch.autocast(wave.device.type, enabled=False):
+        spectrum = torch.stft(
+            _pad(wave.reshape(-1, wave.shape[-1]), config),
+            config.fft_size,
+            hop_length=config.hop,
+            window=frame_window(config, wave.device, wave.dtype),
+            center=False,
+            return_complex=True,
+        )
+        mel = _normalize(_log(filters @ _magnitude(spectrum, config), config), config)
+    if config.last_frame is not None:
+        mel = torch.cat([mel[..., :-1], torch.full_like(mel[..., -1:], config.last_frame)], dim=-1)
+    return mel if wave.ndim == 2 else mel[0]
+
+
+def linear_mel(mel: Tensor, config: MelConfig) -> Tensor:
+    """Undo the normalization and the logarithm, but not the floor.
+
+    Parameters
+    ----------
+    mel : Tensor, shape (bands, frames) or (B, bands, frames)
+        Log-mel in the convention.
+    config : MelConfig
+        The convention.
+
+    Returns
+    -------
+    Tensor, same shape
+        Magnitudes (or powers, with `config.power` 2) under the filter bank.
+    """
+    mean, scale = _statistics(config, mel)
+    exponent = (mel * scale + mean) / config.gain
+    linear = exponent.exp() if config.logarithm == "natural" else 10**exponent
+    return (linear - config.floor).clamp(min=0) if config.floor_mode == "add" else linear
+
+
+def linear_magnitude(mel: Tensor, config: MelConfig, *, iterations: int = 30) -> Tensor:
+    """Estimate the magnitudes of the Fourier transform that a mel was made of.
+
+    Parameters
+    ----------
+    mel : Tensor, shape (bands, frames) or (B, bands, frames)
+        Log-mel in the convention.
+    config : MelConfig
+        The convention.
+    iterations : int
+        Multiplicative updates; after 30 the log-mel of the estimate is within a hundredth of a neper.
+
+    Returns
+    -------
+    Tensor, shape (fft_size // 2 + 1, frames) or (B, fft_size // 2 + 1, frames)
+        Magnitudes, not negative, and zero where no band reaches.
+
+    Notes
+    -----
+    Lee and Seung 2000, *Algorithms for non-negative matrix factorization*, eq. 5, from a flat start: the ratio is
+    what a log-mel measures. After Griffin-Lim (LJ001-0029 to 0032, 60 iterations) the log-mel is 0.088 off, against
+    0.108 with the pseudo-inverse, whose negative magnitudes have to be cut.
+    """
+    filters = _filters(config, mel.device, mel.dtype)
+    tiny = torch.finfo(mel.dtype).tiny
+    linear = linear_mel(mel, config)
+    reach = filters.sum(dim=0)[:, None]
+    estimate = (reach > 0).to(mel.dtype)
+    for _ in range(iterations):
+        estimate = estimate * (filters.T @ (linear / (filters @ estimate).clamp(min=tiny))) / reach.clamp(min=tiny)
+    return estimate ** (1 / config.power)
+
+
+@lru_cache(maxsize=32)
+def mel_filters(config: MelConfig) -> NDArray[np.float64]:
+    """Return the filter bank of a convention, shape (bands, fft_size // 2 + 1)."""
+    if config.straight_in == "hertz":
+        filters = librosa.filters.mel(
+            sr=config.sample_rate,
+            n_fft=config.fft_size,
+            n_mels=config.bands,
+            fmin=config.low,
+            fmax=config.highest,
+            htk=config.scale == "htk",
+            norm="slaney" if config.area_normalized else None,
+            dtype=np.float64,
+        )
+        return np.asarray(filters)
+    # As tensorflow.signal.linear_to_mel_weight_matrix: librosa's triangles are straight over Hz only.
+    htk = config.scale == "htk"
+    bins = librosa.hz_to_mel(librosa.fft_frequencies(sr=config.sample_rate, n_fft=config.fft_size), htk=htk)
+    low, high = librosa.hz_to_mel(np.array([config.low, config.highest]), htk=htk)
+    edges = np.linspace(low, high, config.bands + 2)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    hertz = librosa.mel_to_hz(edges, htk=htk)
+    peaks = 2 / (hertz[2:] - hertz[:-2]) if config.area_normalized else 1.0
+    return np.asarray(peaks * np.maximum(0, np.minimum(rising, falling)), dtype=np.float64)
+
+
+@lru_cache(maxsize=64)
+def frame_window(config: MelConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the window of one frame, shape (fft_size,)."""
+    window = librosa.filters.get_window("hann", config.window_size, fftbins=config.window == "periodic")
+    return _constant(librosa.util.pad_center(window, size=config.fft_size), device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _filters(config: MelConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return _constant(mel_filters(config), device, dtype)
+
+
+def _constant(values: NDArray[np.float64], device: torch.device, dtype: torch.dtype) -> Tensor:
+    # What is cached outlives the caller's mode: a tensor made in inference mode could never meet autograd.
+    with torch.inference_mode(False):
+        return torch.from_numpy(values).to(device, dtype)
+
+
+def _check(wave: Tensor, config: MelConfig) -> None:
+    where = "mel_spectrogram"
+    if wave.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{where}: wave is {wave.dtype}; convert it to float32 or float64")
+    if wave.ndim not in (1, 2):
+        raise ValueError(f"{where}: wave has shape {tuple(wave.shape)}; needs (samples,) or (batch, samples)")
+    if wave.numel() == 0:
+        raise ValueError(f"{where}: wave of shape {tuple(wave.shape)} is empty; needs at least one frame of sound")
+    shortest = config.hop if config.padding == "same" else 1
+    if config.padding_mode == "reflect":
+        shortest = max(shortest, _side(config) + 1)
+    if wave.shape[-1] < shortest:
+        raise ValueError(
+            f"{where}: wave has {wave.shape[-1]} samples; needs at least {shortest} "
+            f"(padding {config.padding!r}, {config.padding_mode}, fft_size {config.fft_size}, hop {config.hop})"
+        )
+
+
+def _side(config: MelConfig) -> int:
+    return config.fft_size // 2 if config.padding == "centre" else (config.fft_size - config.hop) // 2
+
+
+def _pad(wave: Tensor, config: MelConfig) -> Tensor:
+    if config.padding == "end":
+        last = (config.frames(wave.shape[-1]) - 1) * config.hop
+        return F.pad(wave, (0, last + config.fft_size - wave.shape[-1]))
+    side = _side(config)
+    return F.pad(wave, (side, side), "constant" if config.padding_mode == "zero" else "reflect")
+
+
+def _magnitude(spectrum: Tensor, config: MelConfig) -> Tensor:
+    if config.power == 1 and config.root_epsilon == config.root_floor == 0:
+        return spectrum.abs()  # its gradient at zero is zero, that of a root is not a number
+    squared = spectrum.real.square() + spectrum.imag.square()
+    squared = (squared + config.root_epsilon).clamp(min=config.root_floor)
+    return squared if config.power == 2 else squared.sqrt()
+
+
+def _log(mel: Tensor, config: MelConfig) -> Tensor:
+    mel = mel.clamp(min=config.floor) if config.floor_mode == "clamp" else mel + config.floor
+    mel = config.gain * (mel.log() if config.logarithm == "natural" else mel.log10())
+    return mel if config.dynamic_range is None else torch.maximum(mel, mel.amax() - config.dynamic_range)
+
+
+def _normalize(mel: Tensor, config: MelConfig) -> Tensor:
+    if config.normalization == Normalization():
+        return mel
+    mean, scale = _statistics(config, mel)
+    mel = (mel - mean) / scale
+    return mel if config.normalization.clip is None else mel.clamp(*config.normalization.clip)
+
+
+def _statistics(config: MelConfig, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and scale, each (1, 1) or (bands, 1)."""
+    mean, scale = (
+        torch.as_tensor(values, dtype=like.dtype, device=like.device).reshape(-1, 1)
+        for values in (config.normalization.mean, config.normalization.scale)
+    )
+    return mean, scale

@@ -1,0 +1,136 @@
+"""Pseudo-quadrature mirror filters: a wave as several bands of lower rate, and back.
+
+Nguyen 1994, *Near-perfect-reconstruction pseudo-QMF banks*, with the windowed-sinc prototype of Lin and
+Vaidyanathan 1998. The filters are not in the checkpoints of multi-band models: whoever loads one needs the
+cutoff that it was trained with.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import Self
+
+from fastvoc.config import config
+
+
+@config
+class PqmfConfig:
+    """A filter bank; the defaults are those of ParallelWaveGAN since its version 0.4.3."""
+
+    bands: int = Field(4, ge=2)
+    """Number of bands, each at the sample rate divided by it."""
+
+    taps: int = Field(62, ge=2, multiple_of=2)
+    """Order of the filters, which have one coefficient more; even."""
+
+    cutoff: float = Field(0.142, gt=0, lt=1)
+    """Cutoff of the prototype as a fraction of half the sample rate; models before version 0.4.3 have 0.15.
+
+    Both are for four bands: each number of bands and taps has a best cutoff of its own.
+    """
+
+    beta: PositiveFloat = 9.0
+    """Shape of the Kaiser window."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.taps // 2 < self.bands - 1:
+            raise ValueError(f"taps {self.taps} are too few for {self.bands} bands; needs {2 * (self.bands - 1)}")
+        return self
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Samples that the transposed convolution of the synthesis drops at its start and at its end."""
+        return self.taps // 2, self.taps // 2 - (self.bands - 1)
+
+
+@lru_cache(maxsize=16)
+def analysis_filters(config: PqmfConfig = PqmfConfig()) -> NDArray[np.float64]:  # noqa: B008 (frozen)
+    """Return the filters of the analysis, shape (bands, taps + 1); those of the synthesis are their mirror image."""
+    offset = np.arange(config.taps + 1) - config.taps / 2
+    # sin(pi c n) / (pi n), which is c at the centre
+    prototype = config.cutoff * np.sinc(config.cutoff * offset) * np.kaiser(config.taps + 1, config.beta)
+    band = np.arange(config.bands)[:, None]
+    angle = (2 * band + 1) * np.pi / (2 * config.bands) * offset + (-1.0) ** band * np.pi / 4
+    return np.asarray(2 * prototype * np.cos(angle), dtype=np.float64)
+
+
+def synthesis_weight(config: PqmfConfig = PqmfConfig(), dtype: torch.dtype = torch.float32) -> Tensor:  # noqa: B008
+    """Return the synthesis as the weight of one transposed convolution.
+
+    Mirrored twice, by the synthesis and by the transposed convolution, the filters of the analysis come back.
+
+    Returns
+    -------
+    Tensor, shape (bands, 1, taps + 1)
+        For a transposed convolution with stride `config.bands` that drops `config.crop` samples at its ends.
+    """
+    return torch.from_numpy(config.bands * analysis_filters(config)).to(dtype).unsqueeze(1)
+
+
+def pqmf_analysis(wave: Tensor, config: PqmfConfig = PqmfConfig()) -> Tensor:  # noqa: B008
+    """Split a wave into bands.
+
+    Parameters
+    ----------
+    wave : Tensor, shape (T,) or (B, T), floating point
+        Samples; T is a multiple of the number of bands.
+    config : PqmfConfig
+        The filter bank.
+
+    Returns
+    -------
+    Tensor, shape (bands, T / bands) or (B, bands, T / bands)
+        The bands from low to high; every second one runs from high to low within itself.
+
+    Raises
+    ------
+    ValueError
+        If the wave has another shape, or a length that is not a multiple.
+    """
+    if wave.ndim not in (1, 2):
+        raise ValueError(f"pqmf_analysis: wave has shape {tuple(wave.shape)}; needs (samples,) or (batch, samples)")
+    if wave.shape[-1] == 0 or wave.shape[-1] % config.bands:
+        raise ValueError(f"pqmf_analysis: wave has {wave.shape[-1]} samples; needs a multiple of {config.bands}")
+    weight = torch.from_numpy(analysis_filters(config)).to(wave.device, wave.dtype).unsqueeze(1)
+    # One wave keeps its shape under a convolution whose channel is its only one: (1, T) -> (bands, T / bands).
+    return F.conv1d(wave.unsqueeze(-2), weight, stride=config.bands, padding=config.taps // 2)
+
+
+def pqmf_synthesis(subbands: Tensor, config: PqmfConfig = PqmfConfig()) -> Tensor:  # noqa: B008
+    """Join bands into a wave.
+
+    Parameters
+    ----------
+    subbands : Tensor, shape (bands, T) or (B, bands, T), floating point
+        The bands as `pqmf_analysis` returns them.
+    config : PqmfConfig
+        The filter bank.
+
+    Returns
+    -------
+    Tensor, shape (T * bands,) or (B, T * bands)
+        The wave; at a cutoff of 0.142 it differs from the one that was split by -64 dB, but for `taps` samples at
+        either end, whose bands are cut off.
+
+    Raises
+    ------
+    ValueError
+        If there is another number of bands.
+    """
+    if subbands.ndim not in (2, 3) or subbands.shape[-2] != config.bands:
+        raise ValueError(
+            f"pqmf_synthesis: subbands have shape {tuple(subbands.shape)}; needs ({config.bands}, samples) "
+            f"or (batch, {config.bands}, samples)"
+        )
+    left, right = config.crop
+    weight = synthesis_weight(config, subbands.dtype).to(subbands.device)
+    wave = F.conv_transpose1d(subbands, weight, stride=config.bands, padding=left, output_padding=left - right)
+    return wave.squeeze(-2)

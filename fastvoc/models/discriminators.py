@@ -1,0 +1,209 @@
+"""Discriminators, worn with their norms: they exist only in training.
+
+Every one maps waves (B, 1, T) to a list with an entry per sub-discriminator; an entry is the list of its feature
+maps, the last of which is the score. Which maps a feature-matching loss compares is the loss's business: HiFi-GAN
+includes the score, MelGAN does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+Maps = list[Tensor]
+
+
+def _dress(conv: nn.Module, norm: Literal["weight", "spectral"]) -> nn.Module:
+    return spectral_norm(conv) if norm == "spectral" else weight_norm(conv)
+
+
+class _WaveDiscriminator(nn.Module):
+    """A chain of 1-D convolutions, leaky ReLU behind each but the last; their outputs are the feature maps."""
+
+    def __init__(
+        self, convs: Sequence[nn.Module], paddings: Sequence[tuple[int, int]], mode: str, slope: float
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.paddings = paddings
+        self.mode = mode
+        self.slope = slope
+
+    def forward(self, wave: Tensor) -> Maps:
+        maps = []
+        x = wave
+        for conv, padding in zip(self.convs, self.paddings, strict=True):
+            # only the first padding reflects: the originals mirror the wave and zero-pad the features
+            x = conv(F.pad(x, padding, self.mode if conv is self.convs[0] else "constant"))
+            x = x if conv is self.convs[-1] else F.leaky_relu(x, self.slope)
+            maps.append(x)
+        return maps
+
+
+class MelGANDiscriminator(nn.Module):
+    """Several scales of a grouped, strided network.   Kumar et al. 2019, arXiv:1910.06711, §2.2.
+
+    Original: descriptinc/melgan-neurips 6488045; with `keras`, the Keras tutorial's "same" padding, whose strided
+    convolutions pad 18 samples on the left and 19 on the right, and its pooling of two.
+
+    Parameters
+    ----------
+    scales : int
+        Sub-discriminators; each hears the wave at half the rate of the one before.
+    channels : int
+        Of the first convolution.
+    downsampling : sequence of int
+        Stride of each grouped convolution; its kernel is ten times that plus one.
+    largest : int
+        Upper bound of the channels.
+    slope : float
+    keras : bool
+    """
+
+    def __init__(
+        self,
+        *,
+        scales: int = 3,
+        channels: int = 16,
+        downsampling: Sequence[int] = (4, 4, 4, 4),
+        largest: int = 1024,
+        slope: float = 0.2,
+        keras: bool = False,
+    ) -> None:
+        super().__init__()
+        self.keras = keras
+
+        def one() -> _WaveDiscriminator:
+            width = channels
+            convs: list[nn.Module] = [nn.Conv1d(1, width, 15)]
+            paddings = [(7, 7)]
+            for stride in downsampling:
+                wider = min(width * stride, largest)
+                taps = 10 * stride + 1
+                convs.append(nn.Conv1d(width, wider, taps, stride, groups=width // 4))
+                total = taps - stride  # "same" for a length that is a multiple of the stride
+                paddings.append((total // 2, total - total // 2) if keras else (taps // 2, taps // 2))
+                width = wider
+            wider = min(2 * width, largest)
+            convs += [nn.Conv1d(width, wider, 5), nn.Conv1d(wider, 1, 3)]
+            paddings += [(2, 2), (1, 1)]
+            mode = "constant" if keras else "reflect"
+            return _WaveDiscriminator([_dress(conv, "weight") for conv in convs], paddings, mode, slope)
+
+        self.scales = nn.ModuleList(one() for _ in range(scales))
+
+    def forward(self, wave: Tensor) -> list[Maps]:
+        """(B, 1, T) → per scale, the feature maps and the score (B, 1, T / stride)."""
+        results = []
+        for n, scale in enumerate(self.scales):
+            if n and self.keras:
+                wave = F.avg_pool1d(wave, 2, 2)
+            elif n:
+                wave = F.avg_pool1d(wave, 4, 2, padding=1, count_include_pad=False)
+            results.append(scale(wave))
+        return results
+
+
+class ScaleDiscriminator(nn.Module):
+    """HiFi-GAN's multi-scale discriminator (MSD).   Kong et al. 2020, arXiv:2010.05646, §2.3.
+
+    Original: jik876/hifi-gan 4769534. Its first scale wears spectral norm, the others weight norm, and its pooling
+    counts the padding (MelGAN's does not).
+
+    Parameters
+    ----------
+    scales : int
+    channels : int
+        Of the first convolution; the original has 128.
+    """
+
+    def __init__(self, *, scales: int = 3, channels: int = 128) -> None:
+        super().__init__()
+        c = channels
+        # channels in, channels out, kernel, stride, groups
+        table = [
+            (1, c, 15, 1, 1),
+            (c, c, 41, 2, 4),
+            (c, 2 * c, 41, 2, 16),
+            (2 * c, 4 * c, 41, 4, 16),
+            (4 * c, 8 * c, 41, 4, 16),
+            (8 * c, 8 * c, 41, 1, 16),
+            (8 * c, 8 * c, 5, 1, 1),
+            (8 * c, 1, 3, 1, 1),
+        ]
+        self.scales = nn.ModuleList(
+            _WaveDiscriminator(
+                [_dress(nn.Conv1d(i, o, k, s, groups=g), "weight" if n else "spectral") for i, o, k, s, g in table],
+                [(k // 2, k // 2) for _, _, k, _, _ in table],
+                "constant",
+                0.1,
+            )
+            for n in range(scales)
+        )
+
+    def forward(self, wave: Tensor) -> list[Maps]:
+        """(B, 1, T) → per scale, the feature maps and the score."""
+        results = []
+        for n, scale in enumerate(self.scales):
+            wave = F.avg_pool1d(wave, 4, 2, padding=2) if n else wave
+            results.append(scale(wave))
+        return results
+
+
+class _PeriodNetwork(nn.Module):
+    """A chain of convolutions over a wave folded into rows of `period` samples."""
+
+    def __init__(self, period: int, convs: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.period = period
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, wave: Tensor) -> Maps:
+        x = F.pad(wave, (0, -wave.shape[-1] % self.period), "reflect")
+        x = x.reshape(x.shape[0], 1, -1, self.period)
+        maps = []
+        for conv in self.convs:
+            x = conv(x)
+            x = x if conv is self.convs[-1] else F.leaky_relu(x, 0.1)
+            maps.append(x)
+        return maps
+
+
+class PeriodDiscriminator(nn.Module):
+    """HiFi-GAN's multi-period discriminator (MPD).   Kong et al. 2020, arXiv:2010.05646, §2.3.
+
+    Each sub-discriminator sees the wave folded into rows of `period` samples and convolves along time only.
+    Original: jik876/hifi-gan 4769534.
+
+    Parameters
+    ----------
+    periods : sequence of int
+        In samples; primes, so that their views overlap little.
+    channels : int
+        Of the first convolution; the original has 32.
+    last_kernel_size : int
+        Taps of the last convolution: 3 in the original, 2 in ParallelWaveGAN and ESPnet.
+    """
+
+    def __init__(
+        self, *, periods: Sequence[int] = (2, 3, 5, 7, 11), channels: int = 32, last_kernel_size: int = 3
+    ) -> None:
+        super().__init__()
+        widths = [1, channels, 4 * channels, 16 * channels, 32 * channels, 32 * channels]
+
+        def convs() -> list[nn.Module]:
+            layers: list[nn.Module] = [
+                nn.Conv2d(widths[n], widths[n + 1], (5, 1), (3 if n < 4 else 1, 1), padding=(2, 0)) for n in range(5)
+            ]
+            layers.append(nn.Conv2d(widths[-1], 1, (last_kernel_size, 1), padding=((last_kernel_size - 1) // 2, 0)))
+            return [_dress(conv, "weight") for conv in layers]
+
+        self.networks = nn.ModuleList(_PeriodNetwork(period, convs()) for period in periods)
+
+    def forward(self, wave: Tensor) -> list[Maps]:
+        """(B, 1, T) → per period, the feature maps and the score (B, 1, rows, period)."""
+        return [network(wave) for network in self.networks]

@@ -1,0 +1,35 @@
+"""Memory order of activations: a result follows its input.
+
+An activation of shape (B, C, T) is either contiguous or *channels-last*: memory order (batch, time, channel), seen as a
+strided (B, C, T) tensor. Channels-last makes a tap of a convolution a row offset, for every kernel alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def channels_last(x: Tensor) -> bool:
+    """Tell whether neighbouring channels, rather than neighbouring frames, are neighbours in memory."""
+    return x.stride(1) == 1 and x.stride(2) != 1
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """Return the same (B, C, T) values in memory order (batch, time, channel)."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def empty_like_layout(x: Tensor, channels: int, frames: int) -> Tensor:
+    """Return an uninitialised (B, channels, frames) tensor with the dtype, device and memory order of `x`."""
+    batch = x.shape[0]
+    if channels_last(x):
+        return torch.empty_strided(
+            (batch, channels, frames), (channels * frames, 1, channels), dtype=x.dtype, device=x.device
+        )
+    return torch.empty((batch, channels, frames), dtype=x.dtype, device=x.device)
+
+
+def in_layout_of(x: Tensor, y: Tensor) -> Tensor:
+    """Return `y` in the memory order of `x`, copied only if it is in another."""
+    return to_channels_last(y) if channels_last(x) else y.contiguous()

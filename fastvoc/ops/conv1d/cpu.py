@@ -1,0 +1,118 @@
+"""The call of the C++ kernel of `conv1d`: checks, memory, pointers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastvoc.ops import _native
+from fastvoc.ops._layout import empty_like_layout
+
+
+def refuses(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    dilation: int,
+    left: int,
+    right: int,
+    padding_mode: str,
+    slope: float,
+    tanh: bool,
+) -> str | None:
+    """Return why the kernel cannot run this call, or None."""
+    if x.device.type != "cpu":
+        return f"x is on {x.device}"
+    if x.dtype != torch.float32:
+        return f"x is {x.dtype}; this kernel computes in torch.float32"
+    return None
+
+
+def conv1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    dilation: int,
+    left: int,
+    right: int,
+    padding_mode: str,
+    slope: float,
+    tanh: bool,
+) -> Tensor:
+    """Run the kernel.
+
+    The weight is packed on every call: a tensor can change through `.data` without a trace, so that a cache could be
+    stale. Packing moves K * C * C_out numbers once, little beside the K * C * C_out * T multiply-adds that follow.
+    """
+    span = dilation * (weight.shape[2] - 1)
+    y = empty_like_layout(x, weight.shape[0], x.shape[2] + left + right - span)
+    weight = weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    ffi, library = _native.library()
+    isa, threads = _native.isa(), torch.get_num_threads()
+    call, packed_size, workspace_size = _call(
+        isa, threads, *x.shape, weight.shape[0], weight.shape[2], dilation, left, right, padding_mode, slope, tanh
+    )
+    packed = torch.empty(packed_size)
+    workspace = torch.empty(workspace_size)
+    pointer = functools.partial(ffi.cast, "float *")
+    _native.check("conv1d", library.fastvoc_conv1d_pack(call, pointer(weight.data_ptr()), pointer(packed.data_ptr())))
+    code = library.fastvoc_conv1d(
+        call,
+        pointer(x.data_ptr()),
+        x.stride(),
+        pointer(packed.data_ptr()),
+        ffi.NULL if bias is None else pointer(bias.data_ptr()),
+        ffi.NULL if residual is None else pointer(residual.data_ptr()),
+        (0, 0, 0) if residual is None else residual.stride(),
+        pointer(y.data_ptr()),
+        y.stride(),
+        pointer(workspace.data_ptr()),
+    )
+    _native.check("conv1d", code)
+    return y
+
+
+@functools.lru_cache(maxsize=1024)
+def _call(
+    isa: int,
+    threads: int,
+    batch: int,
+    in_channels: int,
+    in_frames: int,
+    out_channels: int,
+    taps: int,
+    dilation: int,
+    left: int,
+    right: int,
+    padding_mode: str,
+    slope: float,
+    tanh: bool,
+) -> tuple[Any, int, int]:
+    """Return the native description of a call, and how many floats it needs for packed weights and for work."""
+    ffi, library = _native.library()
+    call = ffi.new(
+        "fastvoc_conv1d_call *",
+        {
+            "isa": isa,
+            "threads": threads,
+            "batch": batch,
+            "in_channels": in_channels,
+            "in_frames": in_frames,
+            "out_channels": out_channels,
+            "taps": taps,
+            "dilation": dilation,
+            "left": left,
+            "right": right,
+            "padding_mode": getattr(library, f"FASTVOC_{padding_mode.upper()}"),
+            "tanh": tanh,
+            "slope": slope,
+        },
+    )
+    _native.check("conv1d", library.fastvoc_conv1d_check(call))
+    return call, library.fastvoc_conv1d_packed_size(call), library.fastvoc_conv1d_workspace_size(call)

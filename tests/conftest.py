@@ -1,0 +1,20 @@
+"""What the tests share: real speech where it is at hand, and quiet, single-threaded arithmetic."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def speech() -> list[Path]:
+    """Clips of real speech, sorted by name; the test is skipped where there are none."""
+    folder = Path(os.environ.get("FASTVOC_SPEECH", REPOSITORY.parent / "shared" / "data" / "ljspeech-mini"))
+    clips = sorted(folder.glob("*.wav"))
+    if not clips:
+        pytest.skip(f"no speech in {folder}; set FASTVOC_SPEECH to a folder of LJ Speech clips to run this test")
+    return clips
