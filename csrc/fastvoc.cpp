@@ -2,6 +2,7 @@
 
 #include "fastvoc.h"
 
+#include "ceiling/cpu.h"
 #include "conv1d/cpu.h"
 
 namespace {
@@ -42,6 +43,15 @@ int fastvoc_isa_usable(int isa) {
   if (isa == FASTVOC_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   return isa == FASTVOC_ISA_PORTABLE;
+}
+
+int64_t fastvoc_multiply_add(int isa, int64_t rounds, float *result) {
+  if (!fastvoc_isa_usable(isa)) return 0;
+#if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(rounds, result);
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::multiply_add(rounds, result);
+#endif
+  return fastvoc::portable::multiply_add(rounds, result);
 }
 
 int fastvoc_conv1d_check(const fastvoc_conv1d_call *call) {

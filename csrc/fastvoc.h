@@ -31,6 +31,10 @@ const char *fastvoc_isa_name(int isa);
 /* Whether the library was compiled for it and this processor and operating system have it. */
 int fastvoc_isa_usable(int isa);
 
+/* Multiply and add in registers of one core, to measure what it can do at best. Writes 16 floats that mean nothing and
+ * returns the floating point operations done, or 0 where the instruction set is not usable. */
+int64_t fastvoc_multiply_add(int isa, int64_t rounds, float *result);
+
 /* conv1d: y = tanh?(residual? + bias? + weight * pad(leaky_relu(x)))
  *
  *   x         (batch, in_channels, in_frames)      float32

@@ -92,6 +92,8 @@ def _sentence(kind: Any, detail: Any) -> str:
         return f"{path} is not a known field; {nearest(str(detail['loc'][-1]), _known_fields(kind, detail['loc']))}"
     if detail["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{path} is missing"
+    if detail["type"] == "value_error":  # raised by a class about several of its fields
+        return f"{path}: {detail['ctx']['error']}".removeprefix(": ")
     return f"{path} is {detail['input']!r}; {detail['msg']}"
 
 

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fastvoc.audio import CONVENTIONS, MelConfig, Normalization, linear_magnitude, linear_mel, mel_spectrogram
+from fastvoc.audio import (
+    CONVENTIONS,
+    MelConfig,
+    Normalization,
+    linear_magnitude,
+    linear_mel,
+    mel_spectrogram,
+    read_audio,
+)
 from fastvoc.audio.mel import mel_filters
 from fastvoc.config import from_dict, to_dict
 
@@ -126,8 +134,6 @@ def test_silence_has_the_lowest_and_a_full_scale_sine_nearly_the_highest_plausib
 
 
 def test_what_is_not_this_convention_is_suspected(speech):
-    from fastvoc.audio import read_audio
-
     wave, _ = read_audio(speech[0], 22050)
     mel = mel_spectrogram(wave[:65536], HIFIGAN)
     assert HIFIGAN.suspicion(mel) is None
@@ -195,6 +201,13 @@ def test_a_first_call_in_inference_mode_does_not_spoil_training():
     wave = torch.ones(3000, requires_grad=True)
     mel_spectrogram(wave, config).sum().backward()
     assert wave.grad is not None
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_compiled_caller_gets_the_same_mel():
+    wave = torch.from_numpy(hashed(3000, 10))
+    compiled = torch.compile(lambda x: 2 * mel_spectrogram(x, HIFIGAN), backend="eager")
+    torch.testing.assert_close(compiled(wave), 2 * mel_spectrogram(wave, HIFIGAN))
 
 
 def test_statistics_of_each_band_are_applied_and_undone():

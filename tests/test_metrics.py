@@ -13,8 +13,16 @@ from test_griffin_lim import voice
 from test_mel import hashed
 from torch import Tensor
 
-from fastvoc.audio import CONVENTIONS, log_spectral_distance, mel_l1, multi_resolution_stft, pesq, stoi
-from fastvoc.audio.metrics import FULL_BAND, SUB_BAND
+from fastvoc.audio import (
+    CONVENTIONS,
+    FULL_BAND,
+    SUB_BAND,
+    log_spectral_distance,
+    mel_l1,
+    multi_resolution_stft,
+    pesq,
+    stoi,
+)
 
 X, Y = (torch.from_numpy(0.5 * hashed(8192, seed)) for seed in (997, 998))
 

@@ -140,9 +140,9 @@ void load_tile(const fastvoc_conv1d_call &call, const float *x, const int64_t *s
   for (int64_t r = valid; r < count; ++r) fill(r, -1);
 }
 
-// Add the accumulators to `sums`, or write them there if they are the first, and clear them.
+// Add the accumulators to `sums`, or if they are the first write them there with the bias, and clear them.
 template <int Rows, int Vectors, int Group>
-inline void flush(Vector (&sum)[Rows][Vectors], bool first, float *sums) {
+inline void flush(Vector (&sum)[Rows][Vectors], const float *bias, float *sums) {
   int count = Rows;
   for (int group = Group; group > 1; group /= 2, count = (count + 1) / 2)
     for (int i = 0; i < (count + 1) / 2; ++i)
@@ -152,7 +152,7 @@ inline void flush(Vector (&sum)[Rows][Vectors], bool first, float *sums) {
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) {
       float *to = sums + (r * Vectors + v) * kLanes;
-      store(to, first ? sum[r][v] : load(to) + sum[r][v]);
+      store(to, sum[r][v] + load(bias ? bias + v * kLanes : to));
     }
 #pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r)
@@ -160,18 +160,13 @@ inline void flush(Vector (&sum)[Rows][Vectors], bool first, float *sums) {
     for (int v = 0; v < Vectors; ++v) sum[r][v] = Vector{};
 }
 
-// `Rows` x `Vectors` accumulators over all taps and channels, beginning with the bias. The taps and the channels are
+// `Rows` x `Vectors` accumulators over all taps and channels. The taps and the channels are
 // run-time numbers on purpose, and the function is kept out of line: constant ones make GCC spill accumulators.
 template <int Rows, int Vectors, int Group>
 __attribute__((noinline)) void accumulate(const float *rows, int64_t row, const float *weight, int64_t taps,
                                           int64_t dilation, int64_t steps, const float *bias, float *sums) {
   static_assert(Rows % 3 == 0);
-  Vector sum[Rows][Vectors];
-#pragma GCC unroll 12
-  for (int r = 0; r < Rows; ++r)
-#pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v) sum[r][v] = load(bias + v * kLanes);
-  bool first = true;
+  Vector sum[Rows][Vectors] = {};
   int64_t chained = 0;
   for (int64_t tap = 0; tap < taps; ++tap) {
     // Three rows per pointer keep the addresses in few registers.
@@ -198,13 +193,13 @@ __attribute__((noinline)) void accumulate(const float *rows, int64_t row, const 
         }
       }
       if (chained == kChain) {
-        flush<Rows, Vectors, Group>(sum, first, sums);
-        first = false;
+        flush<Rows, Vectors, Group>(sum, bias, sums);
+        bias = nullptr;
         chained = 0;
       }
     }
   }
-  if (chained > 0) flush<Rows, Vectors, Group>(sum, first, sums);
+  if (chained > 0) flush<Rows, Vectors, Group>(sum, bias, sums);
 }
 
 // Sums of kRows rows of a panel, row after row, `panel.width` floats each.
@@ -226,11 +221,11 @@ void accumulate_panel(const Panel &panel, const fastvoc_conv1d_call &call, const
   if constexpr (kLanes >= 16) return run(accumulate<kRows, 1, 16>, kRows);
 }
 
-// The bias of a panel as accumulators begin with it: in the first lane of each group.
+// The bias of a panel in the lanes of its finished sums.
 void load_bias(const Panel &panel, const fastvoc_conv1d_call &call, const float *bias, float *lanes) {
   for (int lane = 0; lane < 2 * kLanes; ++lane) {
-    const int64_t out = panel.first + lane / panel.group;
-    lanes[lane] = bias && lane % panel.group == 0 && out < call.out_channels ? bias[out] : 0;
+    const int64_t out = panel.first + lane % panel.width;
+    lanes[lane] = bias && out < call.out_channels ? bias[out] : 0;
   }
 }
 
@@ -350,18 +345,18 @@ void run(const fastvoc_conv1d_call &call, const float *x, const int64_t *x_strid
   for (int64_t worker = 0; worker < call.threads; ++worker) {
     float *own = workspace + worker * floats;
     alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
-    alignas(64) float start_of_sums[2 * kLanes];
+    alignas(64) float bias_lanes[2 * kLanes];
     for (int64_t tile = worker; tile < call.batch * tiles; tile += call.threads) {
       const int64_t batch = tile / tiles, begin = tile % tiles * rows;
       const int64_t height = smaller(rows, frames - begin), padded = round_up(height, kRows);
       load_tile(call, x + batch * x_strides[0], x_strides, begin - call.left, height + span_of(call),
                 padded + span_of(call), own, row);
       for_each_panel(call, row, [&](const Panel &panel) {
-        load_bias(panel, call, bias, start_of_sums);
+        load_bias(panel, call, bias, bias_lanes);
         for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
           const int64_t count = smaller(kChunk, height - chunk);
           for (int64_t r = 0; r < count; r += kRows)
-            accumulate_panel(panel, call, own + (chunk + r) * row, row, packed, start_of_sums, sums + r * panel.width);
+            accumulate_panel(panel, call, own + (chunk + r) * row, row, packed, bias_lanes, sums + r * panel.width);
           const auto rows_of = [&](float *data, const int64_t *strides) {
             if (!data) return Rows{nullptr, 0, 0};
             return Rows{data + batch * strides[0] + (begin + chunk) * strides[2], strides[1], strides[2]};

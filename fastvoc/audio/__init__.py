@@ -5,11 +5,13 @@ from __future__ import annotations
 from fastvoc.audio.files import read_audio, resample, write_audio
 from fastvoc.audio.griffin_lim import griffin_lim, mel_to_wave
 from fastvoc.audio.mel import CONVENTIONS, MelConfig, Normalization, linear_magnitude, linear_mel, mel_spectrogram
-from fastvoc.audio.metrics import log_spectral_distance, mel_l1, multi_resolution_stft, pesq, stoi
+from fastvoc.audio.metrics import FULL_BAND, SUB_BAND, log_spectral_distance, mel_l1, multi_resolution_stft, pesq, stoi
 from fastvoc.audio.pqmf import PqmfConfig, analysis_filters, pqmf_analysis, pqmf_synthesis, synthesis_weight
 
 __all__ = [
     "CONVENTIONS",
+    "FULL_BAND",
+    "SUB_BAND",
     "MelConfig",
     "Normalization",
     "PqmfConfig",

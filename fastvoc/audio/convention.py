@@ -7,10 +7,12 @@ the convention is a value that is stored with the weights.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import librosa
 import numpy as np
+import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from typing_extensions import Self
@@ -48,7 +50,7 @@ class Normalization:
 
 @config
 class MelConfig:
-    """How a wave becomes a mel spectrogram; the defaults are those of the official HiFi-GAN."""
+    """How a wave becomes a mel spectrogram; what has a default is what most projects do."""
 
     sample_rate: PositiveInt
     """Samples per second of the wave, in Hz."""
@@ -154,21 +156,7 @@ class MelConfig:
 
         With a `dynamic_range`, the lower value is that of a batch whose loudest sound is one step of 16 bits.
         """
-        edges = librosa.mel_frequencies(self.bands + 2, fmin=self.low, fmax=self.highest, htk=self.scale == "htk")
-        peak = 2 / np.min(edges[2:] - edges[:-2]) if self.area_normalized else 1.0
-        # A Hann window spreads a sine over three bins of its own length, in the ratio 1 : 2 : 1.
-        spread = (2.0 if self.power == 1 else 1.5) * self.fft_size / self.window_size
-        sine = peak * spread * (self.window_size / 4) ** self.power
-        low, high = self._logarithm(self.floor), self._logarithm(sine)
-        if self.dynamic_range is not None:
-            low = self._logarithm(sine * 2.0 ** (-15 * self.power)) - self.dynamic_range
-        if self.last_frame is not None:
-            low = min(low, self.last_frame)
-        mean, scale = np.asarray(self.normalization.mean), np.asarray(self.normalization.scale)
-        ends = np.stack([(low - mean) / scale, (high - mean) / scale])
-        if self.normalization.clip is not None:
-            ends = np.clip(ends, *self.normalization.clip)
-        return float(ends.min()), float(ends.max())
+        return _plausible_range(self)
 
     def describe(self) -> str:
         """Return one line for messages and reports."""
@@ -194,22 +182,48 @@ class MelConfig:
         str or None
             One sentence for a warning: a mel may be unusual and right.
         """
-        lowest, highest = float(mel.min()), float(mel.max())
-        low, high = self.plausible_range()
-        found = f"mel lies between {lowest:.3g} and {highest:.3g}"
-        wanted = f"this vocoder was trained on {self.describe()}, between {low:.3g} and {high:.3g}"
+        lowest, highest = torch.stack(torch.aminmax(mel)).tolist()
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             return "mel holds values that are not finite"
+        low, high = self.plausible_range()
+        problem = self._problem(mel.shape[-1], lowest, highest, low, high)
+        if problem is None:
+            return None
+        return (
+            f"mel lies between {lowest:.3g} and {highest:.3g}; this convention is {self.describe()}, "
+            f"between {low:.3g} and {high:.3g}: is the mel {problem}?"
+        )
+
+    def _problem(self, frames: int, lowest: float, highest: float, low: float, high: float) -> str | None:
         slack = 0.05 * (high - low)
         if lowest < low - slack or highest > high + slack:
-            return f"{found}; {wanted}: is it in decibels, linear or normalized otherwise?"
-        if self.normalization != Normalization() or mel.shape[-1] < _LONG_ENOUGH:
+            return "in decibels, linear or normalized otherwise"
+        if self.normalization != Normalization() or frames < _LONG_ENOUGH:
             return None
         if lowest >= 0 > low:
-            return f"{found}; {wanted}: is it linear, without a logarithm?"
+            return "linear, without a logarithm"
         if self.logarithm == "natural" and highest - lowest < _NARROW * self.power:
-            return f"{found}; {wanted}: is its logarithm decimal?"
+            return "in decimal logarithms"
         return None
 
     def _logarithm(self, value: float) -> float:
         return self.gain * (math.log(value) if self.logarithm == "natural" else math.log10(value))
+
+
+@lru_cache(maxsize=64)
+def _plausible_range(config: MelConfig) -> tuple[float, float]:
+    edges = librosa.mel_frequencies(config.bands + 2, fmin=config.low, fmax=config.highest, htk=config.scale == "htk")
+    peak = 2 / np.min(edges[2:] - edges[:-2]) if config.area_normalized else 1.0
+    # A Hann window spreads a sine over three bins of its own length, in the ratio 1 : 2 : 1.
+    spread = (2.0 if config.power == 1 else 1.5) * config.fft_size / config.window_size
+    sine = peak * spread * (config.window_size / 4) ** config.power
+    low, high = config._logarithm(config.floor), config._logarithm(sine)
+    if config.dynamic_range is not None:
+        low = config._logarithm(sine * 2.0 ** (-15 * config.power)) - config.dynamic_range
+    if config.last_frame is not None:
+        low = min(low, config.last_frame)
+    mean, scale = np.asarray(config.normalization.mean), np.asarray(config.normalization.scale)
+    ends = np.stack([(low - mean) / scale, (high - mean) / scale])
+    if config.normalization.clip is not None:
+        ends = np.clip(ends, *config.normalization.clip)
+    return float(ends.min()), float(ends.max())

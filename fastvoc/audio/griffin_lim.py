@@ -54,19 +54,43 @@ def griffin_lim(
     target = magnitude.reshape(-1, *magnitude.shape[-2:])
     window = frame_window(config, magnitude.device, magnitude.dtype)
     generator = torch.Generator().manual_seed(seed)
-    angle = 2 * math.pi * torch.rand(target.shape[1:], generator=generator, dtype=torch.float64)
+    angle = 2 * math.pi * torch.rand(target.shape[1:], generator=generator, dtype=torch.float64, device="cpu")
     phase = torch.polar(torch.ones_like(angle), angle).to(target.device, target.dtype.to_complex())
-    previous = torch.zeros_like(phase)
-    for _ in range(iterations):
-        rebuilt = _spectrum(_wave(target * phase, window, config.hop), window, config)
-        phase = rebuilt - momentum / (1 + momentum) * previous
-        phase = phase / phase.abs().clamp(min=torch.finfo(target.dtype).tiny)
-        previous = rebuilt
-    wave = _wave(target * phase, window, config.hop)
+    wave = retrieve_phase(target, phase, window, config.hop, iterations=iterations, momentum=momentum)
     frames = magnitude.shape[-1]
     start = {"centre": config.fft_size // 2, "same": (config.fft_size - config.hop) // 2, "end": 0}[config.padding]
     length = (frames - 1) * config.hop if config.padding == "centre" else frames * config.hop
     return wave[:, start : start + length].reshape(*magnitude.shape[:-2], -1)
+
+
+def retrieve_phase(
+    magnitude: Tensor, phase: Tensor, window: Tensor, hop: int, *, iterations: int, momentum: float
+) -> Tensor:
+    """Make phases consistent with magnitudes, from given first phases; differentiable.
+
+    Parameters
+    ----------
+    magnitude : Tensor, shape (B, fft_size // 2 + 1, frames), float32 or float64
+    phase : Tensor, same shape or without the batch, complex
+        First phases, of magnitude one.
+    window : Tensor, shape (fft_size,)
+    hop : int
+        Samples between frames.
+    iterations : int
+    momentum : float
+
+    Returns
+    -------
+    Tensor, shape (B, (frames - 1) * hop + fft_size)
+        The wave from the first sample of the first frame to the last of the last.
+    """
+    previous: Tensor | None = None
+    for _ in range(iterations):
+        rebuilt = _spectrum(_wave(magnitude * phase, window, hop), window, hop)
+        ahead = rebuilt if previous is None else rebuilt - momentum / (1 + momentum) * previous
+        phase = ahead / ahead.abs().clamp(min=torch.finfo(magnitude.dtype).tiny)
+        previous = rebuilt
+    return _wave(magnitude * phase, window, hop)
 
 
 def mel_to_wave(
@@ -92,9 +116,9 @@ def mel_to_wave(
     return griffin_lim(magnitude, config, iterations=iterations, momentum=momentum, seed=seed)
 
 
-def _spectrum(wave: Tensor, window: Tensor, config: MelConfig) -> Tensor:
+def _spectrum(wave: Tensor, window: Tensor, hop: int) -> Tensor:
     """Transform a wave that carries its padding already."""
-    return torch.stft(wave, config.fft_size, config.hop, window=window, center=False, return_complex=True)
+    return torch.stft(wave, len(window), hop, window=window, center=False, return_complex=True)
 
 
 def _wave(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:

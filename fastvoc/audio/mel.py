@@ -7,6 +7,7 @@ Toolbox*; HTK book § 5.6), a floor, a logarithm, and what a project does afterw
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import librosa
 import numpy as np
@@ -53,18 +54,18 @@ def mel_spectrogram(wave: Tensor, config: MelConfig) -> Tensor:
         If the wave has another shape, no samples, or fewer than the padding needs.
     """
     _check(wave, config)
-    filters = _filters(config, wave.device, wave.dtype)
+    constants: _Constants = _constants(config, wave.device, wave.dtype)
     # Half precision cannot hold the smallest magnitudes: an autocast region must not reach in here.
     with torch.autocast(wave.device.type, enabled=False):
         spectrum = torch.stft(
             _pad(wave.reshape(-1, wave.shape[-1]), config),
             config.fft_size,
             hop_length=config.hop,
-            window=frame_window(config, wave.device, wave.dtype),
+            window=constants.window,
             center=False,
             return_complex=True,
         )
-        mel = _normalize(_log(filters @ _magnitude(spectrum, config), config), config)
+        mel = _normalize(_log(constants.filters @ _magnitude(spectrum, config), config), config, constants)
     if config.last_frame is not None:
         mel = torch.cat([mel[..., :-1], torch.full_like(mel[..., -1:], config.last_frame)], dim=-1)
     return mel if wave.ndim == 2 else mel[0]
@@ -85,8 +86,8 @@ def linear_mel(mel: Tensor, config: MelConfig) -> Tensor:
     Tensor, same shape
         Magnitudes (or powers, with `config.power` 2) under the filter bank.
     """
-    mean, scale = _statistics(config, mel)
-    exponent = (mel * scale + mean) / config.gain
+    constants: _Constants = _constants(config, mel.device, mel.dtype)
+    exponent = (mel * constants.scale + constants.mean) / config.gain
     linear = exponent.exp() if config.logarithm == "natural" else 10**exponent
     return (linear - config.floor).clamp(min=0) if config.floor_mode == "add" else linear
 
@@ -114,7 +115,8 @@ def linear_magnitude(mel: Tensor, config: MelConfig, *, iterations: int = 30) ->
     what a log-mel measures. After Griffin-Lim (LJ001-0029 to 0032, 60 iterations) the log-mel is 0.088 off, against
     0.108 with the pseudo-inverse, whose negative magnitudes have to be cut.
     """
-    filters = _filters(config, mel.device, mel.dtype)
+    constants: _Constants = _constants(config, mel.device, mel.dtype)
+    filters = constants.filters
     tiny = torch.finfo(mel.dtype).tiny
     linear = linear_mel(mel, config)
     reach = filters.sum(dim=0)[:, None]
@@ -151,22 +153,30 @@ def mel_filters(config: MelConfig) -> NDArray[np.float64]:
     return np.asarray(peaks * np.maximum(0, np.minimum(rising, falling)), dtype=np.float64)
 
 
-@lru_cache(maxsize=64)
 def frame_window(config: MelConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the window of one frame, shape (fft_size,)."""
-    window = librosa.filters.get_window("hann", config.window_size, fftbins=config.window == "periodic")
-    return _constant(librosa.util.pad_center(window, size=config.fft_size), device, dtype)
+    constants: _Constants = _constants(config, device, dtype)
+    return constants.window
 
 
+class _Constants(NamedTuple):
+    window: Tensor  # (fft_size,)
+    filters: Tensor  # (bands, fft_size // 2 + 1)
+    mean: Tensor  # (1, 1) or (bands, 1)
+    scale: Tensor  # (1, 1) or (bands, 1)
+
+
+# A compiler would look through the cache and trace how the constants are made.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=64)
-def _filters(config: MelConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return _constant(mel_filters(config), device, dtype)
-
-
-def _constant(values: NDArray[np.float64], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
+    window = librosa.filters.get_window("hann", config.window_size, fftbins=config.window == "periodic")
+    window = librosa.util.pad_center(window, size=config.fft_size)
+    mean, scale = (np.reshape(values, (-1, 1)) for values in (config.normalization.mean, config.normalization.scale))
     # What is cached outlives the caller's mode: a tensor made in inference mode could never meet autograd.
     with torch.inference_mode(False):
-        return torch.from_numpy(values).to(device, dtype)
+        arrays = (window, mel_filters(config), mean, scale)
+        return _Constants(*(torch.from_numpy(array).to(device, dtype) for array in arrays))
 
 
 def _check(wave: Tensor, config: MelConfig) -> None:
@@ -213,18 +223,8 @@ def _log(mel: Tensor, config: MelConfig) -> Tensor:
     return mel if config.dynamic_range is None else torch.maximum(mel, mel.amax() - config.dynamic_range)
 
 
-def _normalize(mel: Tensor, config: MelConfig) -> Tensor:
+def _normalize(mel: Tensor, config: MelConfig, constants: _Constants) -> Tensor:
     if config.normalization == Normalization():
         return mel
-    mean, scale = _statistics(config, mel)
-    mel = (mel - mean) / scale
+    mel = (mel - constants.mean) / constants.scale
     return mel if config.normalization.clip is None else mel.clamp(*config.normalization.clip)
-
-
-def _statistics(config: MelConfig, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and scale, each (1, 1) or (bands, 1)."""
-    mean, scale = (
-        torch.as_tensor(values, dtype=like.dtype, device=like.device).reshape(-1, 1)
-        for values in (config.normalization.mean, config.normalization.scale)
-    )
-    return mean, scale

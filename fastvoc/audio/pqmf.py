@@ -51,8 +51,12 @@ class PqmfConfig:
         return self.taps // 2, self.taps // 2 - (self.bands - 1)
 
 
+FOUR_BANDS = PqmfConfig()
+"""The bank of multi-band MelGAN (Yang 2020, arXiv 2005.05106)."""
+
+
 @lru_cache(maxsize=16)
-def analysis_filters(config: PqmfConfig = PqmfConfig()) -> NDArray[np.float64]:  # noqa: B008 (frozen)
+def analysis_filters(config: PqmfConfig = FOUR_BANDS) -> NDArray[np.float64]:
     """Return the filters of the analysis, shape (bands, taps + 1); those of the synthesis are their mirror image."""
     offset = np.arange(config.taps + 1) - config.taps / 2
     # sin(pi c n) / (pi n), which is c at the centre
@@ -62,7 +66,7 @@ def analysis_filters(config: PqmfConfig = PqmfConfig()) -> NDArray[np.float64]: 
     return np.asarray(2 * prototype * np.cos(angle), dtype=np.float64)
 
 
-def synthesis_weight(config: PqmfConfig = PqmfConfig(), dtype: torch.dtype = torch.float32) -> Tensor:  # noqa: B008
+def synthesis_weight(config: PqmfConfig = FOUR_BANDS, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the synthesis as the weight of one transposed convolution.
 
     Mirrored twice, by the synthesis and by the transposed convolution, the filters of the analysis come back.
@@ -75,7 +79,7 @@ def synthesis_weight(config: PqmfConfig = PqmfConfig(), dtype: torch.dtype = tor
     return torch.from_numpy(config.bands * analysis_filters(config)).to(dtype).unsqueeze(1)
 
 
-def pqmf_analysis(wave: Tensor, config: PqmfConfig = PqmfConfig()) -> Tensor:  # noqa: B008
+def pqmf_analysis(wave: Tensor, config: PqmfConfig = FOUR_BANDS) -> Tensor:
     """Split a wave into bands.
 
     Parameters
@@ -104,7 +108,7 @@ def pqmf_analysis(wave: Tensor, config: PqmfConfig = PqmfConfig()) -> Tensor:  #
     return F.conv1d(wave.unsqueeze(-2), weight, stride=config.bands, padding=config.taps // 2)
 
 
-def pqmf_synthesis(subbands: Tensor, config: PqmfConfig = PqmfConfig()) -> Tensor:  # noqa: B008
+def pqmf_synthesis(subbands: Tensor, config: PqmfConfig = FOUR_BANDS) -> Tensor:
     """Join bands into a wave.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from typing_extensions import Self
 
 from fastvoc.blocks import ResidualBlocks, Trunk, WaveHead
 from fastvoc.config import config
-from fastvoc.models.generator import Generator
+from fastvoc.models.generator import TrunkGenerator
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -72,6 +73,11 @@ class HiFiGANConfig:
                 raise ValueError(f"rate {rate} needs {2 * rate} taps with this crop_rule, not {taps}")
         return self
 
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return math.prod(self.rates)
+
     def trunk(self) -> Trunk:
         """Build the trunk, shared with iSTFTNet."""
         branches = [
@@ -99,7 +105,7 @@ class HiFiGANConfig:
         return HiFiGAN(self)
 
 
-class HiFiGAN(Generator):
+class HiFiGAN(TrunkGenerator):
     """Stem → (transposed convolution → mean of residual blocks)* → wave."""
 
     def __init__(self, config: HiFiGANConfig) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fastvoc.blocks import IstftHead
 from fastvoc.config import config
-from fastvoc.models.generator import Generator
+from fastvoc.models.generator import TrunkGenerator
 from fastvoc.models.hifigan import HiFiGANConfig
 
 Positive = Annotated[int, Field(gt=0)]
@@ -31,12 +31,22 @@ class ISTFTNetConfig:
     phase: Literal["sine", "angle"] = "sine"
     """"sine" takes the sine of the output as the phase, as the original does; "angle" the output itself."""
 
+    @property
+    def mel_bands(self) -> int:
+        """Bands of the mel spectrogram."""
+        return self.trunk.mel_bands
+
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return self.trunk.hop * self.istft_hop
+
     def build(self) -> ISTFTNet:
         """Build the generator with fresh weights."""
         return ISTFTNet(self)
 
 
-class ISTFTNet(Generator):
+class ISTFTNet(TrunkGenerator):
     """Stem → (transposed convolution → mean of residual blocks)* → magnitude and phase → wave."""
 
     def __init__(self, config: ISTFTNetConfig) -> None:

@@ -6,6 +6,7 @@ Yang et al. 2020, arXiv:2005.05106, §2; reference: kan-bayashi/ParallelWaveGAN 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +15,7 @@ from typing_extensions import Self
 from fastvoc.audio.pqmf import PqmfConfig
 from fastvoc.blocks import PqmfHead, ResidualBlocks, Trunk, WaveHead
 from fastvoc.config import config
-from fastvoc.models.generator import Generator
+from fastvoc.models.generator import TrunkGenerator
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -68,12 +69,17 @@ class MelGANConfig:
                 )
         return self
 
+    @property
+    def hop(self) -> int:
+        """Samples per mel frame."""
+        return math.prod(self.rates) * (self.pqmf.bands if self.pqmf else 1)
+
     def build(self) -> MelGAN:
         """Build the generator with fresh weights."""
         return MelGAN(self)
 
 
-class MelGAN(Generator):
+class MelGAN(TrunkGenerator):
     """Stem → (transposed convolution → residual stack)* → wave, or sub-bands joined by a filter bank."""
 
     def __init__(self, config: MelGANConfig) -> None:

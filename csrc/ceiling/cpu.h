@@ -1,0 +1,16 @@
+// The fastest that a core can multiply and add, for benchmarks to compare with.
+#pragma once
+
+#include <cstdint>
+
+namespace fastvoc {
+namespace portable {
+int64_t multiply_add(int64_t rounds, float *result);
+}
+namespace avx2 {
+int64_t multiply_add(int64_t rounds, float *result);
+}
+namespace avx512 {
+int64_t multiply_add(int64_t rounds, float *result);
+}
+}  // namespace fastvoc

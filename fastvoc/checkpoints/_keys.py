@@ -1,0 +1,169 @@
+"""Names of tensors, translated both ways, with every tensor accounted for.
+
+A table is a list of pairs (foreign name, native name), made from the generator's configuration, of layers or of single
+tensors. A layer has a bias and a weight, and the weight is spelled in one of three ways: plain, weight norm's
+``weight_g`` and ``weight_v``, or the ``parametrizations.weight.original0`` and ``original1`` of newer PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Table = Sequence[tuple[str, str]]
+
+_OURS: Mapping[str, str] = MappingProxyType({})
+
+SPELLINGS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
+"""Of the magnitude and the direction of a weight under weight norm."""
+
+
+def fold(magnitude: Tensor, direction: Tensor) -> Tensor:
+    """Undo weight norm, ``w = g · v / ‖v‖`` with the norm over all dimensions but the first, in float64."""
+    v = direction.double()
+    norm = v.flatten(1).norm(dim=1).view(-1, *[1] * (v.dim() - 1))
+    weight: Tensor = magnitude.double().view_as(norm) * v / norm
+    return weight.to(direction.dtype)
+
+
+def unfold(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a magnitude and a direction that `fold` to the weight: the inverse that an optimizer would start from."""
+    norm = weight.double().flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+    return norm.to(weight.dtype), weight
+
+
+def to_native(
+    foreign: Mapping[str, Tensor], table: Table, generator: Any, where: str, *, bias_free: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Translate and fold weights.
+
+    Parameters
+    ----------
+    foreign : mapping of str to Tensor
+    table : list of (foreign name, native name)
+    generator : GeneratorConfig
+        Its network says which tensors are needed, and of what shape.
+    where : str
+        What error messages call the source.
+    bias_free : collection of str
+        Foreign layers that have no bias; ours becomes one of zeros.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Own memory, in the dtype of the file. A buffer that the table does not name, such as a filter bank, has the
+        values that the configuration gives it.
+
+    Raises
+    ------
+    ValueError
+        Naming the tensors, if one is missing, left over or of another shape.
+    """
+    left = dict(foreign)
+    weights: dict[str, Tensor] = {}
+    missing = []
+    for theirs, ours in table:
+        if theirs in left:
+            weights[ours] = left.pop(theirs).clone()
+            continue
+        weight = _take(left, theirs)
+        if weight is None:
+            missing.append(f"{theirs}.weight")
+            continue
+        weights[f"{ours}.weight"] = weight
+        bias = left.pop(f"{theirs}.bias", None)
+        if bias is not None:
+            weights[f"{ours}.bias"] = bias.clone()
+        elif theirs not in bias_free:
+            missing.append(f"{theirs}.bias")
+    _refuse(where, missing, list(left))
+    dtype = next(iter(weights.values())).dtype
+    for name, tensor in _needed(generator).items():
+        if name not in weights and name.endswith(".bias"):
+            weights[name] = torch.zeros(tensor.shape, dtype=dtype)
+        elif name not in weights and not tensor.is_meta:
+            weights[name] = tensor.to(dtype)
+    account(weights, generator, where, names={ours: theirs for theirs, ours in table})
+    return weights
+
+
+def from_native(weights: Mapping[str, Tensor], table: Table, *, weight_norm: bool = False) -> dict[str, Tensor]:
+    """Translate weights back to foreign names: the inverse of `to_native`.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+    table : list of (foreign name, native name)
+    weight_norm : bool
+        Whether to split each weight into ``weight_g`` and ``weight_v``, for code that loads before it folds.
+    """
+    foreign = {}
+    for theirs, ours in table:
+        if ours in weights:
+            foreign[theirs] = weights[ours]
+            continue
+        weight = weights[f"{ours}.weight"]
+        if weight_norm:
+            foreign[f"{theirs}.weight_g"], foreign[f"{theirs}.weight_v"] = unfold(weight)
+        else:
+            foreign[f"{theirs}.weight"] = weight
+        foreign[f"{theirs}.bias"] = weights[f"{ours}.bias"]
+    return foreign
+
+
+def account(weights: Mapping[str, Tensor], generator: Any, where: str, *, names: Mapping[str, str] = _OURS) -> None:
+    """Raise one sentence if weights are missing, left over or of another shape than the generator's.
+
+    `names` says what the source calls our layers.
+    """
+    needed = _needed(generator)
+    _refuse(where, [name for name in needed if name not in weights], [name for name in weights if name not in needed])
+    for name, tensor in needed.items():
+        if weights[name].shape != tensor.shape:
+            layer, dot, kind = name.rpartition(".")
+            raise ValueError(
+                f"{where}: {names.get(layer, layer)}{dot}{kind} has shape {tuple(weights[name].shape)}, but the "
+                f"settings need {tuple(tensor.shape)}; they belong to other weights"
+            )
+
+
+def _refuse(where: str, missing: Sequence[str], unknown: Sequence[str]) -> None:
+    wrong = [f"has no {_listed(missing)}"] if missing else []
+    wrong += [f"has {_listed(unknown)}, for which there is no place"] if unknown else []
+    if wrong:
+        raise ValueError(f"{where}: {' and '.join(wrong)}; the settings belong to other weights")
+
+
+def refuse_broken(weights: Mapping[str, Tensor], where: str) -> None:
+    """Raise one sentence if a weight is not a floating-point tensor of finite values."""
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{where}: {name} holds {str(tensor.dtype).removeprefix('torch.')}; weights are floats")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{where}: {name} holds values that are not finite; the run that saved it had diverged")
+
+
+def _needed(generator: Any) -> dict[str, Tensor]:
+    """Names and shapes of the generator's tensors; parameters on the meta device, buffers as they are built."""
+    with torch.device("meta"):
+        needed: dict[str, Tensor] = generator.build().state_dict()
+    return needed
+
+
+def _take(tensors: dict[str, Tensor], layer: str) -> Tensor | None:
+    """Remove a layer's weight in whichever spelling, and return it folded."""
+    for magnitude, direction in SPELLINGS:
+        pair = f"{layer}.{magnitude}", f"{layer}.{direction}"
+        if all(name in tensors for name in pair):
+            return fold(*(tensors.pop(name) for name in pair))
+    weight = tensors.pop(f"{layer}.weight", None)
+    return None if weight is None else weight.clone()
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

@@ -1,0 +1,64 @@
+"""fastvoc's own folder: ``config.json`` (a `VocoderConfig`) and ``model.safetensors`` (plain weights and biases)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fastvoc.checkpoints._keys import account
+from fastvoc.checkpoints._source import Source
+from fastvoc.checkpoints.checkpoint import FORMAT, Checkpoint, VocoderConfig
+from fastvoc.config import from_dict, write_json
+
+FILES = ("model.safetensors",)
+
+
+def recognises(source: Source) -> bool:
+    """Whether the names of the tensors, or the settings, are ours."""
+    settings = source.settings()
+    return "trunk.stem.weight" in source.state("") or {"format", "generator", "mel"} <= set(settings)
+
+
+def read(source: Source) -> Checkpoint:
+    """Read a native checkpoint."""
+    path = source.settings_path("config.json")
+    if path is None:
+        raise ValueError(f"{source.file}: these are weights of fastvoc, but config.json is not beside them; name it")
+    settings = source.settings()
+    number = settings.get("format")
+    if isinstance(number, int) and number > FORMAT:
+        raise ValueError(
+            f"{path}: is of format {number}, but this version of fastvoc reads up to {FORMAT}; upgrade fastvoc"
+        )
+    config: VocoderConfig = from_dict(VocoderConfig, settings, str(path))
+    weights = source.state("")
+    account(weights, config.generator, str(source.file))
+    return Checkpoint(config, weights, "fastvoc")
+
+
+def save_native(folder: str | Path, config: VocoderConfig, weights: dict[str, Tensor]) -> None:
+    """Write a native checkpoint; a reader never sees half a file.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if absent; an earlier checkpoint in it is replaced.
+    config : VocoderConfig
+    weights : dict of str to Tensor
+        As the generator's `state_dict` names them, without weight norm; the dtype is kept.
+
+    Raises
+    ------
+    ValueError
+        If a weight is missing, unknown or of another shape than the generator's.
+    """
+    folder = Path(folder)
+    account(weights, config.generator, "save_native")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "model.safetensors.partial"
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    save_file(plain, partial, metadata={"format": "pt"})
+    write_json(config, folder / "config.json")
+    partial.replace(folder / "model.safetensors")

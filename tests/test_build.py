@@ -1,0 +1,140 @@
+"""The native build: what it ships, what it says about itself, and what happens without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastvoc.ops import _backends, _native, backends, conv1d, explain, last_backends, use_backend
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CSRC = REPOSITORY / "csrc"
+
+needs_native = pytest.mark.skipif(backends()["cpu"] is not None, reason=str(backends()["cpu"]))
+needs_sources = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources of the native library are not here")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder in the place of fastvoc/_native."""
+    cached = (_native._load, _native.missing, _native.missing_cuda, _native.isas, _backends.missing)
+    for function in cached:
+        function.cache_clear()
+    monkeypatch.setattr(_native, "FOLDER", tmp_path)
+    yield tmp_path
+    for function in cached:
+        function.cache_clear()
+
+
+@needs_sources
+def test_no_native_source_knows_torch() -> None:
+    sources = [path for path in CSRC.rglob("*") if path.suffix in {".h", ".cuh", ".cpp", ".cu", ".txt"}]
+    assert len(sources) > 3
+    guilty = [path.name for path in sources if re.search(r"\b(torch|ATen|c10|pybind11|Python\.h)\b", path.read_text())]
+    assert not guilty
+
+
+@needs_sources
+def test_the_header_is_readable_by_cffi_and_fits_one_screen() -> None:
+    header = (CSRC / "fastvoc.h").read_text()
+    declared = set(re.findall(r"\b(fastvoc_\w+)\(", _native.declarations(header)))
+    assert {"fastvoc_conv1d", "fastvoc_conv1d_pack", "fastvoc_error"} <= declared
+    assert len(header.splitlines()) <= 100
+
+
+@needs_native
+def test_the_library_has_every_function_of_the_header() -> None:
+    _, library = _native.library()
+    for name in re.findall(r"\b(fastvoc_\w+)\(", _native.declarations((_native.FOLDER / "fastvoc.h").read_text())):
+        assert callable(getattr(library, name))
+
+
+@needs_native
+def test_every_native_error_is_a_sentence() -> None:
+    ffi, library = _native.library()
+    sentences = {ffi.string(library.fastvoc_error(code)) for code in range(library.FASTVOC_ERROR_COUNT)}
+    assert len(sentences) == library.FASTVOC_ERROR_COUNT and b"unknown error" not in sentences
+    with pytest.raises(RuntimeError, match="conv1d: a size is out of range"):
+        _native.check("conv1d", library.FASTVOC_BAD_SIZE)
+
+
+@needs_native
+def test_a_wrong_native_call_is_refused_before_it_touches_memory() -> None:
+    ffi, library = _native.library()
+    good = {"isa": 0, "threads": 1, "batch": 1, "in_channels": 1, "in_frames": 4, "out_channels": 1, "taps": 3}
+    good |= {"dilation": 1, "left": 0, "right": 0}
+    wrong = {
+        "FASTVOC_OK": {},
+        "FASTVOC_BAD_ISA": {"isa": 99},
+        "FASTVOC_BAD_SIZE": {"taps": 5},
+        "FASTVOC_BAD_PADDING": {"left": 4, "padding_mode": library.FASTVOC_REFLECT},
+    }
+    for name, change in wrong.items():
+        assert library.fastvoc_conv1d_check(ffi.new("fastvoc_conv1d_call *", good | change)) == getattr(library, name)
+
+
+def test_without_a_build_there_is_a_reason_and_the_definition_runs(folder: Path) -> None:
+    reason = backends()["cpu"]
+    assert reason is not None and "never built" in reason
+    x, weight = torch.randn(1, 2, 16), torch.randn(3, 2, 3)
+    assert explain(conv1d, x, weight)["cpu"] == reason
+    assert conv1d(x, weight).shape == (1, 3, 14)
+    assert last_backends()["conv1d"] == "reference"
+    with use_backend("cpu"), pytest.raises(NotImplementedError, match="never built"):
+        conv1d(x, weight)
+
+
+def test_a_failed_build_keeps_its_reason(folder: Path) -> None:
+    record = {"library": None, "reason": "the native library is absent: no usable C++ compiler"}
+    (folder / "build.json").write_text(json.dumps(record))
+    assert backends()["cpu"] == record["reason"]
+
+
+def test_a_library_that_does_not_load_is_a_reason(folder: Path) -> None:
+    (folder / "build.json").write_text(json.dumps({"library": "libfastvoc.so", "reason": None}))
+    (folder / "fastvoc.h").write_text("int fastvoc_isa_usable(int isa);")
+    (folder / "libfastvoc.so").write_text("not a library")
+    reason = backends()["cpu"]
+    assert reason is not None and "cannot be loaded" in reason
+
+
+@pytest.mark.slow
+@needs_sources
+@pytest.mark.parametrize(("compiler", "mode", "built"), [("", "require", True), ("/nonexistent", "auto", False)])
+def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: str, mode: str, built: bool) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("_native", "__pycache__", ".git", ".venv", "build", "*.egg-info")
+    shutil.copytree(REPOSITORY, source, ignore=ignored)
+    environment = os.environ | {"FASTVOC_NATIVE": mode} | ({"CXX": compiler} if compiler else {})
+    command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    done = subprocess.run(
+        [*command, str(source)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    (wheel,) = tmp_path.glob("*.whl")
+    assert re.fullmatch(r"fastvoc-[\d.]+-py3-none-\w+\.whl", wheel.name) and "any" not in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("fastvoc/_native/")}
+        record = json.loads(archive.read("fastvoc/_native/build.json"))
+    assert ("fastvoc/_native/libfastvoc.so" in names) == built
+    assert {"fastvoc/_native/build.json", "fastvoc/_native/fastvoc.h"} <= names
+    lines = [line for line in done.stdout.splitlines() if "fastvoc: no native library" in line]
+    assert len(lines) == (0 if built else 1)
+    assert (record["reason"] is None) == built
+    if not built:
+        assert "install g++ or clang++" in record["reason"]
