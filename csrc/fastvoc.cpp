@@ -4,6 +4,7 @@
 
 #include "ceiling/cpu.h"
 #include "conv1d/cpu.h"
+#include "upsample/cpu.h"
 
 namespace {
 
@@ -15,14 +16,22 @@ const fastvoc::Conv1d &conv1d_of(int isa) {
   return fastvoc::portable::conv1d;
 }
 
+const fastvoc::Upsample &upsample_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample;
+#endif
+  return fastvoc::portable::upsample;
+}
+
 }  // namespace
 
 const char *fastvoc_error(int error) {
   switch (error) {
     case FASTVOC_OK: return "no error";
     case FASTVOC_BAD_ISA: return "the instruction set is not usable on this processor; ask fastvoc_isa_usable first";
-    case FASTVOC_BAD_SIZE: return "a size is out of range; sizes are positive, and the padded input is not shorter than the kernel";
-    case FASTVOC_BAD_PADDING: return "the padding mode is unknown, or reflection is longer than the input";
+    case FASTVOC_BAD_SIZE: return "a size is out of range; sizes are positive, and at least one frame results";
+    case FASTVOC_BAD_PADDING: return "padding or crop is negative, its mode is unknown, or reflection is longer than the input";
     default: return "unknown error";
   }
 }
@@ -83,5 +92,33 @@ int fastvoc_conv1d(const fastvoc_conv1d_call *call, const float *x, const int64_
                    const float *bias, const float *residual, const int64_t *residual_strides, float *y,
                    const int64_t *y_strides, float *workspace) {
   conv1d_of(call->isa).run(*call, x, x_strides, packed, bias, residual, residual_strides, y, y_strides, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_upsample_check(const fastvoc_upsample_call *call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  if (call->threads < 1 || call->batch < 0 || call->in_channels < 1 || call->in_frames < 1 || call->out_channels < 1 ||
+      call->taps < 1 || call->stride < 1 ||
+      (call->in_frames - 1) * call->stride + call->taps <= call->left + call->right)
+    return FASTVOC_BAD_SIZE;
+  return call->left < 0 || call->right < 0 ? FASTVOC_BAD_PADDING : FASTVOC_OK;
+}
+
+int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call *call) {
+  return upsample_of(call->isa).packed_size(*call);
+}
+
+int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call *call) {
+  return upsample_of(call->isa).workspace_size(*call);
+}
+
+int fastvoc_upsample_pack(const fastvoc_upsample_call *call, const float *weight, float *packed) {
+  upsample_of(call->isa).pack(*call, weight, packed);
+  return FASTVOC_OK;
+}
+
+int fastvoc_upsample(const fastvoc_upsample_call *call, const float *x, const int64_t *x_strides, const float *packed,
+                     const float *bias, float *y, const int64_t *y_strides, float *workspace) {
+  upsample_of(call->isa).run(*call, x, x_strides, packed, bias, y, y_strides, workspace);
   return FASTVOC_OK;
 }

@@ -69,6 +69,28 @@ int fastvoc_conv1d(const fastvoc_conv1d_call *call, const float *x, const int64_
                    const float *bias, const float *residual, const int64_t *residual_strides, float *y,
                    const int64_t *y_strides, float *workspace);
 
+/* upsample: y = bias? + crop(transposed weight * leaky_relu(x))
+ *
+ *   x        (batch, in_channels, in_frames)      float32
+ *   weight   (in_channels, out_channels, taps)    float32, contiguous
+ *   bias     (out_channels,)                      float32, contiguous, or null
+ *   y        (batch, out_channels, out_frames)    float32, contiguous or channels-last
+ *
+ * out_frames = (in_frames - 1) * stride + taps - left - right, where left and right are cropped.
+ */
+typedef struct {
+  int isa, threads;
+  int64_t batch, in_channels, in_frames, out_channels, taps, stride, left, right;
+  float slope; /* of the leaky ReLU; 1 is no activation */
+} fastvoc_upsample_call;
+
+int fastvoc_upsample_check(const fastvoc_upsample_call *call);
+int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call *call);
+int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call *call);
+int fastvoc_upsample_pack(const fastvoc_upsample_call *call, const float *weight, float *packed);
+int fastvoc_upsample(const fastvoc_upsample_call *call, const float *x, const int64_t *x_strides, const float *packed,
+                     const float *bias, float *y, const int64_t *y_strides, float *workspace);
+
 #ifdef __cplusplus
 }
 #endif

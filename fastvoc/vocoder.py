@@ -59,8 +59,9 @@ class Vocoder:
         self.device = torch.device(device)
         self.dtype = dtype
         self.generator: Generator = checkpoint.config.generator.build()
-        self.generator.load_state_dict(checkpoint.weights)
-        self.generator.requires_grad_(False).eval().to(self.device, dtype)
+        # the dtype comes first, so that no weight passes through a narrower one
+        self.generator.to(self.device, dtype).load_state_dict(checkpoint.weights)
+        self.generator.requires_grad_(False).eval()
 
     @classmethod
     def from_pretrained(
@@ -150,7 +151,9 @@ class Vocoder:
         if suspicion := self.config.mel.suspicion(tensor) if tensor.numel() else None:
             warnings.warn(f"Vocoder: {suspicion}", stacklevel=2)
         batch = tensor if tensor.ndim == 3 else tensor[None]
-        embedding = None if condition is None else torch.atleast_2d(_tensor(condition, "condition"))
+        embedding = None if condition is None else _tensor(condition, "condition")
+        if embedding is not None and embedding.ndim == 1:
+            embedding = embedding[None]
         wave = self._run(batch, embedding).to(tensor.device)
         return _as_given(wave if tensor.ndim == 3 else wave[0], mel)
 
@@ -169,9 +172,9 @@ class Vocoder:
         Tensor or ndarray, as given, shape (bands, T) or (B, bands, T)
         """
         tensor = _tensor(wave, "wave")
-        if sample_rate not in (None, self.sample_rate):
+        tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        if sample_rate is not None:
             tensor = resample(tensor, sample_rate, self.sample_rate)
-        tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
         return _as_given(mel_spectrogram(tensor, self.config.mel), wave)
 
     def stream(self, chunks: Iterable[Signal]) -> Iterator[Signal]:
@@ -214,8 +217,8 @@ class Vocoder:
             return torch.empty(0, mel.shape[-1] * self.hop, device=self.device, dtype=self.dtype)
         chosen = nullcontext() if self.backend is None else ops.use_backend(self.backend)
         with torch.inference_mode(), chosen:
-            arguments = (value.to(self.device, self.dtype) for value in (mel, condition) if value is not None)
-            wave = self.generator(*arguments)[:, 0]
+            arguments = [value.to(self.device, self.dtype) for value in (mel, condition) if value is not None]
+            wave: Tensor = self.generator(*arguments)[:, 0]
         return wave.clone()  # outside inference mode, so that callers may differentiate what they do next
 
     def _check(self, mel: Tensor) -> None:

@@ -137,6 +137,7 @@ class IstftHead(nn.Module):
     def needs(self, first: int, last: int) -> tuple[int, int]:
         """Feature rows that samples `first … last` read."""
         half = self.fft_size // 2
-        frames = -((half - 1 - first) // self.rate), (last + half) // self.rate
+        # frame n covers the samples n·hop - half … n·hop + half - 1, of which the window's first is zero
+        frames = -((half - 1 - first) // self.rate), (last + half - 1) // self.rate
         first, last = self.conv.needs(*frames)
         return first - 1, last - 1

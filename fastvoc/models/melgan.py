@@ -134,8 +134,8 @@ KERAS = MelGANConfig(
 )
 """The Keras tutorial's: "same" padding, all transposed kernels 16, identity shortcuts, slope 0.3."""
 
-FULL_BAND = MelGANConfig(units=4)
-"""4.71 M parameters: ParallelWaveGAN's full_band_melgan.v2, one more unit per stack."""
+FULL_BAND = MelGANConfig(rates=(8, 8, 4), rate_kernel_sizes=(16, 16, 8), units=4)
+"""4.71 M parameters: ParallelWaveGAN's full_band_melgan.v2, one stage less and one more unit per stack."""
 
 MULTI_BAND = MelGANConfig(channels=384, rates=(8, 4, 2), rate_kernel_sizes=(16, 8, 4), units=4, pqmf=PqmfConfig())
 """2.54 M parameters: ParallelWaveGAN's multi_band_melgan.v2, four sub-bands."""

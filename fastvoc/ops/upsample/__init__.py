@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc.ops import _check
 from fastvoc.ops._layout import empty_like_layout
 from fastvoc.ops._op import Op
-from fastvoc.ops.upsample import cases, reference
+from fastvoc.ops.upsample import cases, cpu, reference
 
 
 def upsample(
@@ -108,3 +108,4 @@ _upsample = Op(
     arguments=_arguments,
     cases=cases.forward,
 )
+_upsample.kernel("cpu", cpu.upsample, refuses=cpu.refuses)

@@ -1,0 +1,68 @@
+"""The door: parse, call, print. A command is a file, and a name in `COMMANDS`."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+import tyro
+
+from fastvoc.cli.command import MISTAKES, Command, UsageError
+from fastvoc.cli.demo import Demo
+from fastvoc.cli.doctor import Doctor
+from fastvoc.cli.info import Info
+from fastvoc.cli.mel import Mel
+from fastvoc.cli.resynth import Resynth
+from fastvoc.cli.terminal import complain
+from fastvoc.cli.vocode import Vocode
+
+COMMANDS: dict[str, Callable[..., Command]] = {
+    "demo": Demo,
+    "vocode": Vocode,
+    "resynth": Resynth,
+    "mel": Mel,
+    "info": Info,
+    "doctor": Doctor,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What stands behind ``fastvoc``; by default this process's own arguments.
+
+    Returns
+    -------
+    int
+        The exit code: 0, 1 if something failed, 2 for wrong usage, 130 if it was interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"fastvoc {version('fastvoc')}")
+        return 0
+    try:
+        command: Command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="fastvoc",
+            description="Turn mel spectrograms into sound, fast. `fastvoc COMMAND --help` explains a command.",
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except SystemExit as end:  # how the parser says that it has printed help (0) or an error (2)
+        return end.code if isinstance(end.code, int) else 2
+    try:
+        return command.run()
+    except MISTAKES as error:
+        if command.debug:
+            traceback.print_exc()
+        else:
+            complain(f"fastvoc: {error}")
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        complain("fastvoc: interrupted; what is written is complete, and the same command goes on from there")
+        return 130

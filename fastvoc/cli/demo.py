@@ -1,0 +1,86 @@
+"""`fastvoc demo`: the embedded vocoder on the embedded clip."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import tyro
+
+from fastvoc.cli.command import Command, choose_device
+from fastvoc.cli.terminal import show
+
+RUNS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """Turn a recording into its mel spectrogram and back into sound; write demo.wav and demo.png.
+
+    Example: fastvoc demo --out /tmp
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path()
+    """Folder for the two files, made if absent."""
+    vocoder: Annotated[str, tyro.conf.arg(metavar="PATH")] = "default"
+    """Folder or file of a vocoder in any format that fastvoc opens; "default" comes with the package."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; "auto" is a GPU where there is one."""
+
+    def run(self) -> int:
+        """Vocode, measure, write, print."""
+        import torch
+
+        from fastvoc import Vocoder
+        from fastvoc.audio import mel_l1, mel_to_wave, read_audio, write_audio
+        from fastvoc.audio.picture import draw_comparison
+
+        vocoder = Vocoder.from_pretrained(self.vocoder, device=choose_device(self.device))
+        original, _ = read_audio(str(files("fastvoc") / "assets" / "demo.wav"), vocoder.sample_rate)
+        mel = vocoder.mel(original)
+        wave = vocoder(mel)
+        times = []
+        for _ in range(RUNS):
+            begin = time.perf_counter()
+            vocoder(mel)  # ends with a copy to the CPU, so it is done when it returns
+            times.append(time.perf_counter() - begin)
+        estimate = mel_to_wave(mel, vocoder.config.mel)
+
+        length = min(len(original), len(wave), len(estimate))
+        original, wave, estimate = original[:length], wave[:length], estimate[:length]
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_audio(self.out / "demo.wav", wave, vocoder.sample_rate)
+        draw_comparison(self.out / "demo.png", {"original": original, "vocoder": wave}, vocoder.config.mel)
+
+        show("Operators", ("operator", "ran on", "why not on another"), _backends(str(vocoder.device)))
+        seconds = length / vocoder.sample_rate
+        where = f"{torch.get_num_threads()} threads" if vocoder.device.type == "cpu" else str(vocoder.device)
+        facts = [
+            ("sound", f"{seconds:.2f} s at {vocoder.sample_rate} Hz"),
+            ("speed", f"{seconds / median(times):.1f} times real time on {where} (median of {RUNS} runs)"),
+            ("mel L1 of the vocoder", f"{mel_l1(wave, original, vocoder.config.mel):.3f}"),
+            ("mel L1 of Griffin-Lim", f"{mel_l1(estimate, original, vocoder.config.mel):.3f}"),
+            ("written", f"{self.out / 'demo.wav'}, {self.out / 'demo.png'}"),
+        ]
+        show("Vocoder", ("", ""), facts)
+        return 0
+
+
+def _backends(device: str) -> list[tuple[str, str, str]]:
+    """Say what ran each operator, and why the backends that would go before it did not."""
+    from fastvoc.ops import OPS, last_backends
+
+    rows = []
+    for name, ran in last_backends().items():
+        op = OPS[name]
+        # the reasons are those of a small call of the same operator on the same device
+        case = min((case for case in op.cases() if case.model), key=lambda case: case.flops(64))
+        reasons = op.explain(*case.arguments(device=device, frames=64))
+        before = list(reasons)[: list(reasons).index(ran)]
+        why = "; ".join(f"{backend}: {reasons[backend]}" for backend in before if reasons[backend] is not None)
+        rows.append((name, f"{ran} (made of the others)" if ran == "reference" and op.composed else ran, why))
+    return rows

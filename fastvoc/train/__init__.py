@@ -1,0 +1,1 @@
+"""A run becomes weights. Today: the vocoder that comes with the package."""
