@@ -35,10 +35,9 @@ def draw(seed: int, *shape: int) -> Tensor:
 
 def hashed(count: int, seed: int) -> Tensor:
     """Uniform in [-1, 1): a counter, mixed by 32-bit multiplications and shifts."""
-    mask = np.uint64(0xFFFFFFFF)
-    x = np.arange(count, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(seed * 40503 + 12345) & mask
+    x = np.arange(count, dtype=np.uint32) * np.uint32(2654435761) + np.uint32(seed * 40503 + 12345)
     for shift, factor in ((16, 2246822519), (13, 3266489917), (16, 1)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor) & mask
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     return torch.from_numpy(x / 2.0**31 - 1)
 
 

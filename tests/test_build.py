@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from fastvoc.ops import _backends, _native, backends, conv1d, explain, last_back
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CSRC = REPOSITORY / "csrc"
+TOOLS = os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts")])
 
 needs_native = pytest.mark.skipif(backends()["cpu"] is not None, reason=str(backends()["cpu"]))
 needs_sources = pytest.mark.skipif(not CSRC.is_dir(), reason="the sources of the native library are not here")
@@ -106,6 +108,23 @@ def test_a_library_that_does_not_load_is_a_reason(folder: Path) -> None:
     (folder / "libfastvoc.so").write_text("not a library")
     reason = backends()["cpu"]
     assert reason is not None and "cannot be loaded" in reason
+
+
+@pytest.mark.slow
+@needs_native
+@needs_sources
+def test_random_native_calls_stay_inside_their_memory(tmp_path: Path) -> None:
+    cmake, ninja = shutil.which("cmake", path=TOOLS), shutil.which("ninja", path=TOOLS)
+    if cmake is None or ninja is None:
+        pytest.skip("cmake and ninja are not installed")
+    configure = [cmake, "-S", str(CSRC), "-B", str(tmp_path), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    for command in (
+        [*configure, "-DFASTVOC_SANITIZE=ON"],
+        [cmake, "--build", str(tmp_path)],
+        [tmp_path / "random_calls"],
+    ):
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.slow

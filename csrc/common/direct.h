@@ -268,13 +268,13 @@ inline void store_chunk(const Panel &panel, const fastvoc_conv1d_call &call, flo
     for (int64_t i = 0; i < count * stride; i += kLanes) store(sums + i, tanh(load(sums + i)));
   }
   const bool one = call.out_channels == 1;
-  const auto dense = [&](const auto &rows) { return (rows.across == 1 || one) && rows.along == stride; };
+  const auto dense = [&](const auto &rows) { return (rows.across == 1 || one) && rows.along == width; };
   const auto store_row = [&](const float *sum, const float *skip, float *to, int64_t length) {
     int64_t c = 0;
     for (; c + kLanes <= length; c += kLanes) store(to + c, skip ? load(sum + c) + load(skip + c) : load(sum + c));
     for (; c < length; ++c) to[c] = skip ? sum[c] + skip[c] : sum[c];
   };
-  if (dense(y) && (!residual.data || dense(residual))) {
+  if (width == stride && dense(y) && (!residual.data || dense(residual))) {
     store_row(sums, residual.data, y.data, count * stride);
   } else if (y.across == 1 && (!residual.data || residual.across == 1)) {
     for (int64_t r = 0; r < count; ++r)

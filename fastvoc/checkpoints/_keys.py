@@ -70,12 +70,11 @@ def to_native(
         if theirs in left:
             weights[ours] = left.pop(theirs).clone()
             continue
-        weight = _take(left, theirs)
+        weight, bias = _take(left, theirs, where), left.pop(f"{theirs}.bias", None)
         if weight is None:
             missing.append(f"{theirs}.weight")
             continue
         weights[f"{ours}.weight"] = weight
-        bias = left.pop(f"{theirs}.bias", None)
         if bias is not None:
             weights[f"{ours}.bias"] = bias.clone()
         elif theirs not in bias_free:
@@ -154,12 +153,18 @@ def _needed(generator: Any) -> dict[str, Tensor]:
     return needed
 
 
-def _take(tensors: dict[str, Tensor], layer: str) -> Tensor | None:
+def _take(tensors: dict[str, Tensor], layer: str, where: str) -> Tensor | None:
     """Remove a layer's weight in whichever spelling, and return it folded."""
     for magnitude, direction in SPELLINGS:
         pair = f"{layer}.{magnitude}", f"{layer}.{direction}"
         if all(name in tensors for name in pair):
-            return fold(*(tensors.pop(name) for name in pair))
+            g, v = (tensors.pop(name) for name in pair)
+            if v.dim() < 2 or g.numel() != len(v):
+                raise ValueError(
+                    f"{where}: {pair[0]} and {pair[1]} have shapes {tuple(g.shape)} and {tuple(v.shape)}, "
+                    "which are no weight under weight norm"
+                )
+            return fold(g, v)
     weight = tensors.pop(f"{layer}.weight", None)
     return None if weight is None else weight.clone()
 

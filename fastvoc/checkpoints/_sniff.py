@@ -41,10 +41,7 @@ _NOT_GENERATORS: tuple[tuple[Clue, str], ...] = (
 
 _FORMATS: tuple[tuple[Clue, str], ...] = (
     (lambda top, names, settings: any(".act.alpha" in n for n in names) or "snake_logscale" in settings, "BigVGAN"),
-    (
-        lambda top, names, settings: any(n.startswith(("m_source.", "noise_convs.")) for n in names),
-        "HiFTNet or NSF-HiFi-GAN",
-    ),
+    (_prefix("m_source.", "noise_convs."), "HiFTNet or NSF-HiFi-GAN"),
     (_part("kernel_predictor."), "UnivNet"),
     (_top("model_g", "hp_str", "githash"), "MelGAN (seungwonpark)"),
     (_prefix("model_g.", "model_disc."), "Coqui"),
@@ -60,7 +57,6 @@ _FORMATS: tuple[tuple[Clue, str], ...] = (
     (_prefix("conv_pre.conv."), "SpeechBrain HiFi-GAN"),
     (_prefix("upsampler.0."), "Hugging Face transformers HiFi-GAN"),
     (_prefix("vocoder.upsampler.0."), "Hugging Face transformers text-to-speech with a HiFi-GAN"),
-    (_top("state_dict", "pytorch-lightning_version"), "PyTorch Lightning"),
     (_top("state_dict"), "PyTorch Lightning"),
 )
 """Formats that are told apart but not opened, the particular before the general."""

@@ -16,9 +16,8 @@ FILES = ("model.safetensors",)
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names of the tensors, or the settings, are ours."""
-    settings = source.settings()
-    return "trunk.stem.weight" in source.state("") or {"format", "generator", "mel"} <= set(settings)
+    """Whether the names of the tensors are ours."""
+    return any(name.startswith("trunk.") for name in source.state(""))
 
 
 def read(source: Source) -> Checkpoint:

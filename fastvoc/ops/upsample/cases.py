@@ -29,6 +29,7 @@ def forward() -> list[Case]:
         _case("all of the crop at the end, as in causal models", 1, (3, 6), 5, 6, 3, crop=(0, 3), model=False),
         _case("taps no multiple of the stride", 1, (6, 4), 11, 7, 3, crop=(2, 2), last=True, model=False),
         _case("fewer taps than the stride", 1, (2, 3), 5, 2, 3, crop=(1, 0), slope=0.1, model=False),
+        _case("a single frame is left", 1, (3, 5), 1, 8, 8, crop=(4, 3), model=False),
         _case("no batch", 0, (4, 2), 7, 4, 2, crop=(1, 1), model=False),
     ]
 
