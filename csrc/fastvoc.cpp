@@ -8,7 +8,7 @@
 
 namespace {
 
-const fastvoc::Conv1d &conv1d_of(int isa) {
+const fastvoc::Conv1d& conv1d_of(int isa) {
 #if defined(FASTVOC_X86)
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d;
@@ -16,7 +16,7 @@ const fastvoc::Conv1d &conv1d_of(int isa) {
   return fastvoc::portable::conv1d;
 }
 
-const fastvoc::Upsample &upsample_of(int isa) {
+const fastvoc::Upsample& upsample_of(int isa) {
 #if defined(FASTVOC_X86)
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample;
@@ -26,22 +26,31 @@ const fastvoc::Upsample &upsample_of(int isa) {
 
 }  // namespace
 
-const char *fastvoc_error(int error) {
+const char* fastvoc_error(int error) {
   switch (error) {
-    case FASTVOC_OK: return "no error";
-    case FASTVOC_BAD_ISA: return "the instruction set is not usable on this processor; ask fastvoc_isa_usable first";
-    case FASTVOC_BAD_SIZE: return "a size is out of range; sizes are positive, and at least one frame results";
-    case FASTVOC_BAD_PADDING: return "padding or crop is negative, its mode is unknown, or reflection is longer than the input";
-    default: return "unknown error";
+    case FASTVOC_OK:
+      return "no error";
+    case FASTVOC_BAD_ISA:
+      return "the instruction set is not usable on this processor; ask fastvoc_isa_usable first";
+    case FASTVOC_BAD_SIZE:
+      return "a size is out of range; sizes are positive, and at least one frame results";
+    case FASTVOC_BAD_PADDING:
+      return "padding or crop is negative, its mode is unknown, or reflection is longer than the input";
+    default:
+      return "unknown error";
   }
 }
 
-const char *fastvoc_isa_name(int isa) {
+const char* fastvoc_isa_name(int isa) {
   switch (isa) {
-    case FASTVOC_ISA_PORTABLE: return "portable";
-    case FASTVOC_ISA_AVX2: return "avx2";
-    case FASTVOC_ISA_AVX512: return "avx512";
-    default: return "unknown";
+    case FASTVOC_ISA_PORTABLE:
+      return "portable";
+    case FASTVOC_ISA_AVX2:
+      return "avx2";
+    case FASTVOC_ISA_AVX512:
+      return "avx512";
+    default:
+      return "unknown";
   }
 }
 
@@ -54,7 +63,7 @@ int fastvoc_isa_usable(int isa) {
   return isa == FASTVOC_ISA_PORTABLE;
 }
 
-int64_t fastvoc_multiply_add(int isa, int64_t rounds, float *result) {
+int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result) {
   if (!fastvoc_isa_usable(isa)) return 0;
 #if defined(FASTVOC_X86)
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(rounds, result);
@@ -63,39 +72,39 @@ int64_t fastvoc_multiply_add(int isa, int64_t rounds, float *result) {
   return fastvoc::portable::multiply_add(rounds, result);
 }
 
-int fastvoc_conv1d_check(const fastvoc_conv1d_call *call) {
+int fastvoc_conv1d_check(const fastvoc_conv1d_call* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
   const int64_t span = call->dilation * (call->taps - 1);
   if (call->threads < 1 || call->batch < 0 || call->in_channels < 1 || call->in_frames < 0 || call->out_channels < 1 ||
       call->taps < 1 || call->dilation < 1 || call->in_frames + call->left + call->right <= span)
     return FASTVOC_BAD_SIZE;
   const int64_t widest = call->left > call->right ? call->left : call->right;
-  if (call->left < 0 || call->right < 0 || call->padding_mode < FASTVOC_ZERO || call->padding_mode > FASTVOC_REPLICATE ||
-      (call->padding_mode == FASTVOC_REFLECT && widest >= call->in_frames) ||
+  if (call->left < 0 || call->right < 0 || call->padding_mode < FASTVOC_ZERO ||
+      call->padding_mode > FASTVOC_REPLICATE || (call->padding_mode == FASTVOC_REFLECT && widest >= call->in_frames) ||
       (call->padding_mode == FASTVOC_REPLICATE && call->in_frames == 0))
     return FASTVOC_BAD_PADDING;
   return FASTVOC_OK;
 }
 
-int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call *call) { return conv1d_of(call->isa).packed_size(*call); }
+int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call* call) { return conv1d_of(call->isa).packed_size(*call); }
 
-int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call *call) {
+int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call* call) {
   return conv1d_of(call->isa).workspace_size(*call);
 }
 
-int fastvoc_conv1d_pack(const fastvoc_conv1d_call *call, const float *weight, float *packed) {
+int fastvoc_conv1d_pack(const fastvoc_conv1d_call* call, const float* weight, float* packed) {
   conv1d_of(call->isa).pack(*call, weight, packed);
   return FASTVOC_OK;
 }
 
-int fastvoc_conv1d(const fastvoc_conv1d_call *call, const float *x, const int64_t *x_strides, const float *packed,
-                   const float *bias, const float *residual, const int64_t *residual_strides, float *y,
-                   const int64_t *y_strides, float *workspace) {
+int fastvoc_conv1d(const fastvoc_conv1d_call* call, const float* x, const int64_t* x_strides, const float* packed,
+                   const float* bias, const float* residual, const int64_t* residual_strides, float* y,
+                   const int64_t* y_strides, float* workspace) {
   conv1d_of(call->isa).run(*call, x, x_strides, packed, bias, residual, residual_strides, y, y_strides, workspace);
   return FASTVOC_OK;
 }
 
-int fastvoc_upsample_check(const fastvoc_upsample_call *call) {
+int fastvoc_upsample_check(const fastvoc_upsample_call* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
   if (call->threads < 1 || call->batch < 0 || call->in_channels < 1 || call->in_frames < 1 || call->out_channels < 1 ||
       call->taps < 1 || call->stride < 1 ||
@@ -104,21 +113,21 @@ int fastvoc_upsample_check(const fastvoc_upsample_call *call) {
   return call->left < 0 || call->right < 0 ? FASTVOC_BAD_PADDING : FASTVOC_OK;
 }
 
-int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call *call) {
+int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call* call) {
   return upsample_of(call->isa).packed_size(*call);
 }
 
-int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call *call) {
+int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call* call) {
   return upsample_of(call->isa).workspace_size(*call);
 }
 
-int fastvoc_upsample_pack(const fastvoc_upsample_call *call, const float *weight, float *packed) {
+int fastvoc_upsample_pack(const fastvoc_upsample_call* call, const float* weight, float* packed) {
   upsample_of(call->isa).pack(*call, weight, packed);
   return FASTVOC_OK;
 }
 
-int fastvoc_upsample(const fastvoc_upsample_call *call, const float *x, const int64_t *x_strides, const float *packed,
-                     const float *bias, float *y, const int64_t *y_strides, float *workspace) {
+int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const int64_t* x_strides, const float* packed,
+                     const float* bias, float* y, const int64_t* y_strides, float* workspace) {
   upsample_of(call->isa).run(*call, x, x_strides, packed, bias, y, y_strides, workspace);
   return FASTVOC_OK;
 }

@@ -21,19 +21,19 @@ extern "C" {
 enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTVOC_ERROR_COUNT };
 
 /* What an error means, as half a sentence. */
-const char *fastvoc_error(int error);
+const char* fastvoc_error(int error);
 
 /* Instruction sets, ascending; a later one is faster where it is usable. */
 enum { FASTVOC_ISA_PORTABLE, FASTVOC_ISA_AVX2, FASTVOC_ISA_AVX512, FASTVOC_ISA_COUNT };
 
-const char *fastvoc_isa_name(int isa);
+const char* fastvoc_isa_name(int isa);
 
 /* Whether the library was compiled for it and this processor and operating system have it. */
 int fastvoc_isa_usable(int isa);
 
 /* Multiply and add in registers of one core, to measure what it can do at best. Writes 16 floats that mean nothing and
  * returns the floating point operations done, or 0 where the instruction set is not usable. */
-int64_t fastvoc_multiply_add(int isa, int64_t rounds, float *result);
+int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result);
 
 /* conv1d: y = tanh?(residual? + bias? + weight * pad(leaky_relu(x)))
  *
@@ -56,18 +56,18 @@ typedef struct {
 } fastvoc_conv1d_call;
 
 /* FASTVOC_OK if the call can be run. The functions below expect a call that was checked. */
-int fastvoc_conv1d_check(const fastvoc_conv1d_call *call);
+int fastvoc_conv1d_check(const fastvoc_conv1d_call* call);
 
 /* How many floats the packed weight and the work of all threads take. */
-int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call *call);
-int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call *call);
+int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call* call);
+int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call* call);
 
 /* Bring a weight into the order in which the kernel of this instruction set reads it. */
-int fastvoc_conv1d_pack(const fastvoc_conv1d_call *call, const float *weight, float *packed);
+int fastvoc_conv1d_pack(const fastvoc_conv1d_call* call, const float* weight, float* packed);
 
-int fastvoc_conv1d(const fastvoc_conv1d_call *call, const float *x, const int64_t *x_strides, const float *packed,
-                   const float *bias, const float *residual, const int64_t *residual_strides, float *y,
-                   const int64_t *y_strides, float *workspace);
+int fastvoc_conv1d(const fastvoc_conv1d_call* call, const float* x, const int64_t* x_strides, const float* packed,
+                   const float* bias, const float* residual, const int64_t* residual_strides, float* y,
+                   const int64_t* y_strides, float* workspace);
 
 /* upsample: y = bias? + crop(transposed weight * leaky_relu(x))
  *
@@ -84,12 +84,12 @@ typedef struct {
   float slope; /* of the leaky ReLU; 1 is no activation */
 } fastvoc_upsample_call;
 
-int fastvoc_upsample_check(const fastvoc_upsample_call *call);
-int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call *call);
-int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call *call);
-int fastvoc_upsample_pack(const fastvoc_upsample_call *call, const float *weight, float *packed);
-int fastvoc_upsample(const fastvoc_upsample_call *call, const float *x, const int64_t *x_strides, const float *packed,
-                     const float *bias, float *y, const int64_t *y_strides, float *workspace);
+int fastvoc_upsample_check(const fastvoc_upsample_call* call);
+int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call* call);
+int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call* call);
+int fastvoc_upsample_pack(const fastvoc_upsample_call* call, const float* weight, float* packed);
+int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const int64_t* x_strides, const float* packed,
+                     const float* bias, float* y, const int64_t* y_strides, float* workspace);
 
 #ifdef __cplusplus
 }

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import torch
+from golden import draw
 
 from fastvoc.audio import CONVENTIONS, mel_spectrogram
 from fastvoc.audio.mel import mel_filters
 from fastvoc.models import GriffinLimNet, GriffinLimNetConfig
-from golden import draw
 
 MEL = CONVENTIONS["hifigan"]
 
 
 def network(**changes: object) -> GriffinLimNet:
     torch.manual_seed(0)
-    generator = GriffinLimNetConfig(**{"channels": 8, "iterations": 2, **changes}).build()
+    generator = GriffinLimNetConfig(**{"channels": 8, "iterations": 1, "revisions": 1, **changes}).build()
     generator.start_from(torch.from_numpy(mel_filters(MEL)))
     return generator.double().eval()
 
@@ -29,7 +29,7 @@ def test_its_own_updates_make_the_magnitudes_agree_with_the_mel() -> None:
     distances = []
     for updates in ((0, 0), (8, 0), (8, 4), (30, 10)):
         with torch.no_grad():
-            magnitude, _ = network(updates=updates).spectrum(target)
+            magnitude = network(updates=updates).magnitude(target)
         distances.append(float((torch.log(filters @ magnitude) - target).abs().mean()))
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < distances[0] / 50

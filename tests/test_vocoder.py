@@ -240,7 +240,7 @@ def test_stream_in_any_chunks_is_the_whole(name: str, data: st.DataObject) -> No
     mel, wave = whole(name, frames)
     pieces = list(vocoder(name, torch.float64).stream(mel.split(chunks, dim=-1)))
     assert all(len(piece) for piece in pieces)
-    assert wave.abs().max() > 1e-3
+    assert wave.abs().max() > 1e-5
     # the order of additions may differ between lengths; nothing else may
     torch.testing.assert_close(torch.cat(pieces), wave, rtol=0, atol=1e-12)
 

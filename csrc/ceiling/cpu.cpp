@@ -15,7 +15,7 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-int64_t multiply_add(int64_t rounds, float *result) {
+int64_t multiply_add(int64_t rounds, float* result) {
   // Enough chains to hide the latency, few enough for 16 registers.
   constexpr int kChains = 12;
   Vector sum[kChains] = {};

@@ -5,12 +5,12 @@
 
 namespace fastvoc {
 namespace portable {
-int64_t multiply_add(int64_t rounds, float *result);
+int64_t multiply_add(int64_t rounds, float* result);
 }
 namespace avx2 {
-int64_t multiply_add(int64_t rounds, float *result);
+int64_t multiply_add(int64_t rounds, float* result);
 }
 namespace avx512 {
-int64_t multiply_add(int64_t rounds, float *result);
+int64_t multiply_add(int64_t rounds, float* result);
 }
 }  // namespace fastvoc

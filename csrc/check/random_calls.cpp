@@ -29,12 +29,12 @@ struct Signal {
   std::vector<float> data = std::vector<float>(batch * channels * frames, NAN);
   int64_t strides[3] = {channels * frames, last ? 1 : frames, last ? channels : 1};
 
-  float &at(int64_t b, int64_t c, int64_t t) { return data[b * strides[0] + c * strides[1] + t * strides[2]]; }
+  float& at(int64_t b, int64_t c, int64_t t) { return data[b * strides[0] + c * strides[1] + t * strides[2]]; }
 };
 
-void fill(std::vector<float> &values) {
+void fill(std::vector<float>& values) {
   std::normal_distribution<float> normal;
-  for (float &value : values) value = normal(generator);
+  for (float& value : values) value = normal(generator);
 }
 
 std::vector<float> unwritten(int64_t count) { return std::vector<float>(count, NAN); }
@@ -47,7 +47,7 @@ std::vector<float> filled(int64_t count) {
 
 double activate(double value, float slope) { return value > 0 ? value : value * slope; }
 
-int64_t source(const fastvoc_conv1d_call &call, int64_t frame) {
+int64_t source(const fastvoc_conv1d_call& call, int64_t frame) {
   if (frame >= 0 && frame < call.in_frames) return frame;
   if (call.padding_mode == FASTVOC_ZERO) return -1;
   if (call.padding_mode == FASTVOC_REPLICATE) return frame < 0 ? 0 : call.in_frames - 1;
@@ -123,7 +123,8 @@ bool upsample_is_right() {
   fill(x.data);
   const auto weight = filled(call.in_channels * call.out_channels * call.taps), bias = filled(call.out_channels);
   const bool biased = toss();
-  auto packed = unwritten(fastvoc_upsample_packed_size(&call)), work = unwritten(fastvoc_upsample_workspace_size(&call));
+  auto packed = unwritten(fastvoc_upsample_packed_size(&call)),
+       work = unwritten(fastvoc_upsample_workspace_size(&call));
   fastvoc_upsample_pack(&call, weight.data(), packed.data());
   fastvoc_upsample(&call, x.data.data(), x.strides, packed.data(), biased ? bias.data() : nullptr, y.data.data(),
                    y.strides, work.data());

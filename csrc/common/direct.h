@@ -50,7 +50,7 @@ inline Panel panel_at(int64_t first, int64_t out_channels, int64_t offset) {
 }
 
 // Input channels of a workspace row: padded with zeros to whole groups. The last panel has the widest group.
-inline int64_t row_length(const fastvoc_conv1d_call &call) {
+inline int64_t row_length(const fastvoc_conv1d_call& call) {
   Panel panel = panel_at(0, call.out_channels, 0);
   while (panel.first + panel.width < call.out_channels)
     panel = panel_at(panel.first + panel.width, call.out_channels, 0);
@@ -58,7 +58,7 @@ inline int64_t row_length(const fastvoc_conv1d_call &call) {
 }
 
 template <class Visit>
-void for_each_panel(const fastvoc_conv1d_call &call, int64_t row, Visit visit) {
+void for_each_panel(const fastvoc_conv1d_call& call, int64_t row, Visit visit) {
   int64_t offset = 0;
   for (int64_t first = 0; first < call.out_channels;) {
     const Panel panel = panel_at(first, call.out_channels, offset);
@@ -68,25 +68,25 @@ void for_each_panel(const fastvoc_conv1d_call &call, int64_t row, Visit visit) {
   }
 }
 
-inline int64_t span_of(const fastvoc_conv1d_call &call) { return call.dilation * (call.taps - 1); }
+inline int64_t span_of(const fastvoc_conv1d_call& call) { return call.dilation * (call.taps - 1); }
 
-inline int64_t out_frames_of(const fastvoc_conv1d_call &call) {
+inline int64_t out_frames_of(const fastvoc_conv1d_call& call) {
   return call.in_frames + call.left + call.right - span_of(call);
 }
 
 // Rows of a tile: as many as the cache holds, but a share for every thread.
-inline int64_t tile_rows(const fastvoc_conv1d_call &call, int64_t row) {
+inline int64_t tile_rows(const fastvoc_conv1d_call& call, int64_t row) {
   const int64_t held = larger(kTileFloats / row - span_of(call), 8 * kRows);
   const int64_t share = larger(call.batch, 1) * out_frames_of(call) / call.threads + 1;
   return larger(round_up(smaller(smaller(held, share), out_frames_of(call)), kRows), kRows);
 }
 
-inline int64_t thread_floats(const fastvoc_conv1d_call &call, int64_t row) {
+inline int64_t thread_floats(const fastvoc_conv1d_call& call, int64_t row) {
   return round_up((tile_rows(call, row) + span_of(call)) * row + kLanes, 16);
 }
 
 // The input frame that a padded frame shows, or -1 for a zero.
-inline int64_t source(const fastvoc_conv1d_call &call, int64_t frame) {
+inline int64_t source(const fastvoc_conv1d_call& call, int64_t frame) {
   if (frame >= 0 && frame < call.in_frames) return frame;
   if (call.padding_mode == FASTVOC_ZERO) return -1;
   if (call.padding_mode == FASTVOC_REPLICATE) return frame < 0 ? 0 : call.in_frames - 1;
@@ -97,15 +97,15 @@ inline int64_t source(const fastvoc_conv1d_call &call, int64_t frame) {
 inline float activate(float value, float slope) { return value > 0 ? value : value * slope; }
 
 // Fill rows [0, count) of a workspace with activated input from padded frame `frame` on; rows beyond `valid` are zeros.
-inline void load_tile(const fastvoc_conv1d_call &call, const float *x, const int64_t *strides, int64_t frame, int64_t valid,
-               int64_t count, float *rows, int64_t row) {
+inline void load_tile(const fastvoc_conv1d_call& call, const float* x, const int64_t* strides, int64_t frame,
+                      int64_t valid, int64_t count, float* rows, int64_t row) {
   const int64_t channels = call.in_channels, across = strides[1], along = strides[2];
   const float slope = call.slope;
   const int64_t begin = smaller(larger(-frame, 0), valid);
   const int64_t end = larger(smaller(call.in_frames - frame, valid), begin);
   const auto fill = [&](int64_t r, int64_t from) {
-    float *to = rows + r * row;
-    const float *in = x + from * along;
+    float* to = rows + r * row;
+    const float* in = x + from * along;
     if (from < 0) {
       for (int64_t c = 0; c < row; ++c) to[c] = 0;
     } else if (across == 1) {
@@ -157,14 +157,14 @@ inline void fold(Vector (&sum)[Rows][Vectors]) {
 
 // Add the accumulators to `sums`, or if they are the first write them there with the bias, and clear them.
 template <int Rows, int Vectors, int Group>
-inline void flush(Vector (&sum)[Rows][Vectors], const float *bias, float *sums) {
+inline void flush(Vector (&sum)[Rows][Vectors], const float* bias, float* sums) {
   fold<Rows, Group>(sum);
   constexpr int kHeight = folded(Rows, Group);
 #pragma GCC unroll 12
   for (int r = 0; r < kHeight; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; ++v) {
-      float *to = sums + (r * Vectors + v) * kLanes;
+      float* to = sums + (r * Vectors + v) * kLanes;
       store(to, sum[r][v] + load(bias ? bias + v * kLanes : to));
     }
 #pragma GCC unroll 12
@@ -176,14 +176,14 @@ inline void flush(Vector (&sum)[Rows][Vectors], const float *bias, float *sums) 
 // `Rows` x `Vectors` accumulators over all taps and channels. The taps and the channels are
 // run-time numbers on purpose, and the function is kept out of line: constant ones make GCC spill accumulators.
 template <int Rows, int Vectors, int Group>
-__attribute__((noinline)) void accumulate(const float *rows, int64_t row, const float *weight, int64_t taps,
-                                          int64_t dilation, int64_t steps, const float *bias, float *sums) {
+__attribute__((noinline)) void accumulate(const float* rows, int64_t row, const float* weight, int64_t taps,
+                                          int64_t dilation, int64_t steps, const float* bias, float* sums) {
   static_assert(Rows % 3 == 0);
   Vector sum[Rows][Vectors] = {};
   int64_t chained = 0;
   for (int64_t tap = 0; tap < taps; ++tap) {
     // Three rows per pointer keep the addresses in few registers.
-    const float *x[Rows / 3];
+    const float* x[Rows / 3];
 #pragma GCC unroll 4
     for (int i = 0; i < Rows / 3; ++i) x[i] = rows + (tap * dilation + 3 * i) * row;
     for (int64_t step = 0; step < steps;) {
@@ -216,8 +216,8 @@ __attribute__((noinline)) void accumulate(const float *rows, int64_t row, const 
 }
 
 // Sums of kRows rows of a panel, row after row, `panel.width` floats each.
-inline void accumulate_panel(const Panel &panel, const fastvoc_conv1d_call &call, const float *rows, int64_t row,
-                      const float *packed, const float *bias, float *sums) {
+inline void accumulate_panel(const Panel& panel, const fastvoc_conv1d_call& call, const float* rows, int64_t row,
+                             const float* packed, const float* bias, float* sums) {
   const auto run = [&](auto function, int height) {
     for (int r = 0; r < kRows; r += height)
       function(rows + r * row, row, packed + panel.offset, call.taps, call.dilation, row / panel.group, bias,
@@ -235,7 +235,7 @@ inline void accumulate_panel(const Panel &panel, const fastvoc_conv1d_call &call
 }
 
 // The bias of a panel in the lanes of its finished sums.
-inline void load_bias(const Panel &panel, const fastvoc_conv1d_call &call, const float *bias, float *lanes) {
+inline void load_bias(const Panel& panel, const fastvoc_conv1d_call& call, const float* bias, float* lanes) {
   for (int lane = 0; lane < 2 * kLanes; ++lane) {
     const int64_t out = panel.first + lane % panel.width;
     lanes[lane] = bias && out < call.out_channels ? bias[out] : 0;
@@ -245,31 +245,32 @@ inline void load_bias(const Panel &panel, const fastvoc_conv1d_call &call, const
 // A (channels, frames) matrix in memory from some frame on; `Float` is const for what is only read.
 template <class Float>
 struct Rows {
-  Float *data;
+  Float* data;
   int64_t across, along;
 };
 
 template <class Float>
-inline Rows<Float> rows_at(Float *data, const int64_t *strides, int64_t batch, int64_t frame) {
+inline Rows<Float> rows_at(Float* data, const int64_t* strides, int64_t batch, int64_t frame) {
   if (!data) return {nullptr, 0, 0};
   return {data + batch * strides[0] + frame * strides[2], strides[1], strides[2]};
 }
 
 // Residual and tanh, and the way to memory, of `count` rows of a panel.
-inline void store_chunk(const Panel &panel, const fastvoc_conv1d_call &call, float *sums, int64_t count,
+inline void store_chunk(const Panel& panel, const fastvoc_conv1d_call& call, float* sums, int64_t count,
                         Rows<const float> residual, Rows<float> y) {
   const int64_t width = smaller(panel.width, call.out_channels - panel.first), stride = panel.width;
   y.data += panel.first * y.across;
   if (residual.data) residual.data += panel.first * residual.across;
   if (call.tanh) {
     for (int64_t r = 0; residual.data && r < count; ++r)
-      for (int64_t c = 0; c < width; ++c) sums[r * stride + c] += residual.data[c * residual.across + r * residual.along];
+      for (int64_t c = 0; c < width; ++c)
+        sums[r * stride + c] += residual.data[c * residual.across + r * residual.along];
     residual.data = nullptr;
     for (int64_t i = 0; i < count * stride; i += kLanes) store(sums + i, tanh(load(sums + i)));
   }
   const bool one = call.out_channels == 1;
-  const auto dense = [&](const auto &rows) { return (rows.across == 1 || one) && rows.along == width; };
-  const auto store_row = [&](const float *sum, const float *skip, float *to, int64_t length) {
+  const auto dense = [&](const auto& rows) { return (rows.across == 1 || one) && rows.along == width; };
+  const auto store_row = [&](const float* sum, const float* skip, float* to, int64_t length) {
     int64_t c = 0;
     for (; c + kLanes <= length; c += kLanes) store(to + c, skip ? load(sum + c) + load(skip + c) : load(sum + c));
     for (; c < length; ++c) to[c] = skip ? sum[c] + skip[c] : sum[c];
@@ -302,17 +303,17 @@ inline void store_chunk(const Panel &panel, const fastvoc_conv1d_call &call, flo
   }
 }
 
-inline int64_t packed_floats(const fastvoc_conv1d_call &call) {
+inline int64_t packed_floats(const fastvoc_conv1d_call& call) {
   const int64_t row = row_length(call);
   int64_t size = 0;
-  for_each_panel(call, row, [&](const Panel &panel) { size = panel.offset + call.taps * row * panel.width; });
+  for_each_panel(call, row, [&](const Panel& panel) { size = panel.offset + call.taps * row * panel.width; });
   return size;
 }
 
 // All rows of a loaded tile, for one panel: `to_memory(sums, chunk, count)` takes them, kChunk at a time.
 template <class ToMemory>
-inline void convolve_panel(const Panel &panel, const fastvoc_conv1d_call &call, const float *rows, int64_t row,
-                           int64_t height, const float *packed, const float *bias, float *sums, ToMemory to_memory) {
+inline void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const float* rows, int64_t row,
+                           int64_t height, const float* packed, const float* bias, float* sums, ToMemory to_memory) {
   alignas(64) float lanes[2 * kLanes];
   load_bias(panel, call, bias, lanes);
   for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
@@ -326,13 +327,13 @@ inline void convolve_panel(const Panel &panel, const fastvoc_conv1d_call &call, 
 // Load each tile once and hand it on as `convolve(rows, row, batch, begin, height, sums)`. Each thread takes every
 // threads-th tile, with a part of the workspace of its own.
 template <class Convolve>
-inline void for_each_tile(const fastvoc_conv1d_call &call, const float *x, const int64_t *x_strides, float *workspace,
+inline void for_each_tile(const fastvoc_conv1d_call& call, const float* x, const int64_t* x_strides, float* workspace,
                           Convolve convolve) {
   const int64_t frames = out_frames_of(call), row = row_length(call), rows = tile_rows(call, row);
   const int64_t tiles = (frames + rows - 1) / rows, floats = thread_floats(call, row);
 #pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1 && call.batch * tiles > 1)
   for (int64_t worker = 0; worker < call.threads; ++worker) {
-    float *own = workspace + worker * floats;
+    float* own = workspace + worker * floats;
     alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
     for (int64_t tile = worker; tile < call.batch * tiles; tile += call.threads) {
       const int64_t batch = tile / tiles, begin = tile % tiles * rows, height = smaller(rows, frames - begin);

@@ -24,19 +24,19 @@ constexpr int kLanes = 4;
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Lanes __attribute__((vector_size(kLanes * sizeof(float))));
 
-static inline Vector load(const float *from) {
+static inline Vector load(const float* from) {
   Vector v;
   __builtin_memcpy(&v, from, sizeof v);
   return v;
 }
 
-static inline void store(float *to, Vector v) { __builtin_memcpy(to, &v, sizeof v); }
+static inline void store(float* to, Vector v) { __builtin_memcpy(to, &v, sizeof v); }
 
 static inline Vector splat(float value) { return value - Vector{}; }
 
 // `Group` neighbouring floats, repeated to fill the vector.
 template <int Group>
-static inline Vector repeat(const float *from) {
+static inline Vector repeat(const float* from) {
   if constexpr (Group == 1) {
     return splat(*from);
   } else if constexpr (Group == kLanes) {
@@ -56,7 +56,7 @@ static inline Vector repeat(const float *from) {
     __builtin_memcpy(&pair, from, sizeof pair);
     return (Vector)_mm256_set1_pd(pair);
   } else if constexpr (Group == 4) {
-    return (Vector)_mm256_broadcast_ps((const __m128 *)from);
+    return (Vector)_mm256_broadcast_ps((const __m128*)from);
 #endif
   } else {
     Vector v;

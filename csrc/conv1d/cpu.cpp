@@ -7,15 +7,13 @@
 namespace fastvoc::FASTVOC_ISA {
 namespace {
 
-int64_t workspace_size(const fastvoc_conv1d_call &call) {
-  return call.threads * thread_floats(call, row_length(call));
-}
+int64_t workspace_size(const fastvoc_conv1d_call& call) { return call.threads * thread_floats(call, row_length(call)); }
 
-void pack(const fastvoc_conv1d_call &call, const float *weight, float *packed) {
+void pack(const fastvoc_conv1d_call& call, const float* weight, float* packed) {
   const int64_t row = row_length(call), taps = call.taps, length = call.in_channels * taps;
-  for_each_panel(call, row, [&](const Panel &panel) {
+  for_each_panel(call, row, [&](const Panel& panel) {
     const int64_t steps = row / panel.group, width = panel.vectors() * kLanes;
-    float *const begin = packed + panel.offset;
+    float* const begin = packed + panel.offset;
     if (panel.group == 1) {
       // A panel is a matrix (output channel, input channel and tap) to transpose.
 #pragma omp parallel for num_threads(call.threads) if (length * width > 65536)
@@ -43,7 +41,8 @@ void pack(const fastvoc_conv1d_call &call, const float *weight, float *packed) {
           for (int64_t lane = 0; lane < width; ++lane) {
             const int64_t out = panel.first + lane / panel.group, in = step * panel.group + lane % panel.group;
             const bool inside = out < call.out_channels && in < call.in_channels;
-            begin[(tap * steps + step) * width + lane] = inside ? weight[(out * call.in_channels + in) * taps + tap] : 0;
+            begin[(tap * steps + step) * width + lane] =
+                inside ? weight[(out * call.in_channels + in) * taps + tap] : 0;
           }
     }
     // Where a later panel has a wider group, rows end in zeros, and so do the weights that meet them.
@@ -54,21 +53,19 @@ void pack(const fastvoc_conv1d_call &call, const float *weight, float *packed) {
   });
 }
 
-void run(const fastvoc_conv1d_call &call, const float *x, const int64_t *x_strides, const float *packed,
-         const float *bias, const float *residual, const int64_t *residual_strides, float *y, const int64_t *y_strides,
-         float *workspace) {
-  for_each_tile(call, x, x_strides, workspace,
-                [&](const float *rows, int64_t row, int64_t batch, int64_t begin, int64_t height, float *sums) {
-                  for_each_panel(call, row, [&](const Panel &panel) {
-                    convolve_panel(panel, call, rows, row, height, packed, bias, sums,
-                                   [&](float *chunk_sums, int64_t chunk, int64_t count) {
-                                     const int64_t at = begin + chunk;
-                                     store_chunk(panel, call, chunk_sums, count,
-                                                 rows_at(residual, residual_strides, batch, at),
-                                                 rows_at(y, y_strides, batch, at));
-                                   });
-                  });
-                });
+void run(const fastvoc_conv1d_call& call, const float* x, const int64_t* x_strides, const float* packed,
+         const float* bias, const float* residual, const int64_t* residual_strides, float* y, const int64_t* y_strides,
+         float* workspace) {
+  const auto convolve = [&](const float* rows, int64_t row, int64_t batch, int64_t begin, int64_t height, float* sums) {
+    for_each_panel(call, row, [&](const Panel& panel) {
+      const auto to_memory = [&](float* chunk_sums, int64_t chunk, int64_t count) {
+        store_chunk(panel, call, chunk_sums, count, rows_at(residual, residual_strides, batch, begin + chunk),
+                    rows_at(y, y_strides, batch, begin + chunk));
+      };
+      convolve_panel(panel, call, rows, row, height, packed, bias, sums, to_memory);
+    });
+  };
+  for_each_tile(call, x, x_strides, workspace, convolve);
 }
 
 }  // namespace

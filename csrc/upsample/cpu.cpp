@@ -4,7 +4,8 @@
 //
 //     y[o, t] = sum over i, c of  x[c, q - i] * weight[c, o, phase + i * stride]
 //
-// so the taps phase, phase + stride, ... in reverse order are its kernel, and the rows q of a tile of x serve all phases.
+// so the taps phase, phase + stride, ... in reverse order are its kernel, and the rows q of a tile of x serve all
+// phases.
 
 #include "cpu.h"
 
@@ -14,26 +15,27 @@ namespace fastvoc::FASTVOC_ISA {
 namespace {
 
 // The convolution of one phase, before the crop.
-fastvoc_conv1d_call phase_of(const fastvoc_upsample_call &call) {
+fastvoc_conv1d_call phase_of(const fastvoc_upsample_call& call) {
   const int64_t taps = (call.taps + call.stride - 1) / call.stride;
-  return {call.isa, call.threads, call.batch, call.in_channels, call.in_frames, call.out_channels, taps,
-          1,        taps - 1,     taps - 1,   FASTVOC_ZERO,     0,              call.slope};
+  return {call.isa, call.threads, call.batch, call.in_channels, call.in_frames, call.out_channels, taps, 1, taps - 1,
+          taps - 1, FASTVOC_ZERO, 0,          call.slope};
 }
 
-int64_t packed_size(const fastvoc_upsample_call &call) { return call.stride * packed_floats(phase_of(call)); }
+int64_t packed_size(const fastvoc_upsample_call& call) { return call.stride * packed_floats(phase_of(call)); }
 
-int64_t workspace_size(const fastvoc_upsample_call &call) {
+int64_t workspace_size(const fastvoc_upsample_call& call) {
   const fastvoc_conv1d_call phase = phase_of(call);
   return call.threads * thread_floats(phase, row_length(phase));
 }
 
 // One packed weight per phase, each as conv1d's.
-void pack(const fastvoc_upsample_call &call, const float *weight, float *packed) {
+void pack(const fastvoc_upsample_call& call, const float* weight, float* packed) {
   const fastvoc_conv1d_call phase = phase_of(call);
-  const int64_t row = row_length(phase), size = packed_floats(phase), total = call.in_channels * call.out_channels * call.taps;
+  const int64_t row = row_length(phase), size = packed_floats(phase),
+                total = call.in_channels * call.out_channels * call.taps;
   if (phase.taps * call.stride != call.taps || row != call.in_channels)
     for (int64_t i = 0; i < call.stride * size; ++i) packed[i] = 0;
-  for_each_panel(phase, row, [&](const Panel &panel) {
+  for_each_panel(phase, row, [&](const Panel& panel) {
     const int64_t steps = row / panel.group, width = panel.vectors() * kLanes;
     const auto place = [&](int64_t tap, int64_t step) {
       const int64_t flipped = phase.taps - 1 - tap / call.stride;
@@ -71,18 +73,18 @@ void pack(const fastvoc_upsample_call &call, const float *weight, float *packed)
   });
 }
 
-void run(const fastvoc_upsample_call &call, const float *x, const int64_t *x_strides, const float *packed,
-         const float *bias, float *y, const int64_t *y_strides, float *workspace) {
+void run(const fastvoc_upsample_call& call, const float* x, const int64_t* x_strides, const float* packed,
+         const float* bias, float* y, const int64_t* y_strides, float* workspace) {
   const fastvoc_conv1d_call phase = phase_of(call);
   const int64_t size = packed_floats(phase), stride = call.stride;
   const int64_t frames = (call.in_frames - 1) * stride + call.taps - call.left - call.right;
-  const auto convolve = [&](const float *rows, int64_t row, int64_t batch, int64_t begin, int64_t height, float *sums) {
-    for_each_panel(phase, row, [&](const Panel &panel) {
+  const auto convolve = [&](const float* rows, int64_t row, int64_t batch, int64_t begin, int64_t height, float* sums) {
+    for_each_panel(phase, row, [&](const Panel& panel) {
       for (int64_t p = 0; p < stride; ++p) {
         // Rows q in [first, last) land inside the result: 0 <= q * stride + p - left < frames.
         const int64_t first = (larger(call.left - p, 0) + stride - 1) / stride;
         const int64_t last = (frames + call.left - p + stride - 1) / stride;
-        const auto to_memory = [&](float *chunk_sums, int64_t chunk, int64_t count) {
+        const auto to_memory = [&](float* chunk_sums, int64_t chunk, int64_t count) {
           const int64_t from = larger(begin + chunk, first), to = smaller(begin + chunk + count, last);
           if (from >= to) return;
           Rows<float> target = rows_at(y, y_strides, batch, from * stride + p - call.left);

@@ -7,6 +7,7 @@ Balazs and Soendergaard 2013, *A fast Griffin-Lim algorithm*.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -64,7 +65,15 @@ def griffin_lim(
 
 
 def retrieve_phase(
-    magnitude: Tensor, phase: Tensor, window: Tensor, hop: int, *, iterations: int, momentum: float
+    magnitude: Tensor,
+    phase: Tensor,
+    window: Tensor,
+    hop: int,
+    *,
+    iterations: int,
+    momentum: float,
+    revise: Callable[[Tensor], Tensor] | None = None,
+    revisions: int = 0,
 ) -> Tensor:
     """Make phases consistent with magnitudes, from given first phases; differentiable.
 
@@ -77,7 +86,13 @@ def retrieve_phase(
     hop : int
         Samples between frames.
     iterations : int
+        Rounds in which every spectrum takes the given magnitudes.
     momentum : float
+    revise : callable, optional
+        Maps magnitudes (B, fft_size // 2 + 1, frames) to better ones.
+    revisions : int
+        Rounds that follow, in which a spectrum takes what `revise` makes of its own magnitudes: for magnitudes that
+        are an estimate, of which something surer is known.
 
     Returns
     -------
@@ -90,13 +105,15 @@ def retrieve_phase(
     # At the very ends, where one window alone fades to zero, a division by it would amplify errors without bound.
     gain = 1 / overlap.clamp(min=0.01 * float(overlap.max()))
     previous: Tensor | None = None
-    for _ in range(iterations):
+    for n in range(iterations + revisions):
         wave = _wave(magnitude * phase, window, hop, gain)
         rebuilt = torch.fft.rfft(wave.unfold(-1, len(window), hop) * window)
         ahead = rebuilt if previous is None else rebuilt - momentum / (1 + momentum) * previous
         # Below this there is no sound, and dividing by less would make gradients overflow.
         phase = ahead / ahead.abs().clamp(min=1e-8)
         previous = rebuilt
+        if revise is not None and n >= iterations:
+            magnitude = revise(rebuilt.abs().mT).mT
     return _wave(magnitude * phase, window, hop, gain)
 
 

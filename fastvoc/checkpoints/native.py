@@ -16,8 +16,9 @@ FILES = ("model.safetensors",)
 
 
 def recognises(source: Source) -> bool:
-    """Whether the names of the tensors are ours."""
-    return any(name.startswith("trunk.") for name in source.state(""))
+    """Whether the configuration or the names of the tensors are ours."""
+    ours = any(name.startswith(("trunk.", "correction.")) for name in source.state(""))
+    return ours or {"generator", "mel"} <= source.settings().keys()
 
 
 def read(source: Source) -> Checkpoint:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from fastvoc.cli.command import Command, choose_device
 from fastvoc.cli.terminal import show
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RUNS = 5
 
@@ -36,7 +40,7 @@ class Demo(Command):
         import torch
 
         from fastvoc import Vocoder
-        from fastvoc.audio import mel_l1, mel_to_wave, read_audio, write_audio
+        from fastvoc.audio import mel_l1, mel_to_wave, pesq, read_audio, write_audio
         from fastvoc.audio.picture import draw_comparison
 
         vocoder = Vocoder.from_pretrained(self.vocoder, device=choose_device(self.device))
@@ -48,13 +52,14 @@ class Demo(Command):
             begin = time.perf_counter()
             vocoder(mel)  # ends with a copy to the CPU, so it is done when it returns
             times.append(time.perf_counter() - begin)
-        estimate = mel_to_wave(mel, vocoder.config.mel)
+        convention = vocoder.config.mel
+        estimate = mel_to_wave(mel, convention)
 
         length = min(len(original), len(wave), len(estimate))
         original, wave, estimate = original[:length], wave[:length], estimate[:length]
         self.out.mkdir(parents=True, exist_ok=True)
         write_audio(self.out / "demo.wav", wave, vocoder.sample_rate)
-        draw_comparison(self.out / "demo.png", {"original": original, "vocoder": wave}, vocoder.config.mel)
+        draw_comparison(self.out / "demo.png", {"original": original, "vocoder": wave}, convention)
 
         show("Operators", ("operator", "ran on", "why not on another"), _backends(str(vocoder.device)))
         seconds = length / vocoder.sample_rate
@@ -62,12 +67,20 @@ class Demo(Command):
         facts = [
             ("sound", f"{seconds:.2f} s at {vocoder.sample_rate} Hz"),
             ("speed", f"{seconds / median(times):.1f} times real time on {where} (median of {RUNS} runs)"),
-            ("mel L1 of the vocoder", f"{mel_l1(wave, original, vocoder.config.mel):.3f}"),
-            ("mel L1 of Griffin-Lim", f"{mel_l1(estimate, original, vocoder.config.mel):.3f}"),
+            ("mel L1 to the original", _beside(wave, estimate, lambda x: float(mel_l1(x, original, convention)))),
+            ("PESQ, of at most 4.64", _beside(wave, estimate, lambda x: pesq(x, original, convention.sample_rate))),
             ("written", f"{self.out / 'demo.wav'}, {self.out / 'demo.png'}"),
         ]
         show("Vocoder", ("", ""), facts)
         return 0
+
+
+def _beside(wave: Tensor, estimate: Tensor, measure: Callable[[Tensor], float]) -> str:
+    """Measure the vocoder and, as the baseline, Griffin-Lim; or say which package the measure needs."""
+    try:
+        return f"{measure(wave):.3f} (Griffin-Lim: {measure(estimate):.3f})"
+    except ModuleNotFoundError as error:
+        return str(error)
 
 
 def _backends(device: str) -> list[tuple[str, str, str]]:

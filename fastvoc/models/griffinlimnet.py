@@ -1,9 +1,10 @@
 """Griffin-Lim on magnitudes that a network has learned: a small vocoder that trains in an hour on a CPU.
 
 Of what a wave needs, a mel spectrogram holds nearly all of the magnitudes and none of the phases. The network starts
-from the magnitudes that the mel's filter bank allows, corrects them, and proposes first phases; rounds of the fast
-Griffin-Lim algorithm (Perraudin, Balazs and Søndergaard 2013) then make the phases consistent. All of it is trained
-through. Unlike a generator that has to invent everything, it begins where Griffin-Lim ends.
+from the magnitudes that the mel's filter bank allows and corrects them; rounds of the fast Griffin-Lim algorithm
+(Perraudin, Balazs and Søndergaard 2013) then find phases. As the magnitudes are
+an estimate and the mel is not, the later rounds hold on to the mel only. All of it can be trained through. Unlike a
+generator that has to invent everything, this one begins where Griffin-Lim ends.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ class GriffinLimNetConfig:
     """Samples per mel frame."""
     updates: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (8, 4)
     """Multiplicative updates towards the mel, of the estimate that the network corrects and after its correction."""
-    iterations: Annotated[int, Field(ge=0)] = 32
-    """Rounds of Griffin-Lim."""
+    iterations: Annotated[int, Field(ge=0)] = 16
+    """Rounds of Griffin-Lim with the network's magnitudes."""
+    revisions: Annotated[int, Field(ge=0)] = 16
+    """Rounds that follow, which keep the magnitudes that the wave has come to, as far as they agree with the mel."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Of Griffin-Lim: 0 is the original method, 0.99 arrives sooner."""
 
@@ -70,7 +73,7 @@ class GriffinLimNetConfig:
 
 
 class GriffinLimNet(Generator):
-    """Stem → mean of residual blocks → corrected magnitudes and first phases → Griffin-Lim → wave."""
+    """Stem → mean of residual blocks → corrected magnitudes → Griffin-Lim → wave."""
 
     filters: Tensor
 
@@ -82,7 +85,7 @@ class GriffinLimNet(Generator):
         self.narrow = Conv1d(2 * config.channels, config.channels, 1)
         branches = [[[(size, d), (size, 1)] for d in config.dilations] for size in config.kernel_sizes]
         self.residual = ResidualBlocks(config.channels, branches, slope=config.slope)
-        self.correction = Conv1d(config.channels, 2 * self.bins, 1)
+        self.correction = Conv1d(config.channels, self.bins, 1)
         self.register_buffer("filters", torch.zeros(config.mel_bands, self.bins))
 
     @property
@@ -103,59 +106,60 @@ class GriffinLimNet(Generator):
             self.correction.weight.mul_(0.1)
             self.correction.bias.zero_()
 
-    def spectrum(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimate magnitudes and first phases.
+    def magnitude(self, mel: Tensor) -> Tensor:
+        """Estimate the magnitudes of the wave's short-time spectrum.
 
         Parameters
         ----------
-        mel : Tensor, shape (B, bands, T), float32 or float64
+        mel : Tensor, shape (B, bands, T)
 
         Returns
         -------
-        magnitude, phase : Tensor, shape (B, fft_size // 2 + 1, T)
-            The phase in radians, relative to a pulse at the centre of each frame.
+        Tensor, shape (B, fft_size // 2 + 1, T), at least single precision
         """
         config = self.config
         x = (mel - config.mel_mean) / config.mel_scale
         x = self.residual(self.narrow(self.stem(x), slope=config.slope))
-        correction, phase = self.correction(x, slope=config.slope).chunk(2, dim=1)
-        target = mel.exp()
-        prior = self._towards(target, torch.ones_like(correction), config.updates[0])
-        # no wave in [-1, 1] has a magnitude beyond the window's sum: the bound keeps exp finite
-        magnitude = (
-            (prior.clamp(min=config.mel_floor).log() + correction).clamp(max=math.log(config.fft_size / 2)).exp()
-        )
-        return self._towards(target, magnitude, config.updates[1]), phase
-
-    def _towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
-        """Move magnitudes towards those that have a mel (Lee and Seung 2000, eq. 5, for the filters held fixed)."""
-        reach = self.filters.sum(dim=0)[:, None]
-        for _ in range(updates):
-            ratio = mel / (self.filters @ magnitude).clamp(min=self.config.mel_floor)
-            # where no filter reaches, the mel says nothing and the magnitude stays
-            factor = torch.where(reach > 0, self.filters.T @ ratio / reach.clamp(min=1e-12), 1.0)
-            magnitude = magnitude * factor
-        return magnitude
+        correction = _at_least_single(self.correction(x, slope=config.slope))
+        prior = self._towards(mel, torch.ones_like(correction), config.updates[0])
+        log_magnitude = prior.clamp(min=config.mel_floor).log() + correction
+        return self._towards(mel, log_magnitude.clamp(max=self._loudest).exp(), config.updates[1])
 
     def forward(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, bands, T) → (B, 1, T·hop)."""
-        magnitude, phase = self.spectrum(mel)
-        # an FFT needs single precision
-        exact = torch.float64 if mel.dtype == torch.float64 else torch.float32
-        magnitude, phase = magnitude.to(exact), phase.to(exact)
-        # a pulse at the centre of a frame turns by half a circle from bin to bin
-        phase = phase + math.pi * torch.arange(self.bins, device=mel.device, dtype=exact)[:, None]
-        window = torch.hann_window(self.config.fft_size, device=mel.device, dtype=exact)
+        magnitude = self.magnitude(mel)
+        # first phases: a pulse at the centre of a frame turns by half a circle from bin to bin
+        pulse = 1 - 2 * (torch.arange(self.bins, device=mel.device) % 2)[:, None]
+        window = torch.hann_window(self.config.fft_size, device=mel.device, dtype=magnitude.dtype)
         wave = retrieve_phase(
             magnitude,
-            torch.polar(torch.ones_like(phase), phase),
+            pulse.to(magnitude.dtype.to_complex()).expand_as(magnitude),
             window,
             self.config.hop,
             iterations=self.config.iterations,
             momentum=self.config.momentum,
+            revise=lambda reached: self._towards(mel, reached.clamp(min=1e-7), 1),
+            revisions=self.config.revisions,
         )
         side = (self.config.fft_size - self.config.hop) // 2
         return wave[:, None, side : side + mel.shape[-1] * self.config.hop].to(mel.dtype)
+
+    def _towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
+        """Move magnitudes towards those that have a mel (Lee and Seung 2000, eq. 5, for the filters held fixed)."""
+        filters = self.filters.to(magnitude.dtype)
+        target = mel.to(magnitude.dtype).clamp(max=self._loudest).exp()
+        reach = filters.sum(dim=0)[:, None]
+        for _ in range(updates):
+            ratio = target / (filters @ magnitude).clamp(min=self.config.mel_floor)
+            # where no filter reaches, the mel says nothing and the magnitude stays
+            factor = torch.where(reach > 0, filters.T @ ratio / reach.clamp(min=1e-12), 1.0)
+            magnitude = magnitude * factor
+        return magnitude
+
+    @property
+    def _loudest(self) -> float:
+        """Logarithm of the window's sum: no wave in [−1, 1] has a larger magnitude, and exp stays finite."""
+        return math.log(self.config.fft_size / 2)
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
         """Mel frames that samples `first … last` read."""
@@ -163,6 +167,11 @@ class GriffinLimNet(Generator):
         # frame f covers samples f·hop − side … f·hop − side + fft_size − 1
         frames = -((self.config.fft_size - 1 - side - first) // self.config.hop), (last + side) // self.config.hop
         overlap = (self.config.fft_size - 1) // self.config.hop  # frames on each side that share samples with one
-        reach = overlap * self.config.iterations
+        reach = overlap * (self.config.iterations + self.config.revisions)
         first, last = self.residual.needs(frames[0] - reach, frames[1] + reach)
         return self.stem.needs(first, last)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    """Magnitudes span five decades and an FFT needs single precision, whatever the network computes in."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

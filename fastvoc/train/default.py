@@ -48,7 +48,7 @@ class Run:
     """Folder of synthesised .wav speech; a second of it is drawn a third as often."""
     held_out: int = 4
     """Recordings of `speech` to judge the result by."""
-    steps: int = 16_000
+    steps: int = 20_000
     """Optimiser steps."""
     batch: int = 16
     """Segments of 16384 samples per step."""
@@ -84,7 +84,7 @@ def train(run: Run, console: Console) -> GriffinLimNet:
         for step in range(1, run.steps + 1):
             wave = segments.batch(run.batch)
             target = magnitudes(wave)
-            estimate, _ = generator.spectrum(mel_spectrogram(wave, MEL))
+            estimate = generator.magnitude(mel_spectrogram(wave, MEL))
             loss = distance(estimate, target, shown, whole)
             optimiser.zero_grad()
             torch.autograd.backward(loss)
@@ -111,7 +111,7 @@ def magnitudes(wave: Tensor) -> Tensor:
 def distance(estimate: Tensor, target: Tensor, shown: Tensor, whole: Tensor) -> Tensor:
     """Log-magnitude distance, spectral convergence, and distances of the mels that two filter banks make."""
     convergence = torch.linalg.vector_norm(estimate - target) / torch.linalg.vector_norm(target)
-    total = (_log(estimate) - _log(target)).abs().mean() + convergence
+    total: Tensor = (_log(estimate) - _log(target)).abs().mean() + convergence
     for filters in (shown, whole):
         total = total + 2 * (_log(filters @ estimate) - _log(filters @ target)).abs().mean()
     return total
