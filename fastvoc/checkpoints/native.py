@@ -16,9 +16,8 @@ FILES = ("model.safetensors",)
 
 
 def recognises(source: Source) -> bool:
-    """Whether the configuration or the names of the tensors are ours."""
-    ours = any(name.startswith(("trunk.", "correction.")) for name in source.state(""))
-    return ours or {"generator", "mel"} <= source.settings().keys()
+    """Whether the names of the tensors are ours: every generator has a trunk, but the one that corrects a prior."""
+    return any(name.startswith(("trunk.", "correction.")) for name in source.state(""))
 
 
 def read(source: Source) -> Checkpoint:
