@@ -92,11 +92,26 @@ class build_native(Command):
 
 
 def compile_library(folder: Path) -> tuple[Path, dict[str, object]]:
-    """Configure and compile; return the library and what CMake found out."""
+    """Configure and compile; return the library and what CMake found out.
+
+    CUDA kernels that do not compile cost only themselves: the library is built again without them.
+    """
+    try:
+        return compile_once(folder, [])
+    except BuildFailed as reason:
+        if not list(SOURCES.glob("*/cuda.cu")):
+            raise
+        library, facts = compile_once(folder, ["-DFASTVOC_CUDA=OFF"])
+        sys.stderr.write(f"fastvoc: no CUDA kernels in the native library: {reason}\n")
+        return library, facts | {"cuda": f"the CUDA kernels are absent: {reason}"}
+
+
+def compile_once(folder: Path, options: list[str]) -> tuple[Path, dict[str, object]]:
+    """Configure and compile with options of CMake."""
     cmake, ninja = tool("cmake"), tool("ninja")
     # A folder configured by another interpreter's CMake, or for another compiler, would be refused.
     shutil.rmtree(folder, ignore_errors=True)
-    configure = [cmake, "-S", str(SOURCES), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+    configure = [cmake, "-S", str(SOURCES), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options]
     if os.environ.get("FASTVOC_CUDA_ARCHITECTURES"):
         configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={os.environ['FASTVOC_CUDA_ARCHITECTURES']}")
     call(configure, "no usable C++ compiler; install g++ or clang++, or point CXX at one")

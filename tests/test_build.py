@@ -157,3 +157,42 @@ def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: 
     assert (record["reason"] is None) == built
     if not built:
         assert "install g++ or clang++" in record["reason"]
+
+
+CUDA_KERNEL = """
+__global__ void kernel(float* x) { x[threadIdx.x] *= 2; }
+extern "C" int fastvoc_probe(float* x, void* stream) {
+  kernel<<<1, 32, 0, static_cast<cudaStream_t>(stream)>>>(x);
+  return cudaGetLastError();
+}
+"""
+
+
+@pytest.mark.slow
+@needs_native
+@needs_sources
+@pytest.mark.parametrize("kernel", [CUDA_KERNEL, "this is not CUDA"], ids=["good", "broken"])
+def test_cuda_kernels_are_compiled_where_there_is_a_compiler_and_cost_only_themselves(
+    tmp_path: Path, kernel: str
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(CSRC, source / "csrc")
+    shutil.copy(REPOSITORY / "setup.py", source)
+    (source / "csrc" / "probe").mkdir()
+    (source / "csrc" / "probe" / "cuda.cu").write_text(kernel)
+    command = [sys.executable, "setup.py", "-q", "build_native", "--inplace"]
+    environment = os.environ | {"FASTVOC_NATIVE": "require", "FASTVOC_CUDA_ARCHITECTURES": "80"}
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = source / "fastvoc" / "_native"
+    reason = json.loads((built / "build.json").read_text())["cuda"]
+    has_kernel = b"fastvoc_probe" in (built / "libfastvoc.so").read_bytes()
+    if shutil.which("nvcc") is None:
+        assert reason == "no CUDA compiler was found when the native library was built"
+        assert not has_kernel
+    elif kernel == CUDA_KERNEL:
+        assert reason is None
+        assert has_kernel
+    else:
+        assert "the CUDA kernels are absent: the sources did not compile" in reason
+        assert not has_kernel
