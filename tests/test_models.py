@@ -31,14 +31,14 @@ from golden import (
 )
 from torch.nn.utils.parametrizations import weight_norm
 
-from fastvoc.audio import PqmfConfig, synthesis_weight
+from fastvoc.audio import CONVENTIONS, PqmfConfig, mel_spectrogram, synthesis_weight
 from fastvoc.blocks import Conv1d, Upsample, WaveHead
 from fastvoc.checkpoints import hifigan, melgan
 from fastvoc.checkpoints._keys import fold, to_native
 from fastvoc.models import HiFiGANConfig, MelGANConfig
 from fastvoc.models.hifigan import V1, V2, V3
 from fastvoc.models.istftnet import C8C8I
-from fastvoc.models.melgan import DESCRIPT, FULL_BAND, KERAS, MULTI_BAND
+from fastvoc.models.melgan import DESCRIPT, DESCRIPT_16K, FULL_BAND, KERAS, MULTI_BAND
 
 PRINTED = 6e-7
 """Half of the last of the six printed decimals, and what float64 adds."""
@@ -386,3 +386,26 @@ def narrow(config: Any) -> Any:
     if config.kind == "istftnet":
         return replace(config, trunk=narrow(config.trunk))
     return replace(config, mel_bands=1, channels=2 ** len(config.rates))
+
+
+@pytest.mark.parametrize(("taps", "rate", "uneven"), [(16, 8, False), (10, 5, False), (11, 5, True), (13, 8, True)])
+def test_uneven_overlap_leaves_a_checkerboard(taps: int, rate: int, uneven: bool) -> None:
+    layer = Upsample(1, 1, taps, rate, crop_rule="centred").double()
+    assert layer.uneven == uneven
+    layer.weight.fill_(1 / taps)
+    layer.bias.zero_()
+    inside = layer(torch.ones(1, 1, 48).double())[0, 0, 8 * rate : 40 * rate]
+    spectrum = torch.fft.rfft(inside).abs() / len(inside)
+    tones = spectrum[32::32]  # multiples of the rate of the input
+    assert (tones.max() > 1e-2) == uneven
+    spectrum[::32] = 0
+    assert spectrum.max() < 1e-12
+
+
+def test_the_16_khz_preset_fits_its_mel() -> None:
+    mel = CONVENTIONS["melgan-16k"]
+    network = DESCRIPT_16K.build()
+    assert network.hop == mel.hop == 200
+    assert mel.window_size / mel.sample_rate == 0.05
+    wave = torch.zeros(1, 16000)
+    assert network(mel_spectrogram(wave, mel)).shape == (1, 1, 16000)

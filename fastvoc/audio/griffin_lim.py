@@ -104,17 +104,17 @@ def retrieve_phase(
     overlap = _overlap_add(window.square().expand(1, magnitude.shape[-2], -1), hop)
     # At the very ends, where one window alone fades to zero, a division by it would amplify errors without bound.
     gain = 1 / overlap.clamp(min=0.01 * float(overlap.max()))
+    spectrum = magnitude * phase
     previous: Tensor | None = None
     for n in range(iterations + revisions):
-        wave = _wave(magnitude * phase, window, hop, gain)
-        rebuilt = torch.fft.rfft(wave.unfold(-1, len(window), hop) * window)
-        ahead = rebuilt if previous is None else rebuilt - momentum / (1 + momentum) * previous
-        # Below this there is no sound, and dividing by less would make gradients overflow.
-        phase = ahead / ahead.abs().clamp(min=1e-8)
-        previous = rebuilt
+        rebuilt = torch.fft.rfft(_wave(spectrum, window, hop, gain).unfold(-1, len(window), hop) * window)
         if revise is not None and n >= iterations:
-            magnitude = revise(rebuilt.abs().mT).mT
-    return _wave(magnitude * phase, window, hop, gain)
+            magnitude = revise(_squared(rebuilt).clamp(min=1e-14).sqrt().mT).mT
+        ahead = rebuilt if previous is None else torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
+        # Below 1e-8 there is no sound, and dividing by less would make gradients overflow.
+        spectrum = ahead * (magnitude * (_squared(ahead) + 1e-16).rsqrt())
+        previous = rebuilt
+    return _wave(spectrum, window, hop, gain)
 
 
 def mel_to_wave(
@@ -146,6 +146,11 @@ def _wave(spectrum: Tensor, window: Tensor, hop: int, gain: Tensor) -> Tensor:
     `torch.istft` refuses frames that no padding follows, since the window is zero at the very first sample.
     """
     return _overlap_add(torch.fft.irfft(spectrum, n=len(window)) * window, hop) * gain
+
+
+def _squared(x: Tensor) -> Tensor:
+    """Square the magnitudes: the root of `Tensor.abs` guards against overflow, which takes twice as long."""
+    return x.real.square() + x.imag.square()
 
 
 def _overlap_add(pieces: Tensor, hop: int) -> Tensor:

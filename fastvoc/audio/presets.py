@@ -19,6 +19,9 @@ CONVENTIONS: dict[str, MelConfig] = {
     "bigvgan-24k": replace(_HIFIGAN, sample_rate=24000, bands=100, high=12000),
     "bigvgan-44k": replace(_HIFIGAN, sample_rate=44100, fft_size=2048, hop=512, window_size=2048, bands=128, high=None),
     "melgan": replace(_HIFIGAN, high=None, root_epsilon=0, logarithm="decimal"),
+    "melgan-16k": replace(
+        _HIFIGAN, sample_rate=16000, hop=200, window_size=800, high=None, root_epsilon=0, logarithm="decimal"
+    ),
     "tacotron2": _CENTRED,
     "waveglow": _CENTRED,
     "speechbrain-16k": replace(_CENTRED, sample_rate=16000),

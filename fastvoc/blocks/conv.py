@@ -89,7 +89,7 @@ class Upsample(nn.Module):
     ----------
     channels_in, channels_out : int
     kernel_size : int
-        A multiple of `rate` avoids checkerboard artefacts.
+        A multiple of `rate` avoids checkerboard artefacts, see `uneven`.
     rate : int
         Output samples per input sample.
     crop_rule : {"centred", "output-padded"}
@@ -121,6 +121,14 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor, *, slope: float = 1.0) -> Tensor:
         """Leaky ReLU of `slope`, transposed convolution, bias: (B, C_in, T) → (B, C_out, T·rate)."""
         return ops.upsample(x, self.weight, self.bias, stride=self.rate, crop=self.crop, slope=slope)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some outputs receive more taps than others, which sounds as tones at multiples of the rate.
+
+        Odena, Dumoulin and Olah 2016, *Deconvolution and checkerboard artifacts*.
+        """
+        return bool(self.weight.shape[-1] % self.rate)
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
         """Input samples that outputs `first … last` read."""

@@ -50,7 +50,7 @@ class Info(Command):
             ("receptive field behind a frame", f"{future} frames, {future * milliseconds:.0f} ms"),
             ("cost", f"{multiply_accumulates(vocoder) / 1e9:.3f} G multiply-accumulates per second of sound"),
             ("mel", vocoder.config.mel.describe()),
-            *(("note", note) for note in vocoder.notes),
+            *(("note", note) for note in (*vocoder.notes, *_checkerboard(vocoder))),
         ]
         show(self.path, ("", ""), facts)
         settings = to_dict(vocoder.config)
@@ -90,6 +90,17 @@ def multiply_accumulates(vocoder: Vocoder) -> float:
         for hook in hooks:
             hook.remove()
     return count / PROBE * vocoder.sample_rate / vocoder.hop
+
+
+def _checkerboard(vocoder: Vocoder) -> list[str]:
+    from fastvoc.blocks import Upsample
+
+    return [
+        f"{name} has {module.weight.shape[-1]} taps at rate {module.rate}, no multiple of it: "
+        f"there may be tones at multiples of its input's rate"
+        for name, module in vocoder.generator.named_modules()
+        if isinstance(module, Upsample) and module.uneven
+    ]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:

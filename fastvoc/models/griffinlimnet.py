@@ -138,7 +138,7 @@ class GriffinLimNet(Generator):
             self.config.hop,
             iterations=self.config.iterations,
             momentum=self.config.momentum,
-            revise=lambda reached: self._towards(mel, reached.clamp(min=1e-7), 1),
+            revise=lambda reached: self._towards(mel, reached, 1),
             revisions=self.config.revisions,
         )
         side = (self.config.fft_size - self.config.hop) // 2

@@ -123,6 +123,9 @@ class MelGAN(TrunkGenerator):
 DESCRIPT = MelGANConfig()
 """4.27 M parameters: the original."""
 
+DESCRIPT_16K = MelGANConfig(rates=(10, 5, 2, 2), rate_kernel_sizes=(20, 10, 4, 4))
+"""The original at 16 kHz and hop 200, for the mel convention "melgan-16k"."""
+
 KERAS = MelGANConfig(
     rate_kernel_sizes=(16, 16, 16, 16),
     unit_kernel_sizes=(3, 3),
