@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def test_the_examples_of_a_page_run_from_top_to_bottom(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(REPOSITORY / "fastvoc" / "assets" / "demo.wav", "speech.wav")
     names: dict[str, Any] = {"__name__": page.stem}
     for number, block in enumerate(EXAMPLES[page], start=1):
         exec(compile(block, f"{page.name}, example {number}", "exec"), names)

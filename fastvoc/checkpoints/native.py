@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fastvoc.checkpoints._keys import account
@@ -58,6 +58,6 @@ def save_native(folder: str | Path, config: VocoderConfig, weights: dict[str, Te
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "model.safetensors.partial"
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(plain, partial, metadata={"format": "pt"})
+    partial.write_bytes(save(plain, metadata={"format": "pt"}))
     write_json(config, folder / "config.json")
     partial.replace(folder / "model.safetensors")
