@@ -63,7 +63,9 @@ class Demo(Command):
 
         show("Operators", ("operator", "ran on", "why not on another"), _backends(str(vocoder.device)))
         seconds = length / vocoder.sample_rate
-        where = f"{torch.get_num_threads()} threads" if vocoder.device.type == "cpu" else str(vocoder.device)
+        count = torch.get_num_threads()
+        threads = "1 thread" if count == 1 else f"{count} threads"
+        where = threads if vocoder.device.type == "cpu" else str(vocoder.device)
         facts = [
             ("sound", f"{seconds:.2f} s at {vocoder.sample_rate} Hz"),
             ("speed", f"{seconds / median(times):.1f} times real time on {where} (median of {RUNS} runs)"),
