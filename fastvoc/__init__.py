@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastvoc.ops import explain, use_backend
+    from fastvoc.train.config import load_config
+    from fastvoc.train.run import train
     from fastvoc.vocoder import Vocoder
 
     __version__: str
 
-_HOMES = {"Vocoder": "fastvoc.vocoder", "explain": "fastvoc.ops", "use_backend": "fastvoc.ops"}
+_HOMES = {
+    "Vocoder": "fastvoc.vocoder",
+    "explain": "fastvoc.ops",
+    "load_config": "fastvoc.train.config",
+    "use_backend": "fastvoc.ops",
+}
 
-__all__ = ["Vocoder", "__version__", "explain", "use_backend"]
+__all__ = ["Vocoder", "__version__", "explain", "load_config", "train", "use_backend"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("fastvoc")
+    if name == "train":
+        return import_module("fastvoc.train")  # a room that can be called, however it was imported
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'fastvoc' has no attribute {name!r}; it has {', '.join(__all__)}")

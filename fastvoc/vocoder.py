@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,14 +16,21 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fastvoc import ops
-from fastvoc.audio import mel_spectrogram, resample
-from fastvoc.checkpoints import Checkpoint, VocoderConfig, open_checkpoint, save_native
+from fastvoc.audio import MelConfig, convert_mel, find_convention, mel_spectrogram, resample, why_not
+from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig, open_checkpoint, save_native
+from fastvoc.engine import Line, Streamer
 from fastvoc.models import Generator
 
 Signal = TypeVar("Signal", Tensor, NDArray[np.floating])
 
+Lengths = Sequence[int] | Tensor | NDArray[np.integer]
+
 DEFAULT = "default"
 """The name of the vocoder that comes with the package."""
+
+WINDOW = 4096
+"""Frames that run at once: 48 s at 22050 Hz and a hop of 256, for which each layer of HiFi-GAN V1 makes 0.13 GB of
+features."""
 
 
 class Vocoder:
@@ -118,7 +125,34 @@ class Vocoder:
         """Mel frames before and behind a frame that its samples depend on."""
         return self.generator.receptive_field
 
-    def __call__(self, mel: Signal, *, condition: Signal | None = None) -> Signal:
+    @overload
+    def __call__(
+        self,
+        mel: Signal,
+        *,
+        condition: Signal | None = None,
+        convention: MelConfig | str | None = None,
+        lengths: None = None,
+    ) -> Signal: ...
+
+    @overload
+    def __call__(
+        self,
+        mel: Signal,
+        *,
+        condition: Signal | None = None,
+        convention: MelConfig | str | None = None,
+        lengths: Lengths,
+    ) -> list[Signal]: ...
+
+    def __call__(
+        self,
+        mel: Signal,
+        *,
+        condition: Signal | None = None,
+        convention: MelConfig | str | None = None,
+        lengths: Lengths | None = None,
+    ) -> Signal | list[Signal]:
         """Make waves from mel spectrograms.
 
         Parameters
@@ -127,35 +161,59 @@ class Vocoder:
             Log-mel in this vocoder's convention, `config.mel`.
         condition : Tensor or ndarray, shape (C,) or (B, C), optional
             Speaker embedding, for a vocoder that is conditioned.
+        convention : MelConfig or str, optional
+            What `mel` is instead, or its name in `fastvoc.audio.CONVENTIONS`; it is converted where that is exact
+            (`fastvoc.audio.convert_mel`).
+        lengths : sequence of int, Tensor or ndarray of integers, shape (B,), optional
+            Frames of each mel of a padded batch. What stands behind them is not looked at.
 
         Returns
         -------
         Tensor or ndarray, as given, shape (T·hop,) or (B, T·hop)
             Waves in about [−1, 1] at `sample_rate` Hz, on the device of `mel`, in the vocoder's dtype (arrays are
-            float32 where NumPy has no such type).
+            float32 where NumPy has no such type). With `lengths`, a list of B waves, shape (lengths[i]·hop,) each:
+            those that the mels give one by one, to the bit. Where `config.inference` adds frames that the original
+            did not trim, waves are longer by them.
 
         Raises
         ------
         TypeError
-            If `mel` is neither a tensor nor an array, or not of a floating-point type.
+            If `mel` is neither a tensor nor an array, or not of a floating-point type, or `lengths` are no integers.
         ValueError
-            If it has another shape, no frames, or values that are not finite.
+            If `mel` has another shape, no frames, or values that are not finite; if it cannot be converted exactly,
+            or the convention is unknown; if `lengths` do not fit it.
 
         Warns
         -----
         UserWarning
             If the values look like another convention's, such as decibels.
+
+        Notes
+        -----
+        A mel of more than `WINDOW` frames runs in pieces with the `receptive_field` around them, so memory does not
+        grow with it but for the mel and the wave.
         """
         tensor = _tensor(mel, "mel")
-        self._check(tensor)
-        if suspicion := self.config.mel.suspicion(tensor) if tensor.numel() else None:
-            warnings.warn(f"Vocoder: {suspicion}", stacklevel=2)
-        batch = tensor if tensor.ndim == 3 else tensor[None]
+        source = self.config.mel if convention is None else find_convention(convention)
+        if reason := why_not(source, self.config.mel):
+            raise ValueError(f"Vocoder: a mel of this convention cannot be converted exactly: {reason}")
         embedding = None if condition is None else _tensor(condition, "condition")
-        if embedding is not None and embedding.ndim == 1:
-            embedding = embedding[None]
-        wave = self._run(batch, embedding).to(tensor.device)
-        return _as_given(wave if tensor.ndim == 3 else wave[0], mel)
+        if lengths is None:
+            items = [(tensor, embedding)]
+        else:
+            self._check(tensor, finite=False)
+            counts = _read_lengths(lengths, tensor.shape)
+            if embedding is not None and embedding.ndim == 2 and len(embedding) not in (1, len(tensor)):
+                raise ValueError(f"Vocoder: condition has {len(embedding)} rows; the batch needs 1 or {len(tensor)}")
+            own = [None] * len(tensor) if embedding is None else embedding.expand(len(tensor), -1)
+            items = [(row[:, :count], its) for row, count, its in zip(tensor, counts, own, strict=True)]
+        for item, _ in items:
+            self._check(item)
+        suspicions = (source.suspicion(item) for item, _ in items if item.numel())
+        if suspicion := next(filter(None, suspicions), None):
+            warnings.warn(f"Vocoder: {suspicion}", stacklevel=2)
+        waves = [_as_given(self._voice(convert_mel(item, source, self.config.mel), its), mel) for item, its in items]
+        return waves[0] if lengths is None else waves
 
     def mel(self, wave: Signal, sample_rate: int | None = None) -> Signal:
         """Compute mel spectrograms in this vocoder's own convention.
@@ -177,51 +235,104 @@ class Vocoder:
             tensor = resample(tensor, sample_rate, self.sample_rate)
         return _as_given(mel_spectrogram(tensor, self.config.mel), wave)
 
-    def stream(self, chunks: Iterable[Signal]) -> Iterator[Signal]:
+    def stream(self, chunks: Iterable[Signal], *, condition: Signal | None = None) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
 
-        The samples are those of the whole mel at once, to the rounding of the arithmetic; each chunk's last
-        `receptive_field[1]` frames wait for what follows them.
+        Together, the pieces are the wave of the whole mel; each chunk's last `receptive_field[1]` frames wait for what
+        follows them.
 
         Parameters
         ----------
         chunks : iterable of Tensor or ndarray, shape (bands, T)
+        condition : Tensor or ndarray, shape (C,), optional
+            Speaker embedding, for a vocoder that is conditioned.
 
         Yields
         ------
         Tensor or ndarray, as given, shape (samples,)
             Never empty; the last one holds the frames that waited.
         """
-        past, future = self.receptive_field
-        held: Tensor | None = None
-        context = 0  # frames of `held` that have been turned into samples already
-        given: Signal | None = None
+        streamer = self.streamer(condition=condition)
         for chunk in chunks:
-            given = chunk
-            tensor = _tensor(chunk, "mel")
-            self._check(tensor)
-            if tensor.ndim != 2:
-                raise ValueError(f"Vocoder.stream: chunk has shape {tuple(tensor.shape)}; it must be (bands, frames)")
-            held = tensor if held is None else torch.cat([held, tensor], dim=-1)
-            ready = held.shape[-1] - future
-            if ready > context:
-                yield _as_given(self._run(held[None])[0, context * self.hop : ready * self.hop], chunk)
-                start = max(0, ready - past)
-                held, context = held[:, start:], ready - start
-        if held is not None and given is not None and held.shape[-1] > context:
-            yield _as_given(self._run(held[None])[0, context * self.hop :], given)
+            shape = tuple(self._read(chunk).shape)
+            if len(shape) != 2:
+                raise ValueError(f"Vocoder.stream: chunk has shape {shape}; it must be (bands, frames)")
+            piece = streamer.push(chunk)
+            if len(piece):
+                yield piece
+        piece = streamer.flush()
+        if len(piece):
+            yield piece
+
+    def streamer(self, batch: int = 1, condition: Tensor | NDArray[np.floating] | None = None) -> Streamer:
+        """Begin a stream, or a batch of streams that advance together.
+
+        Parameters
+        ----------
+        batch : int
+            Streams side by side.
+        condition : Tensor or ndarray, shape (C,) for all streams or (batch, C), optional
+            Speaker embedding, for a vocoder that is conditioned.
+
+        Returns
+        -------
+        Streamer
+            With `push`, `flush`, `reset`, `state` and `restore`.
+
+        Raises
+        ------
+        ValueError
+            If the batch is not positive, or the condition is missing, unwanted or of another shape.
+        """
+        embedding = None if condition is None else _tensor(condition, "condition").to(self.device, self.dtype)
+        return Streamer(
+            Line(self.generator, self.config.inference if self.config.inference != InferenceHabit() else None),
+            batch=batch,
+            condition=embedding,
+            sample_rate=self.sample_rate,
+            backend=self.backend,
+            read=self._read,
+            give=_as_given,
+        )
+
+    def _read(self, mel: Tensor | NDArray[np.floating]) -> Tensor:
+        tensor = _tensor(mel, "mel")
+        self._check(tensor)
+        return tensor
+
+    def _voice(self, mel: Tensor, condition: Tensor | None) -> Tensor:
+        """(bands, T) or (B, bands, T) and (C,) or (B, C) → (T·hop,) or (B, T·hop), on the device of the mel."""
+        embedding = condition[None] if condition is not None and condition.ndim == 1 else condition
+        wave = self._run(mel if mel.ndim == 3 else mel[None], embedding).to(mel.device)
+        return wave if mel.ndim == 3 else wave[0]
 
     def _run(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, bands, T) on any device → (B, T·hop) on the vocoder's."""
-        if mel.shape[0] == 0:
-            return torch.empty(0, mel.shape[-1] * self.hop, device=self.device, dtype=self.dtype)
+        habit = self.config.inference
+        mel = mel if habit == InferenceHabit() else habit.extend(mel)
+        frames, hop = mel.shape[-1], self.hop
+        # outside inference mode, so that callers may differentiate what they do next
+        wave = torch.empty(mel.shape[0], frames * hop, device=self.device, dtype=self.dtype)
+        past, future = self.receptive_field if frames > WINDOW else (0, 0)
+        for start in range(0, frames if mel.shape[0] else 0, WINDOW):
+            stop = min(start + WINDOW, frames)
+            first, last = max(0, start - past), min(frames, stop + future)
+            piece = self._pass(mel[..., first:last], condition)
+            wave[:, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
+        return habit.cut(wave, hop) if habit.trimmed else wave
+
+    def _pass(self, mel: Tensor, condition: Tensor | None) -> Tensor:
+        """Run the network once: (B, bands, T) on any device → (B, T·hop) on the vocoder's."""
         chosen = nullcontext() if self.backend is None else ops.use_backend(self.backend)
         with torch.inference_mode(), chosen:
-            arguments = [value.to(self.device, self.dtype) for value in (mel, condition) if value is not None]
+            # in one memory order, so that equal mels give equal samples
+            arguments = [
+                value.to(self.device, self.dtype).contiguous() for value in (mel, condition) if value is not None
+            ]
             wave: Tensor = self.generator(*arguments)[:, 0]
-        return wave.clone()  # outside inference mode, so that callers may differentiate what they do next
+            return wave
 
-    def _check(self, mel: Tensor) -> None:
+    def _check(self, mel: Tensor, *, finite: bool = True) -> None:
         expected = f"this vocoder was trained on {self.config.mel.describe()}"
         bands = self.config.mel.bands
         if not mel.is_floating_point():
@@ -234,7 +345,7 @@ class Vocoder:
             )
         if mel.shape[-1] == 0:
             raise ValueError(f"Vocoder: mel of shape {tuple(mel.shape)} has no frames; it needs at least one")
-        if not torch.isfinite(mel).all():
+        if finite and not torch.isfinite(mel).all():
             wrong = int((~torch.isfinite(mel)).sum())
             raise ValueError(f"Vocoder: mel has {wrong} values that are NaN or infinite; all must be finite")
 
@@ -245,6 +356,22 @@ def _tensor(value: Tensor | NDArray[np.floating], name: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"Vocoder: {name} is a {type(value).__name__}; it must be a torch.Tensor or a numpy.ndarray")
     return value
+
+
+def _read_lengths(lengths: Lengths, shape: Sequence[int]) -> list[int]:
+    """Return the frames of each mel of a batch of a shape, or raise what is wrong with them."""
+    values = lengths if isinstance(lengths, Tensor) else torch.as_tensor(lengths)
+    if len(shape) != 3:
+        raise ValueError(f"Vocoder: lengths belong to a batch, (batch, bands, frames), not to a mel of {tuple(shape)}")
+    if values.numel() and (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool):
+        raise TypeError(f"Vocoder: lengths are of type {values.dtype}; they must be integers, frames of each mel")
+    if tuple(values.shape) != (shape[0],):
+        raise ValueError(f"Vocoder: lengths have shape {tuple(values.shape)}; the batch needs ({shape[0]},)")
+    counts: list[int] = values.tolist()
+    for index, count in enumerate(counts):
+        if not 1 <= count <= shape[-1]:
+            raise ValueError(f"Vocoder: lengths[{index}] is {count}; it must be between 1 and the {shape[-1]} frames")
+    return counts
 
 
 def _as_given(result: Tensor, given: Signal) -> Signal:

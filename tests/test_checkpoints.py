@@ -219,7 +219,7 @@ def test_melgan_settings_can_be_named(tmp_path: Path) -> None:
     elsewhere.write_text(yaml.dump(argparse.Namespace(ngf=1)))
     assert open_checkpoint(tmp_path, config=elsewhere).config.generator == small
     elsewhere.write_text("- 1")
-    with pytest.raises(ValueError, match=r"run\.yml: holds list; expected the settings of a run"):
+    with pytest.raises(ValueError, match=r"run\.yml: holds list; expected the settings of a vocoder"):
         open_checkpoint(tmp_path, config=elsewhere)
 
 
@@ -304,7 +304,10 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     "TorchScript": (script, "is a TorchScript program"),
     "Git LFS": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "Keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "HDF5 file"),
-    "archive": (lambda path: path.write_bytes(b"\x1f\x8b\x08"), "compressed archive, perhaps a .nemo"),
+    "archive": (lambda path: path.write_bytes(b"\x1f\x8b\x08"), "is an archive that is damaged or cut short"),
+    "ONNX": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0"), "is an ONNX program"),
+    "TensorFlow Lite": (lambda path: path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64)), "is a TensorFlow Lite"),
+    "NumPy": (lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"), "is a NumPy array, such as a mel"),
     "sound": (lambda path: path.write_bytes(b"RIFF\x00\x00\x00\x00WAVE"), "is a sound file"),
     "text": (lambda path: path.write_text("hello"), "neither a PyTorch nor a safetensors file"),
     "tensor": (lambda path: torch.save(torch.zeros(1), path), "holds a Tensor; expected a dictionary"),
@@ -349,7 +352,7 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "BigVGAN do_": ({"mpd": {"a": ONE}, "mrd": {"a": ONE}, "optim_g": {}}, "of a BigVGAN run"),
     "netD": ({"model.disc_0.model.layer_0.1.weight_v": ONE}, "open netG.pt"),
     "optG": ({"state": {0: {"exp_avg": ONE}}, "param_groups": []}, "state of an optimizer"),
-    "BigVGAN": ({"generator": {"resblocks.0.activations.0.act.alpha": ONE}}, "this is a BigVGAN checkpoint"),
+    "BigVGAN": ({"generator": {"resblocks.0.activations.0.act.alpha": ONE}}, "is a checkpoint of BigVGAN"),
     "HiFTNet": ({"generator": {"m_source.l_linear.weight": ONE}}, "HiFTNet or NSF"),
     "UnivNet": ({"res_stack.0.kernel_predictor.bias": ONE}, "UnivNet"),
     "seungwonpark": ({"model_g": {"generator.1.bias": ONE}, "hp_str": "", "githash": ""}, "MelGAN .seungwonpark."),
@@ -361,10 +364,24 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "Vocos training": ({"state_dict": {"backbone.embed.bias": ONE}}, "Vocos"),
     "Lightning": ({"state_dict": {"net.bias": ONE}}, "PyTorch Lightning"),
     "VITS": ({"model": {"dec.conv_pre.weight": ONE}}, "VITS"),
-    "NVIDIA": ({"generator": {"conv_pre.bias": ONE}, "train_setup": {}}, "NVIDIA DeepLearningExamples"),
     "NeMo": ({"resblocks.0.0.convs1.0.bias": ONE}, "NeMo"),
     "SpeechBrain": ({"conv_pre.conv.weight_g": ONE}, "SpeechBrain"),
     "transformers": ({"upsampler.0.weight": ONE, "mean": ONE}, "transformers"),
+    "ParallelWaveGAN WaveNet": ({"model": {"generator": {"first_conv.bias": ONE}}}, "the WaveNet of that name"),
+    "StyleMelGAN": ({"model": {"generator": {"noise_upsample.0.bias": ONE}}}, "is a checkpoint of StyleMelGAN"),
+    "WaveGlow": ({"state_dict": {"WN.0.in_layers.0.bias": ONE, "convinv.0.conv.weight": ONE}}, "WaveGlow"),
+    "fish": ({"state_dict": {"generator.resblocks.0.blocks.0.convs1.0.bias": ONE}}, "fish vocoder"),
+    "UnivNet training": ({"model_g": {"res_stack.0.kernel_predictor.bias": ONE}, "hp_str": "", "githash": ""}, "UnivN"),
+    "JETS": ({"tts.generator.generator.input_conv.bias": ONE}, "ESPnet JETS, whose vocoder takes no mel"),
+    "ESPnet VITS": ({"tts.generator.decoder.input_conv.bias": ONE}, "ESPnet VITS, whose vocoder takes no mel"),
+    "text to mel": ({"tts.encoder.bias": ONE}, "ESPnet text-to-mel"),
+    "XTTS": ({"hifigan_decoder.waveform_decoder.conv_pre.bias": ONE}, "XTTS, whose decoder takes no mel"),
+    "WaveRNN": ({"rnn1.weight_ih_l0": ONE, "I.weight": ONE}, "WaveRNN"),
+    "symbols": ({"model": {"generator": {"emb.weight": ONE, "input_conv.bias": ONE}}}, "discrete symbols"),
+    "NVIDIA discriminators": ({"mpd": {"a": ONE}, "msd": {"a": ONE}, "mpd_ema": None}, "open its hifigan_gen_"),
+    "bare discriminator": ({"discriminators.0.convs.0.bias": ONE}, "holds discriminators"),
+    "SpeechBrain discriminator": ({"mpd.discriminators.0.convs.0.conv.bias": ONE}, "holds discriminators"),
+    "optimizers": ({"optim_g": {"state": {0: {"exp_avg": ONE}}}, "scheduler_g": {}}, "state of optimizers"),
     "unknown": ({"encoder.weight": ONE}, "holds tensors such as encoder.weight, which are of no format"),
 }
 
@@ -382,7 +399,7 @@ def test_bigvgan_settings_beside_plain_names_are_told_apart(tmp_path: Path) -> N
     state = {"conv_pre.bias": ONE, "ups.0.0.bias": ONE, "resblocks.0.convs1.0.bias": ONE, "conv_post.bias": ONE}
     torch.save({"generator": state}, tmp_path / "g_00000001")
     (tmp_path / "config.json").write_text(json.dumps(settings_of(V1, activation="snakebeta", snake_logscale=True)))
-    with pytest.raises(ValueError, match="this is a BigVGAN checkpoint"):
+    with pytest.raises(ValueError, match="is a checkpoint of BigVGAN"):
         open_checkpoint(tmp_path)
 
 

@@ -140,7 +140,7 @@ def test_what_is_not_this_convention_is_suspected(speech):
     assert "decibels" in HIFIGAN.suspicion(mel * 20 / math.log(10))
     assert "without a logarithm" in HIFIGAN.suspicion(mel.exp() * 0.1)
     assert "decimal" in HIFIGAN.suspicion(mel / math.log(10))
-    assert "normalized otherwise" in CONVENTIONS["parallel-wavegan"].suspicion(mel)
+    assert "natural logarithms" in CONVENTIONS["parallel-wavegan"].suspicion(mel)
     assert "finite" in HIFIGAN.suspicion(mel / 0)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import fastvoc.vocoder
 from fastvoc import Vocoder
-from fastvoc.audio import MelConfig, PqmfConfig, mel_spectrogram, resample
-from fastvoc.checkpoints import Checkpoint, VocoderConfig
+from fastvoc.audio import MelConfig, PqmfConfig, convert_mel, mel_spectrogram, resample
+from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig
 from fastvoc.models import GriffinLimNetConfig, HiFiGANConfig, ISTFTNetConfig, MelGANConfig
 from fastvoc.ops import backends, last_backends
 
@@ -262,22 +266,6 @@ def test_causal_stream_never_waits() -> None:
     assert [len(piece) for piece in causal.stream([random_mel(BANDS, 1)] * 3)] == [8, 8, 8]
 
 
-def test_stream_remembers_no_more_than_its_receptive_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    streaming = Vocoder(checkpoint("hifigan-v1"))
-    lengths = []
-    run = streaming._run
-
-    def watched(mel: Tensor, condition: Tensor | None = None) -> Tensor:
-        lengths.append(mel.shape[-1])
-        return run(mel, condition)
-
-    monkeypatch.setattr(streaming, "_run", watched)
-    for _ in streaming.stream(random_mel(BANDS, 3) for _ in range(30)):
-        pass
-    past, future = streaming.receptive_field
-    assert max(lengths) <= past + future + 3
-
-
 def test_stream_of_nothing_is_nothing() -> None:
     assert list(vocoder().stream([])) == []
 
@@ -358,3 +346,214 @@ def test_conditioned_vocoder_takes_an_embedding(kind: str, batched: bool) -> Non
     assert np.abs(waves[0] - waves[1]).max() > 1e-4
     with pytest.raises(ValueError, match="condition"):
         speaking(mel)
+
+
+def decimal(hop: int) -> MelConfig:
+    return replace(mel_config(hop), logarithm="decimal", floor=1e-10)
+
+
+@pytest.mark.parametrize("kind", AS_GIVEN)
+def test_mel_of_another_convention_is_converted_first(kind: str) -> None:
+    give = AS_GIVEN[kind]
+    mel = random_mel(2, BANDS, 9)
+    other = mel / np.log(10)
+    expected = vocoder()(convert_mel(other, decimal(8), mel_config(8)))
+    wave = vocoder()(give(other), convention=decimal(8))
+    assert type(wave) is type(give(other))
+    np.testing.assert_array_equal(np.asarray(wave), expected.numpy())
+    # the logarithm is undone and done again in float32: some ulp of a number of 11, through some 30 layers
+    torch.testing.assert_close(expected, vocoder()(mel), rtol=0, atol=11 * 64 * torch.finfo(torch.float32).eps)
+
+
+def test_own_convention_changes_nothing() -> None:
+    mel = random_mel(BANDS, 9)
+    assert torch.equal(vocoder()(mel, convention=mel_config(8)), vocoder()(mel))
+
+
+def test_suspicion_is_about_the_convention_that_was_named() -> None:
+    decibels = replace(mel_config(8), logarithm="decimal", gain=20.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vocoder()(8.7 * random_mel(BANDS, 50), convention=decibels)
+    with pytest.warns(UserWarning, match="20 x log10"):
+        vocoder()(100 * random_mel(BANDS, 50), convention=decibels)
+
+
+@pytest.mark.parametrize(
+    ("convention", "sentence"),
+    [
+        (
+            "hifigan",
+            "cannot be converted exactly: the mel has sample rate of 22050 Hz against 16000, 80 bands against 6",
+        ),
+        ("hifigen", "convention: 'hifigen' is not a known name; did you mean 'hifigan'"),
+        (mel_config(16), "hop of 16 samples against 8"),
+    ],
+)
+def test_convention_that_does_not_convert_is_refused(convention: MelConfig | str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        vocoder()(random_mel(BANDS, 9), convention=convention)
+
+
+LENGTHS = [7, 19, 4, 19, 12]
+
+LENGTHS_AS: dict[str, Callable[[list[int]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "tensor": torch.tensor,
+    "int32 array": lambda lengths: np.array(lengths, dtype=np.int32),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_batch_of_lengths_is_its_mels_one_by_one_to_the_bit(name: str, backend: str | None, dtype: torch.dtype) -> None:
+    voice = Vocoder(checkpoint(name), backend=backend, dtype=dtype)
+    mels = random_mel(len(LENGTHS), BANDS, 20)
+    for mel, frames in zip(mels, LENGTHS, strict=True):
+        mel[:, frames:] = float("nan")  # nobody looks there
+    waves = voice(mels, lengths=LENGTHS)
+    assert [len(wave) for wave in waves] == [frames * voice.hop for frames in LENGTHS]
+    for wave, mel, frames in zip(waves, mels, LENGTHS, strict=True):
+        assert wave.abs().max() > 0
+        assert torch.equal(wave, voice(mel[:, :frames]))
+        assert torch.equal(wave, voice(mel[:, :frames].contiguous()))
+
+
+@pytest.mark.parametrize("kind", AS_GIVEN)
+@pytest.mark.parametrize("spelling", LENGTHS_AS)
+def test_lengths_may_be_of_any_kind_of_integers(kind: str, spelling: str) -> None:
+    mels = random_mel(len(LENGTHS), BANDS, 20)
+    waves = vocoder()(AS_GIVEN[kind](mels), lengths=LENGTHS_AS[spelling](LENGTHS))
+    assert {type(wave) for wave in waves} == {type(AS_GIVEN[kind](mels))}
+    assert [len(wave) for wave in waves] == [8 * frames for frames in LENGTHS]
+
+
+def test_lengths_of_an_empty_batch_are_an_empty_list() -> None:
+    assert vocoder()(random_mel(0, BANDS, 20), lengths=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "lengths", "kind", "sentence"),
+    [
+        ((2, BANDS, 9), [9], ValueError, r"lengths have shape \(1,\); the batch needs \(2,\)"),
+        ((2, BANDS, 9), [[9, 9]], ValueError, r"lengths have shape \(1, 2\)"),
+        ((2, BANDS, 9), [9, 10], ValueError, r"lengths\[1\] is 10; it must be between 1 and the 9 frames"),
+        ((2, BANDS, 9), [0, 9], ValueError, r"lengths\[0\] is 0; it must be between 1"),
+        ((2, BANDS, 9), [9, -1], ValueError, r"lengths\[1\] is -1"),
+        ((2, BANDS, 9), [9.0, 8.0], TypeError, r"lengths are of type torch\.float32; they must be integers"),
+        ((2, BANDS, 9), torch.tensor([True, True]), TypeError, r"lengths are of type torch\.bool"),
+        ((BANDS, 9), [9], ValueError, r"lengths belong to a batch, \(batch, bands, frames\), not to a mel of \(6, 9\)"),
+    ],
+)
+def test_wrong_lengths_are_refused_with_a_sentence(
+    shape: tuple[int, ...], lengths: Any, kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        vocoder()(random_mel(*shape), lengths=lengths)
+
+
+def test_what_is_not_finite_within_a_length_is_refused() -> None:
+    mels = random_mel(2, BANDS, 9)
+    mels[1, 0, 4] = float("nan")
+    with pytest.raises(ValueError, match="has 1 values that are NaN or infinite"):
+        vocoder()(mels, lengths=[9, 5])
+    vocoder()(mels, lengths=[9, 4])
+
+
+def test_batch_of_lengths_is_suspected_once() -> None:
+    with pytest.warns(UserWarning, match="decibels") as caught:
+        vocoder()(8.7 * random_mel(3, BANDS, 9), lengths=[5, 9, 7])
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_lengths_meet_conditions_and_conventions() -> None:
+    generator = HiFiGANConfig(mel_bands=BANDS, channels=8, rates=(4, 2), rate_kernel_sizes=(8, 4), condition_channels=3)
+    weights = generator.build().state_dict()
+    speaking = Vocoder(Checkpoint(VocoderConfig(generator=generator, mel=mel_config(8)), weights, "a test"))
+    mels, conditions = random_mel(2, BANDS, 9) / np.log(10), torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
+    each = speaking(mels, lengths=[9, 5], condition=conditions, convention=decimal(8))
+    shared = speaking(mels, lengths=[9, 5], condition=conditions[1], convention=decimal(8))
+    assert torch.equal(each[1], speaking(mels[1, :, :5], condition=conditions[1], convention=decimal(8)))
+    assert torch.equal(each[1], shared[1])
+    assert not torch.equal(each[0], shared[0])
+    with pytest.raises(ValueError, match="condition has 3 rows; the batch needs 1 or 2"):
+        speaking(mels, lengths=[9, 5], condition=torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+@pytest.mark.parametrize("window", [1, 7, 64])
+def test_long_mel_in_windows_is_the_whole(
+    name: str, batch: tuple[int, ...], window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mel = random_mel(*batch, BANDS, 97, dtype=torch.float64)
+    exact, single = vocoder(name, torch.float64), vocoder(name)
+    whole, rounded = exact(mel), single(mel)
+    monkeypatch.setattr(fastvoc.vocoder, "WINDOW", window)
+    # the order of additions may differ between lengths; nothing else may
+    torch.testing.assert_close(exact(mel), whole, rtol=0, atol=1e-12)
+    if backends()["cpu"] is None and name != "griffin-lim-net" and last_backends()["conv1d"] == "cpu":
+        assert torch.equal(single(mel), rounded)  # a kernel of ours adds in one order, wherever a sample lies
+
+
+def test_windows_hold_no_more_than_their_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    windowed = Vocoder(checkpoint("hifigan-v1"))
+    frames = []
+    windowed.generator.register_forward_pre_hook(lambda _, arguments: frames.append(arguments[0].shape[-1]))
+    monkeypatch.setattr(fastvoc.vocoder, "WINDOW", 10)
+    windowed(random_mel(BANDS, 95))
+    assert len(frames) == 10
+    assert max(frames) == 10 + sum(windowed.receptive_field)
+
+
+# Peak memory of a process that vocodes a mel of so many frames with a small HiFi-GAN, 256 samples a frame.
+PEAK = """
+import resource, sys, torch
+from fastvoc import Vocoder
+from fastvoc.audio import CONVENTIONS
+from fastvoc.checkpoints import Checkpoint, VocoderConfig
+from fastvoc.models import HiFiGANConfig
+
+generator = HiFiGANConfig(channels=32, kernel_sizes=(3,), dilations=((1, 3),))
+config = VocoderConfig(generator=generator, mel=CONVENTIONS["hifigan"])
+vocoder = Vocoder(Checkpoint(config, generator.build().state_dict(), "a test"))
+mel = torch.rand(80, int(sys.argv[1])) * 10 - 11
+wave = vocoder(mel)
+assert wave.shape == (256 * mel.shape[-1],)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_mel() -> None:
+    pytest.importorskip("resource", reason="only Unix measures peak memory")
+    short, long = 4096, 51680  # 48 s and 10 min
+    peaks = []
+    for frames in (short, long):
+        command = [sys.executable, "-c", PEAK, str(frames)]
+        shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+        peaks.append(int(shown) / 1024)
+    unit = 1 if sys.platform != "darwin" else 1 / 1024  # macOS counts bytes
+    # the wave, the mel with its copies while it is made and looked at, and what an allocator keeps of a window or two
+    allowed = (long - short) * (256 + 4 * 80) * 4 / 2**20 + 128
+    assert (peaks[1] - peaks[0]) * unit < allowed  # 233 MB; at once it takes 420 MB
+
+
+def with_habit(**habit: Any) -> Vocoder:
+    base = checkpoint("hifigan-v1")
+    config = replace(base.config, inference=InferenceHabit(**habit))
+    return Vocoder(Checkpoint(config, base.weights, "a test"))
+
+
+def test_frames_that_the_original_adds_are_added() -> None:
+    mel = random_mel(BANDS, 9)
+    wide = torch.cat([mel[:, :1].expand(-1, 5), mel, mel[:, -1:].expand(-1, 5)], dim=-1)
+    assert torch.equal(with_habit(replicated_frames=5)(mel), vocoder()(wide))
+    assert torch.equal(with_habit(replicated_frames=5, trimmed=True)(mel), vocoder()(wide)[40:-40])
+    ended = torch.cat([mel, torch.full((BANDS, 3), -11.0)], dim=-1)
+    habit = with_habit(appended_frames=3, appended_value=-11.0, trimmed=True)
+    assert torch.equal(habit(mel), vocoder()(ended)[:-24])
+    assert habit(random_mel(0, BANDS, 9)).shape == (0, 72)
+    assert [len(wave) for wave in habit(random_mel(2, BANDS, 9), lengths=[4, 9])] == [32, 72]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastvoc.audio.convert import convert_mel, find_convention, why_not
 from fastvoc.audio.files import read_audio, resample, write_audio
 from fastvoc.audio.griffin_lim import griffin_lim, mel_to_wave
 from fastvoc.audio.mel import CONVENTIONS, MelConfig, Normalization, linear_magnitude, linear_mel, mel_spectrogram
@@ -16,6 +17,8 @@ __all__ = [
     "Normalization",
     "PqmfConfig",
     "analysis_filters",
+    "convert_mel",
+    "find_convention",
     "griffin_lim",
     "linear_magnitude",
     "linear_mel",
@@ -31,5 +34,6 @@ __all__ = [
     "resample",
     "stoi",
     "synthesis_weight",
+    "why_not",
     "write_audio",
 ]

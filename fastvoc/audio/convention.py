@@ -12,17 +12,11 @@ from typing import Literal
 
 import librosa
 import numpy as np
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
 from fastvoc.config import config
-
-# In windows of 40 frames of 32 clips of LJ Speech natural log-mels span 7.2 to 13.1 (HiFi-GAN's convention), which
-# are 3.1 to 5.7 in decimal logarithms.
-_LONG_ENOUGH = 40
-_NARROW = 6.4
 
 
 @config
@@ -182,29 +176,9 @@ class MelConfig:
         str or None
             One sentence for a warning: a mel may be unusual and right.
         """
-        lowest, highest = torch.stack(torch.aminmax(mel)).tolist()
-        if not (math.isfinite(lowest) and math.isfinite(highest)):
-            return "mel holds values that are not finite"
-        low, high = self.plausible_range()
-        problem = self._problem(mel.shape[-1], lowest, highest, low, high)
-        if problem is None:
-            return None
-        return (
-            f"mel lies between {lowest:.3g} and {highest:.3g}; this convention is {self.describe()}, "
-            f"between {low:.3g} and {high:.3g}: is the mel {problem}?"
-        )
+        from fastvoc.audio.suspicion import suspicion  # which knows the conventions of others, made of this class
 
-    def _problem(self, frames: int, lowest: float, highest: float, low: float, high: float) -> str | None:
-        slack = 0.05 * (high - low)
-        if lowest < low - slack or highest > high + slack:
-            return "in decibels, linear or normalized otherwise"
-        if self.normalization != Normalization() or frames < _LONG_ENOUGH:
-            return None
-        if lowest >= 0 > low:
-            return "linear, without a logarithm"
-        if self.logarithm == "natural" and highest - lowest < _NARROW * self.power:
-            return "in decimal logarithms"
-        return None
+        return suspicion(mel, self)
 
     def _logarithm(self, value: float) -> float:
         return self.gain * (math.log(value) if self.logarithm == "natural" else math.log10(value))

@@ -8,15 +8,12 @@ tensors. A layer has a bias and a weight, and the weight is spelled in one of th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Table = Sequence[tuple[str, str]]
-
-_OURS: Mapping[str, str] = MappingProxyType({})
 
 SPELLINGS = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))
 """Of the magnitude and the direction of a weight under weight norm."""
@@ -64,30 +61,34 @@ def to_native(
         Naming the tensors, if one is missing, left over or of another shape.
     """
     left = dict(foreign)
+    for name, tensor in left.items():
+        _refuse_unusual(name, tensor, where)
+    needed = _needed(generator, where)
     weights: dict[str, Tensor] = {}
     missing = []
     for theirs, ours in table:
         if theirs in left:
-            weights[ours] = left.pop(theirs).clone()
+            weights[ours] = left.pop(theirs)
             continue
-        weight, bias = _take(left, theirs, where), left.pop(f"{theirs}.bias", None)
+        shape = needed[f"{ours}.weight"].shape if f"{ours}.weight" in needed else None
+        weight, bias = _take(left, theirs, shape, where), left.pop(f"{theirs}.bias", None)
         if weight is None:
             missing.append(f"{theirs}.weight")
             continue
         weights[f"{ours}.weight"] = weight
         if bias is not None:
-            weights[f"{ours}.bias"] = bias.clone()
+            weights[f"{ours}.bias"] = bias
         elif theirs not in bias_free:
             missing.append(f"{theirs}.bias")
     _refuse(where, missing, list(left))
-    dtype = next(iter(weights.values())).dtype
-    for name, tensor in _needed(generator).items():
+    dtype = next(iter(weights.values())).dtype if weights else torch.float32
+    for name, tensor in needed.items():
         if name not in weights and name.endswith(".bias"):
             weights[name] = torch.zeros(tensor.shape, dtype=dtype)
         elif name not in weights and not tensor.is_meta:
             weights[name] = tensor.to(dtype)
-    account(weights, generator, where, names={ours: theirs for theirs, ours in table})
-    return weights
+    _account(weights, needed, where, {ours: theirs for theirs, ours in table})
+    return {name: tensor.clone() for name, tensor in weights.items()}
 
 
 def from_native(weights: Mapping[str, Tensor], table: Table, *, weight_norm: bool = False) -> dict[str, Tensor]:
@@ -114,20 +115,33 @@ def from_native(weights: Mapping[str, Tensor], table: Table, *, weight_norm: boo
     return foreign
 
 
-def account(weights: Mapping[str, Tensor], generator: Any, where: str, *, names: Mapping[str, str] = _OURS) -> None:
-    """Raise one sentence if weights are missing, left over or of another shape than the generator's.
+def account(weights: Mapping[str, Tensor], generator: Any, where: str) -> None:
+    """Raise one sentence if weights are missing, left over or of another shape than the generator's."""
+    _account(weights, _needed(generator, where), where, {})
 
-    `names` says what the source calls our layers.
-    """
-    needed = _needed(generator)
+
+def _account(weights: Mapping[str, Tensor], needed: Mapping[str, Tensor], where: str, names: Mapping[str, str]) -> None:
+    """Compare weights with those that are needed; `names` says what the source calls our layers."""
     _refuse(where, [name for name in needed if name not in weights], [name for name in weights if name not in needed])
     for name, tensor in needed.items():
-        if weights[name].shape != tensor.shape:
-            layer, dot, kind = name.rpartition(".")
-            raise ValueError(
-                f"{where}: {names.get(layer, layer)}{dot}{kind} has shape {tuple(weights[name].shape)}, but the "
-                f"settings need {tuple(tensor.shape)}; they belong to other weights"
-            )
+        layer, dot, kind = name.rpartition(".")
+        _refuse_shape(f"{names.get(layer, layer)}{dot}{kind}", weights[name].shape, tensor.shape, where)
+
+
+def _refuse_shape(name: str, shape: torch.Size, needed: torch.Size, where: str) -> None:
+    if shape != needed:
+        raise ValueError(
+            f"{where}: {name} has shape {tuple(shape)}, but the settings need {tuple(needed)}; "
+            "they belong to other weights"
+        )
+
+
+def _refuse_unusual(name: str, tensor: Tensor, where: str) -> None:
+    """Raise where a tensor is no plain array, before anything touches its values."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        raise ValueError(f"{where}: {name} is a sparse, quantized or empty kind of tensor; weights are plain floats")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{where}: {name} holds {str(tensor.dtype).removeprefix('torch.')}; weights are floats")
 
 
 def _refuse(where: str, missing: Sequence[str], unknown: Sequence[str]) -> None:
@@ -140,20 +154,23 @@ def _refuse(where: str, missing: Sequence[str], unknown: Sequence[str]) -> None:
 def refuse_broken(weights: Mapping[str, Tensor], where: str) -> None:
     """Raise one sentence if a weight is not a floating-point tensor of finite values."""
     for name, tensor in weights.items():
-        if not tensor.is_floating_point():
-            raise ValueError(f"{where}: {name} holds {str(tensor.dtype).removeprefix('torch.')}; weights are floats")
+        _refuse_unusual(name, tensor, where)
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{where}: {name} holds values that are not finite; the run that saved it had diverged")
 
 
-def _needed(generator: Any) -> dict[str, Tensor]:
+def _needed(generator: Any, where: str) -> dict[str, Tensor]:
     """Names and shapes of the generator's tensors; parameters on the meta device, buffers as they are built."""
-    with torch.device("meta"):
-        needed: dict[str, Tensor] = generator.build().state_dict()
+    try:
+        with torch.device("meta"):
+            needed: dict[str, Tensor] = generator.build().state_dict()
+    except Exception as error:  # whatever torch raises for absurd sizes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{where}: no network can be built from the settings: {reason}") from None
     return needed
 
 
-def _take(tensors: dict[str, Tensor], layer: str, where: str) -> Tensor | None:
+def _take(tensors: dict[str, Tensor], layer: str, shape: torch.Size | None, where: str) -> Tensor | None:
     """Remove a layer's weight in whichever spelling, and return it folded."""
     for magnitude, direction in SPELLINGS:
         pair = f"{layer}.{magnitude}", f"{layer}.{direction}"
@@ -164,9 +181,10 @@ def _take(tensors: dict[str, Tensor], layer: str, where: str) -> Tensor | None:
                     f"{where}: {pair[0]} and {pair[1]} have shapes {tuple(g.shape)} and {tuple(v.shape)}, "
                     "which are no weight under weight norm"
                 )
+            if shape is not None:  # before any arithmetic: a view can claim to be larger than its file
+                _refuse_shape(f"{layer}.weight", v.shape, shape, where)
             return fold(g, v)
-    weight = tensors.pop(f"{layer}.weight", None)
-    return None if weight is None else weight.clone()
+    return tensors.pop(f"{layer}.weight", None)
 
 
 def _listed(names: Sequence[str]) -> str:

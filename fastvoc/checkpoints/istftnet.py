@@ -24,14 +24,16 @@ ISTFT = {"gen_istft_n_fft": "fft_size", "gen_istft_hop_size": "istft_hop"}
 
 def recognises(source: Source) -> bool:
     """Whether the tensors have HiFi-GAN's names, and the settings ask for an inverse transform."""
-    return hifigan.is_layout(source.state(*hifigan.PLACES)) and "gen_istft_n_fft" in source.settings()
+    return hifigan.is_layout(source.state(*hifigan.PLACES)) and "gen_istft_n_fft" in source.settings(
+        *hifigan.names(source)
+    )
 
 
 def read(source: Source) -> Checkpoint:
     """Read a generator and the settings beside it."""
     settings, notes = hifigan.checked_settings(source, frozenset(ISTFT))
     values = {ours: settings[theirs] for theirs, ours in ISTFT.items()}
-    where = str(source.settings_path("config.json"))
+    where = str(source.settings_path(*hifigan.names(source)))
     generator: ISTFTNetConfig = from_dict(
         ISTFTNetConfig, {"trunk": hifigan.generator_settings(settings), **values}, where
     )

@@ -15,23 +15,32 @@ Oddities
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import yaml
+from pydantic import Field
 from torch import Tensor
 
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints._keys import Table, from_native, to_native
-from fastvoc.checkpoints._source import Source
+from fastvoc.checkpoints._plain import pick
+from fastvoc.checkpoints._source import Source, layers
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
-from fastvoc.config import from_dict, to_dict
+from fastvoc.config import config, from_dict, to_dict
 from fastvoc.models import MelGANConfig
 
 FILES = ("best_netG.pt", "netG.pt")
 
-DEFAULTS = {"n_mel_channels": 80, "ngf": 32, "n_residual_layers": 3}
-"""The settings of the generator, and what the original's command line gives them."""
+
+@config
+class Settings:
+    """The settings of the generator, and what the original's command line gives them."""
+
+    n_mel_channels: int = 80
+    """Bands of the mel spectrogram."""
+    ngf: int = Field(32, gt=0, le=4096)
+    """Channels behind the last stage."""
+    n_residual_layers: int = 3
+    """Residual units of each stage."""
+
 
 STAGES = 4
 """Of rates 8, 8, 2 and 2, which are written in the original's code; the stem is 2 ** 4 times ``ngf`` wide."""
@@ -39,24 +48,28 @@ STAGES = 4
 
 def recognises(source: Source) -> bool:
     """Whether the tensors are numbered as in the original's sequence."""
-    layers = {name.rsplit(".weight", 1)[0].removesuffix(".parametrizations") for name in source.state("")}
-    return {"model.1", "model.3", "model.4.block.2", "model.4.shortcut"} <= layers
+    return {"model.1", "model.3", "model.4.block.2", "model.4.shortcut"} <= layers(source.state(""))
 
 
 def read(source: Source) -> Checkpoint:
     """Read a generator and the settings beside it, or the default ones."""
     path = source.settings_path("args.yml")
-    settings = DEFAULTS if path is None else DEFAULTS | _read_namespace(path)
+    settings = pick(Settings, source.settings("args.yml"), str(path))
     notes = ("no args.yml beside the weights; the original's default settings are assumed",) if path is None else ()
     where = str(path or source.file)
-    bands, width, units = (settings[name] for name in DEFAULTS)
     generator: MelGANConfig = from_dict(
-        MelGANConfig, {"mel_bands": bands, "channels": width * 2**STAGES, "units": units}, where
+        MelGANConfig,
+        {
+            "mel_bands": settings.n_mel_channels,
+            "channels": settings.ngf * 2**STAGES,
+            "units": settings.n_residual_layers,
+        },
+        where,
     )
-    mel = to_dict(CONVENTIONS["melgan"]) | {"bands": bands}
-    config: VocoderConfig = from_dict(VocoderConfig, {"generator": generator, "mel": mel}, where)
+    mel = to_dict(CONVENTIONS["melgan"]) | {"bands": settings.n_mel_channels}
+    vocoder: VocoderConfig = from_dict(VocoderConfig, {"generator": generator, "mel": mel}, where)
     weights = to_native(source.state(""), table(generator), generator, str(source.file))
-    return Checkpoint(config, weights, "MelGAN (descriptinc) generator", notes)
+    return Checkpoint(vocoder, weights, "MelGAN (descriptinc) generator", notes)
 
 
 def write(config: MelGANConfig, weights: Mapping[str, Tensor], *, weight_norm: bool = True) -> dict[str, Tensor]:
@@ -85,28 +98,3 @@ def table(config: MelGANConfig) -> Table:
             pairs += [(f"{theirs}.shortcut", f"{ours}.2")]
         number += 2 + config.units
     return [*pairs, (f"model.{number + 1}", "head.conv")]
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads what a tag of Python wraps as plain data, and makes no object."""
-
-
-def _plain(loader: _PlainLoader, tag: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return node.value
-
-
-_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
-
-
-def _read_namespace(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds {type(values).__name__}; expected the settings of a run of melgan-neurips")
-    return {name: values[name] for name in DEFAULTS if name in values}

@@ -25,7 +25,7 @@ def read(source: Source) -> Checkpoint:
     path = source.settings_path("config.json")
     if path is None:
         raise ValueError(f"{source.file}: these are weights of fastvoc, but config.json is not beside them; name it")
-    settings = source.settings()
+    settings = source.settings("config.json")
     number = settings.get("format")
     if isinstance(number, int) and number > FORMAT:
         raise ValueError(

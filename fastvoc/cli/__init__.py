@@ -10,12 +10,14 @@ from importlib.metadata import version
 import tyro
 
 from fastvoc.cli.command import MISTAKES, Command, UsageError
+from fastvoc.cli.convert import Convert
 from fastvoc.cli.demo import Demo
 from fastvoc.cli.doctor import Doctor
 from fastvoc.cli.info import Info
 from fastvoc.cli.mel import Mel
 from fastvoc.cli.resynth import Resynth
 from fastvoc.cli.terminal import complain
+from fastvoc.cli.train import Train
 from fastvoc.cli.vocode import Vocode
 
 COMMANDS: dict[str, Callable[..., Command]] = {
@@ -23,6 +25,8 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "vocode": Vocode,
     "resynth": Resynth,
     "mel": Mel,
+    "convert": Convert,
+    "train": Train,
     "info": Info,
     "doctor": Doctor,
 }

@@ -35,6 +35,7 @@ class Info(Command):
     def run(self) -> int:
         """Print the facts."""
         from fastvoc import Vocoder
+        from fastvoc.checkpoints import InferenceHabit
         from fastvoc.config import to_dict
 
         vocoder = Vocoder.from_pretrained(self.path, config=self.config)
@@ -54,7 +55,10 @@ class Info(Command):
         ]
         show(self.path, ("", ""), facts)
         settings = to_dict(vocoder.config)
-        for title, values in (("Architecture", settings["generator"]), ("Mel convention", settings["mel"])):
+        tables = [("Architecture", settings["generator"]), ("Mel convention", settings["mel"])]
+        if vocoder.config.inference != InferenceHabit():
+            tables.append(("Habit of the original's inference", settings["inference"]))
+        for title, values in tables:
             show(title, ("", ""), list(_flat(values)))
         return 0
 

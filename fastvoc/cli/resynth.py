@@ -30,13 +30,12 @@ class Resynth(WaveCommand):
         jobs, problems = plan(self.audio, AUDIO, self.out, f".{self.format}")
 
         from fastvoc.audio import read_audio, write_audio
-        from fastvoc.cli.voice import voice
 
         vocoder = self.open()
 
         def work(job: Job) -> float:
             original, _ = read_audio(job.source, vocoder.sample_rate)
-            wave = voice(vocoder, vocoder.mel(original))
+            wave = vocoder(vocoder.mel(original))
             write_audio(job.target, wave, vocoder.sample_rate, self.subtype)
             return len(wave) / vocoder.sample_rate
 

@@ -1,0 +1,196 @@
+"""Batches of segments by number: a function of seed, number and recordings, whoever calls it and when."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from fastvoc.train.predicted import PredictedMels
+from fastvoc.train.reading import LONGEST, Unusable, read_recording
+from fastvoc.train.recordings import DataConfig, Recordings
+
+# Recordings that are read before a run begins, evenly over the data set: enough to tell a wrong folder or list.
+_TRIED = 64
+
+# Unusable recordings in a row that end the search for a usable one.
+_PATIENCE = 1000
+
+
+class Batch(NamedTuple):
+    """What one rank trains on in one step."""
+
+    waves: Tensor
+    """(B, segment), float32."""
+    mels: Tensor | None
+    """(B, bands, segment // hop), float32, of another network."""
+    unusable: dict[str, str]
+    """Recordings that were found unusable on the way, by path, and why."""
+    failure: str = ""
+    """Why there is no batch. A worker's exception would arrive wrapped in its traceback."""
+
+
+class Batches(Dataset[Batch]):
+    """Batches of one rank by their number.
+
+    Segment `k` of epoch `e` belongs to the `k`-th recording of a permutation drawn from (seed, e), and is cut from
+    it by a generator of its own, drawn from (seed, e, k). In place of an unusable recording stands the next usable
+    one of the permutation.
+
+    Parameters
+    ----------
+    recordings : Recordings
+    config : DataConfig
+        How they are read and changed.
+    sample_rate : int
+        In Hz.
+    segment : int
+        In samples.
+    seed : int
+        Not negative.
+    rows : range
+        Segments of the whole batch that are this rank's.
+    whole_batch : int
+        Segments in the batches of all ranks together.
+    mels : PredictedMels, optional
+        Gives each segment a mel.
+    """
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        config: DataConfig,
+        *,
+        sample_rate: int,
+        segment: int,
+        seed: int,
+        rows: range,
+        whole_batch: int,
+        mels: PredictedMels | None = None,
+    ) -> None:
+        self.recordings = recordings
+        self.seed = seed
+        self.whole_batch = whole_batch
+        # As in HiFi-GAN's loader the rest that does not fill a batch is left out, another one in each epoch.
+        self.steps_per_epoch = max(1, len(recordings) // whole_batch)
+        self._config = config
+        self._sample_rate = sample_rate
+        self._segment = segment
+        self._rows = rows
+        self._mels = mels
+        self._epoch = -1
+        self._order: NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._rejected: set[int] = set()
+        self._news: dict[str, str] = {}
+        self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._room = config.cache * 1e9 / max(1, config.workers)
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        try:
+            segments = [self._draw(epoch, place * self.whole_batch + row) for row in self._rows]
+        except ValueError as error:
+            return Batch(torch.zeros(0), None, self._news, str(error))
+        waves, mels = zip(*segments, strict=True)
+        news, self._news = self._news, {}
+        return Batch(torch.stack(waves), None if self._mels is None else torch.stack(mels), news)
+
+    def try_out(self) -> dict[str, str]:
+        """Read some recordings, evenly over all; for fine-tuning, compare all of them with their mels.
+
+        Returns
+        -------
+        dict of str to str
+            Unusable ones by path, and why.
+
+        Raises
+        ------
+        ValueError
+            If none is usable, or mels do not fit.
+        """
+        if self._mels is not None:
+            for index, reason in self._mels.check(self.recordings).items():
+                self._reject(index, reason)
+        tried = self.recordings.evenly(_TRIED)
+        usable = 0
+        for index in tried:
+            try:
+                self._read(index, np.random.default_rng(0))
+                usable += 1
+            except Unusable as error:
+                self._reject(index, str(error), whole=error.whole)
+        if self._config.workers:  # these have caches of their own
+            self._room += sum(_size(*entry) for entry in self._cache.values())
+            self._cache.clear()
+        news, self._news = self._news, {}
+        if not usable:
+            first = "; ".join(list(news.values())[:3])
+            raise ValueError(f"data.recordings: none of the {len(tried)} that were tried can be used: {first}")
+        return news
+
+    def _draw(self, epoch: int, slot: int) -> tuple[Tensor, Tensor | None]:
+        order = self._order_of(epoch)
+        patience = min(len(order), _PATIENCE)
+        for attempt in range(patience):
+            index = int(order[(slot + attempt) % len(order)])
+            if index in self._rejected:
+                continue
+            random = np.random.default_rng((self.seed, epoch, 1 + slot, attempt))
+            try:
+                return self._cut(*self._read(index, random), random)
+            except Unusable as error:
+                self._reject(index, str(error), whole=error.whole)
+        raise ValueError(f"data.recordings: {patience} in a row cannot be used, {len(self._rejected)} are known in all")
+
+    def _order_of(self, epoch: int) -> NDArray[np.uint32]:
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = np.arange(len(self.recordings), dtype=np.uint32)
+            np.random.default_rng((self.seed, epoch, 0)).shuffle(self._order)
+        return self._order
+
+    def _read(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+        if index in self._cache:
+            return self._cache[index]
+        config, recording, mel = self._config, self.recordings[index], None
+        # a piece could not be aligned with the mel of the whole
+        longest = LONGEST if self._mels is None else float("inf")
+        wave, whole = read_recording(recording, self._sample_rate, trim=config.trim, longest=longest, random=random)
+        if self._mels is not None:
+            mel, wave = self._mels.read(recording, wave)
+        if len(wave) < self._segment and config.short == "skip":
+            trimmed = "" if config.trim is None else " after its silence is cut"
+            raise Unusable(
+                f"{recording.path}: is too short; it has {len(wave)} samples{trimmed}, "
+                f"a segment {self._segment} (at {self._sample_rate} Hz)",
+                whole=whole,
+            )
+        if config.peak is not None:
+            wave = wave * (config.peak / wave.abs().max())
+        if whole and _size(wave, mel) <= self._room:
+            self._room -= _size(wave, mel)
+            self._cache[index] = (wave, mel)
+        return wave, mel
+
+    def _cut(self, wave: Tensor, mel: Tensor | None, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+        hop = 1 if self._mels is None else self._mels.config.hop
+        start = int(random.integers(max(0, len(wave) - self._segment) // hop + 1))
+        part = wave[start * hop : start * hop + self._segment]
+        part = F.pad(part, (0, self._segment - len(part)))
+        level = 10 ** (random.uniform(*self._config.gain) / 20)
+        sign = -1 if self._config.polarity and random.random() < 0.5 else 1
+        return sign * level * part, None if mel is None else mel[:, start : start + self._segment // hop]
+
+    def _reject(self, index: int, reason: str, *, whole: bool = True) -> None:
+        if whole:
+            self._rejected.add(index)
+        self._news[self.recordings[index].path] = reason
+
+
+def _size(wave: Tensor, mel: Tensor | None) -> int:
+    return wave.nbytes + (0 if mel is None else mel.nbytes)

@@ -1,0 +1,390 @@
+"""Mels of one convention become mels of another where that is exact, and wrong ones are noticed by their values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fastvoc.audio import (
+    CONVENTIONS,
+    MelConfig,
+    Normalization,
+    convert_mel,
+    find_convention,
+    linear_mel,
+    mel_spectrogram,
+    read_audio,
+    why_not,
+)
+from fastvoc.audio.mel import mel_filters
+
+PAIRS = [(a, b) for a in CONVENTIONS for b in CONVENTIONS]
+
+BASE = CONVENTIONS["tacotron2"]
+STATISTICS = Normalization(mean=tuple(np.linspace(-3, -1, 80)), scale=tuple(np.linspace(0.5, 1, 80)))
+AFTER_THE_FILTERS = {
+    "natural": BASE,
+    "decimal": replace(BASE, logarithm="decimal", floor=1e-10),
+    "decibels": replace(BASE, logarithm="decimal", gain=20.0, floor=1e-7),
+    "floor added": replace(BASE, floor=1e-5, floor_mode="add"),
+    "statistics": replace(BASE, logarithm="decimal", floor=1e-10, normalization=STATISTICS),
+    "clipped": replace(
+        BASE, logarithm="decimal", gain=20.0, normalization=Normalization(mean=-30, scale=12.5, clip=(-4, 4))
+    ),
+    "dynamic range": replace(BASE, dynamic_range=8.0, floor=1e-12),
+}
+
+
+def fading_noise(samples: int = 8192, seed: int = 0) -> Tensor:
+    """Noise that falls by 120 dB, so that every floor is reached and no value stands for all."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(samples, generator=generator, dtype=torch.float64)
+    return 0.3 * noise * 10 ** torch.linspace(0, -6, samples, dtype=torch.float64)
+
+
+def spectrum_of(config: MelConfig) -> tuple[int, Tensor]:
+    """The rate, and the mel before anything that can be undone."""
+    plain = replace(
+        config,
+        root_epsilon=0,
+        root_floor=0,
+        logarithm="natural",
+        gain=1,
+        floor=1e-30,
+        floor_mode="clamp",
+        dynamic_range=None,
+        last_frame=None,
+        normalization=Normalization(),
+    )
+    return config.sample_rate, mel_spectrogram(fading_noise(), plain)
+
+
+def within(mel: Tensor, config: MelConfig) -> Tensor:
+    """Where no floor, clip or dynamic range has changed a value."""
+    low, high = config.plausible_range()
+    return (mel > max(low, float(mel.min())) + 1e-6) & (mel < high - 1e-6)
+
+
+def assert_converts(source: MelConfig, target: MelConfig) -> None:
+    wave = fading_noise()
+    given, wanted = mel_spectrogram(wave, source), mel_spectrogram(wave, target)
+    converted = convert_mel(given, source, target)
+    assert converted.shape == wanted.shape
+    exact = within(given, source) & within(wanted, target)
+    assert exact.float().mean() > 0.2
+    # what stands under the root moves a mel by no more than it makes of silence
+    roots = [max(config.root_epsilon, config.root_floor) ** (config.power / 2) for config in (source, target)]
+    slack = abs(roots[0] - roots[1]) * torch.from_numpy(mel_filters(target).sum(axis=1, keepdims=True))
+    here, there = linear_mel(converted, target), linear_mel(wanted, target)
+    # float64, with a logarithm of at most 30 undone and done again
+    excess = (here - there).abs() - slack - 1e-12 * there
+    assert excess[exact].max() <= 0
+    plain = all(
+        config.floor_mode == "clamp" and config.dynamic_range is None and config.normalization.clip is None
+        for config in (source, target)
+    )
+    if plain and target.floor >= source.floor and slack.max() == 0:
+        torch.testing.assert_close(converted, wanted, rtol=0, atol=1e-10)  # so floors are met too
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_each_pair_of_conventions_converts_exactly_or_is_refused(a: str, b: str) -> None:
+    source, target = CONVENTIONS[a], CONVENTIONS[b]
+    (rate, here), (other_rate, there) = _spectrum(a), _spectrum(b)
+    same = rate == other_rate and here.shape == there.shape and torch.allclose(here, there, rtol=0, atol=1e-9)
+    if same and source.last_frame == target.last_frame:
+        assert why_not(source, target) is None
+        assert_converts(source, target)
+    else:
+        assert why_not(source, target)
+        with pytest.raises(ValueError, match="which nothing undoes"):
+            convert_mel(mel_spectrogram(fading_noise(), source), source, target)
+
+
+@cache
+def _spectrum(name: str) -> tuple[int, Tensor]:
+    return spectrum_of(CONVENTIONS[name])
+
+
+@pytest.mark.parametrize("a", AFTER_THE_FILTERS)
+@pytest.mark.parametrize("b", AFTER_THE_FILTERS)
+def test_what_follows_the_filter_bank_is_undone(a: str, b: str) -> None:
+    assert_converts(AFTER_THE_FILTERS[a], AFTER_THE_FILTERS[b])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_conversion_keeps_the_dtype_and_its_precision(dtype: torch.dtype) -> None:
+    source, target = BASE, replace(BASE, logarithm="decimal")
+    exact = mel_spectrogram(fading_noise(), source)
+    converted = convert_mel(exact.to(dtype), source, target)
+    assert converted.dtype == dtype
+    # the mel is rounded once on the way in and once on the way out; float32 also rounds a logarithm of at most 12
+    tolerance = 12 * 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(converted.double(), convert_mel(exact, source, target), rtol=0, atol=tolerance)
+
+
+def test_same_convention_is_the_same_mel() -> None:
+    mel = mel_spectrogram(fading_noise(), BASE)
+    assert convert_mel(mel, BASE, replace(BASE)) is mel
+    assert convert_mel(mel, BASE, CONVENTIONS["waveglow"]) is mel
+
+
+def test_upper_edge_may_be_given_in_either_way() -> None:
+    assert why_not(CONVENTIONS["melgan"], replace(CONVENTIONS["hifigan-loss"], high=11025)) is None
+
+
+def test_what_a_floor_has_cut_stays_at_its_level() -> None:
+    silence = torch.zeros(4096)
+    deep = replace(BASE, logarithm="decimal", floor=1e-10)
+    raised = convert_mel(mel_spectrogram(silence, BASE), BASE, deep)
+    torch.testing.assert_close(raised, torch.full_like(raised, -5))  # that of 1e-5, not -10
+    cut = convert_mel(mel_spectrogram(silence, deep), deep, BASE)
+    torch.testing.assert_close(cut, torch.full_like(cut, math.log(1e-5)))
+    coqui = replace(CONVENTIONS["coqui"], normalization=Normalization())
+    loud = 20 * torch.ones(80, 3)  # decibels, 10 more than the clip keeps
+    back = convert_mel(convert_mel(loud + 10, coqui, CONVENTIONS["coqui"]), CONVENTIONS["coqui"], coqui)
+    torch.testing.assert_close(back, loud)
+
+
+def test_overwritten_last_frame_is_put_in_and_not_taken_out() -> None:
+    target = replace(BASE, last_frame=-11.52)
+    mel = mel_spectrogram(fading_noise(), BASE)
+    converted = convert_mel(mel, BASE, target)
+    torch.testing.assert_close(converted, mel_spectrogram(fading_noise(), target))
+    assert mel[0, -1] != -11.52  # what was given is left alone
+    assert "a last frame overwritten with -11.52" in str(why_not(target, BASE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"sample_rate": 24000}, "sample rate of 22050 Hz against 24000"),
+        ({"bands": 100}, "80 bands against 100"),
+        ({"low": 80}, "bands from 0 Hz against 80"),
+        ({"high": None}, "bands up to 8000 Hz against 11025"),
+        ({"hop": 300}, "hop of 256 samples against 300"),
+        ({"fft_size": 2048}, "transform of 1024 samples against 2048"),
+        ({"window_size": 800}, "window of 1024 samples against 800"),
+        ({"padding": "same"}, r"padding 'centre' against 'same' \(frames lie half a hop apart\)"),
+        ({"padding_mode": "zero"}, "padding of mode 'reflect' against 'zero'"),
+        ({"scale": "htk"}, "mel scale 'slaney' against 'htk'"),
+        ({"area_normalized": False}, "area_normalized True against False"),
+        ({"straight_in": "mel"}, "straight in 'hertz' against 'mel'"),
+        ({"power": 2}, "to the power of 1 against 2"),
+        ({"window": "symmetric"}, "periodic window against 'symmetric'"),
+    ],
+)
+def test_refusal_names_the_field_and_both_values(changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^convert_mel: the mel has [^,]*{sentence}, which nothing undoes"):
+        convert_mel(torch.zeros(80, 3), BASE, replace(BASE, **changes))
+
+
+def test_refusal_names_three_differences_and_counts_the_others() -> None:
+    reason = why_not(CONVENTIONS["vocos"], CONVENTIONS["hifigan"])
+    assert reason is not None
+    assert "sample rate of 24000 Hz against 22050, 100 bands against 80, bands up to 12000 Hz against 8000" in reason
+    assert "and 3 more differences" in reason  # padding, scale, area
+
+
+def test_unknown_name_of_a_convention_is_refused_with_the_nearest() -> None:
+    assert find_convention("hifigan") is CONVENTIONS["hifigan"]
+    assert find_convention(BASE) is BASE
+    with pytest.raises(ValueError, match="'tacotron' is not a known name; did you mean 'tacotron2'"):
+        find_convention("tacotron")
+
+
+# Values: what a number in the mel means, whatever sound it is of. Conventions of one row cannot be told apart by
+# their values, although they differ in rate, band edges, frame grid, window or floor.
+LOOK_ALIKE = [
+    {"hifigan", "hifigan-loss", "tacotron2", "waveglow", "speechbrain-16k", "nemo", "nemo-44k"},
+    {"bigvgan-24k"},
+    {"bigvgan-44k", "bshall", "fish"},
+    {"melgan", "melgan-16k", "parallel-wavegan", "parallel-wavegan-24k", "parallel-wavegan-16k"}
+    | {"tensorflow-tts", "speecht5", "espnet", "wavenet"},
+    {"coqui"},
+    {"vocos"},
+    {"style-tts"},
+    {"keras"},
+]
+
+# Of 44.1 kHz sound with bands up to 22 kHz, in a convention of bands up to 7.6 kHz whose values span 80 dB of power.
+NOT_SEEN = {("keras", "nemo-44k")}
+
+# The same numbers under another name.
+TWICE = {"waveglow", "tensorflow-tts", "speecht5"}
+DIFFERENT = [name for name in CONVENTIONS if name not in TWICE]
+
+
+def test_list_of_conventions_that_look_alike_is_complete() -> None:
+    def meaning(name: str) -> tuple[object, ...]:
+        config = CONVENTIONS[name]
+        return (
+            config.bands,
+            config.logarithm,
+            config.gain,
+            config.power,
+            config.area_normalized,
+            config.normalization,
+        )
+
+    groups: dict[tuple[object, ...], set[str]] = {}
+    for name in CONVENTIONS:
+        groups.setdefault(meaning(name), set()).add(name)
+    assert sorted(map(sorted, groups.values())) == sorted(map(sorted, LOOK_ALIKE))
+
+
+def suspected(name: str, mel: Tensor) -> bool:
+    return CONVENTIONS[name].suspicion(mel) is not None
+
+
+@pytest.mark.parametrize("clip", [0, 16])  # the second is the loudest
+@pytest.mark.parametrize("decibels", [0, -20])
+def test_speech_of_another_convention_is_suspected_and_of_the_own_is_not(
+    speech: list[Path], clip: int, decibels: int
+) -> None:
+    if clip >= len(speech):
+        pytest.skip(f"there are only {len(speech)} clips")
+    mels = {}
+    for name in DIFFERENT:
+        wave, _ = read_audio(speech[clip], CONVENTIONS[name].sample_rate)
+        mels[name] = mel_spectrogram(wave / wave.abs().max() * 10 ** (decibels / 20), CONVENTIONS[name])
+    alike = {name: group for group in LOOK_ALIKE for name in group}
+    false = [name for name, mel in mels.items() if suspected(name, mel)]
+    missed = {
+        (vocoder, name)
+        for vocoder in DIFFERENT
+        for name, mel in mels.items()
+        if mel.shape[0] == CONVENTIONS[vocoder].bands and name not in alike[vocoder] and not suspected(vocoder, mel)
+    }
+    assert false == []
+    assert missed - NOT_SEEN == set()
+
+
+@pytest.mark.parametrize("decibels", [0, -20])
+def test_speech_that_is_linear_or_in_decibels_or_standardised_is_suspected(speech: list[Path], decibels: int) -> None:
+    wave, _ = read_audio(speech[0], 22050)
+    mel = mel_spectrogram(wave / wave.abs().max() * 10 ** (decibels / 20), CONVENTIONS["hifigan"])
+    for name in ("hifigan", "melgan", "parallel-wavegan", "coqui", "style-tts", "keras"):
+        for power in (1, 2):
+            assert "linear, without" in str(CONVENTIONS[name].suspicion((power * mel).exp())), (name, power)
+    for name in ("hifigan", "melgan", "parallel-wavegan", "style-tts"):
+        assert "decibels" in str(CONVENTIONS[name].suspicion(20 / math.log(10) * mel)), name
+    assert "not normalized" in str(CONVENTIONS["coqui"].suspicion(20 / math.log(10) * mel))
+    for name in ("hifigan", "melgan", "parallel-wavegan"):
+        assert suspected(name, (mel - mel.mean()) / mel.std()), name
+
+
+def test_statistics_that_were_not_applied_or_are_not_expected_are_suspected(speech: list[Path]) -> None:
+    plain = CONVENTIONS["parallel-wavegan"]
+    mels = [mel_spectrogram(read_audio(clip, 22050)[0], plain) for clip in speech[:2]]
+    mean, scale = torch.cat(mels, dim=1).mean(dim=1), torch.cat(mels, dim=1).std(dim=1)
+    standardised = replace(plain, normalization=Normalization(mean=tuple(mean.tolist()), scale=tuple(scale.tolist())))
+    for mel in mels:
+        normal = convert_mel(mel, plain, standardised)
+        assert standardised.suspicion(normal) is None
+        assert plain.suspicion(mel) is None
+        assert "not normalized" in str(standardised.suspicion(mel))
+        assert plain.suspicion(normal) is not None
+
+
+def sounds(rate: int, seconds: float = 2.0) -> dict[str, Tensor]:
+    """Sounds that no convention should be suspected for, in [-1, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    count = int(rate * seconds)
+    time = torch.arange(count, dtype=torch.float64) / rate
+
+    def noise() -> Tensor:
+        return torch.randn(count, generator=generator, dtype=torch.float64)
+
+    def tone(pitch: float | Tensor, partials: int) -> Tensor:
+        phase = 2 * math.pi * torch.cumsum(torch.as_tensor(pitch).expand(count), 0) / rate
+        return sum((torch.sin(k * phase) / k**1.2 for k in range(1, partials)), torch.zeros_like(time))
+
+    chord = 0.15 * sum((tone(pitch, 9) for pitch in (220.0, 277.2, 329.6)), torch.zeros_like(time))
+    return {
+        "speech-like": speech_like(rate, seconds),
+        "silence": torch.zeros_like(time),
+        "faint noise": 1e-5 * noise(),
+        "noise": (0.1 * noise()).clamp(-1, 1),
+        "loud noise": 2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1,
+        "brown noise": 0.5 * (brown := torch.cumsum(noise(), 0)) / brown.abs().max(),
+        "tone": 0.5 * torch.sin(2 * math.pi * 440 * time),
+        "loud tone": torch.sin(2 * math.pi * 1000 * time),
+        "square wave": torch.sign(torch.sin(2 * math.pi * 200.3 * time)),
+        "chord": chord,
+        "plucked chord": chord * torch.exp(-3 * (time % 1)),
+        "sliding tone": 0.5 * torch.sin(2 * math.pi * (100 * time + 1000 * time.square())),
+        "click": torch.zeros_like(time).index_fill(0, torch.tensor([count // 2]), 1.0),
+    }
+
+
+def speech_like(rate: int, seconds: float = 2.0) -> Tensor:
+    """Syllables of a voice with vibrato and formants, breath, bursts of noise, pauses and a quiet room."""
+    generator = torch.Generator().manual_seed(1)
+    time = torch.arange(int(rate * seconds), dtype=torch.float64) / rate
+    pitch = 120 * (1 + 0.03 * torch.sin(2 * math.pi * 5 * time) + 0.25 * torch.sin(2 * math.pi * 0.4 * time))
+    phase = 2 * math.pi * torch.cumsum(pitch, 0) / rate
+    voice = torch.zeros_like(time)
+    for k in range(1, 40):
+        formants = ((600, 120, 1.0), (1300, 200, 0.5), (2500, 300, 0.25))
+        strength = sum((size / (1 + ((k * pitch - centre) / width) ** 2) for centre, width, size in formants), 0.003)
+        voice += torch.sin(k * phase) * strength * (k * pitch < rate / 2)
+    spoken = ((time % 1.3) < 1).double()
+    syllables = (0.03 + torch.sin(2 * math.pi * 3.5 * time).clamp(min=0) ** 0.7) * spoken
+    bursts = (torch.sin(2 * math.pi * 2.2 * time + 1) > 0.9).double() * spoken
+    noise = torch.randn(2, len(time), generator=generator, dtype=torch.float64)
+    wave = voice * syllables * 0.4 + noise[0] * (0.1 * syllables + 0.06 * bursts)
+    return 0.9 * wave / wave.abs().max() + 1e-4 * noise[1]
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("decibels", [0, -30])
+def test_sounds_of_the_own_convention_are_not_suspected(name: str, decibels: int) -> None:
+    config = CONVENTIONS[name]
+    for sound, wave in _sounds(config.sample_rate).items():
+        mel = mel_spectrogram(wave * 10 ** (decibels / 20), config)
+        for frames in (5, 20, mel.shape[-1]):
+            for part in mel.split(frames, dim=-1)[:4]:
+                assert config.suspicion(part) is None, (sound, frames)
+
+
+@cache
+def _sounds(rate: int) -> dict[str, Tensor]:
+    return {name: wave.float() for name, wave in sounds(rate).items()}
+
+
+@pytest.mark.parametrize(
+    ("vocoder", "mel", "sentence"),
+    [
+        ("hifigan", "melgan", "in decimal logarithms"),
+        ("hifigan", "parallel-wavegan", "in decimal logarithms"),
+        ("hifigan", "coqui", "in decimal logarithms, normalized, as of 'coqui'"),
+        ("hifigan", "style-tts", "normalized"),
+        ("hifigan", "keras", "in decibels"),
+        ("bigvgan-24k", "vocos", "as of 'vocos'"),
+        ("vocos", "bigvgan-24k", "as of 'hifigan'"),
+        ("melgan", "hifigan", "in natural logarithms"),
+        ("parallel-wavegan", "hifigan", "in natural logarithms"),
+        ("style-tts", "hifigan", "in natural logarithms"),
+        ("coqui", "hifigan", "in natural logarithms"),
+        ("keras", "hifigan", "in natural logarithms"),
+    ],
+)
+def test_speech_like_sound_of_another_convention_is_suspected_and_named(vocoder: str, mel: str, sentence: str) -> None:
+    config = CONVENTIONS[mel]
+    given = mel_spectrogram(speech_like(config.sample_rate, 4).float(), config)
+    assert sentence in str(CONVENTIONS[vocoder].suspicion(given))
+
+
+def test_short_mels_are_suspected_only_for_what_no_sound_is() -> None:
+    mel = mel_spectrogram(speech_like(22050).float(), CONVENTIONS["melgan"])[:, 20:40]
+    assert CONVENTIONS["hifigan"].suspicion(mel) is None
+    assert "decibels" in str(CONVENTIONS["hifigan"].suspicion(20 * mel))
+    assert "decibels" in str(CONVENTIONS["hifigan"].suspicion(torch.full((80, 5), 1.5)))  # 13 dB above full scale

@@ -1,0 +1,392 @@
+"""Batches are a function of seed, step and recordings, whoever reads them; what cannot be used is named and skipped."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from fastvoc.audio import CONVENTIONS, mel_spectrogram
+from fastvoc.train.batches import Batches
+from fastvoc.train.lists import Recording
+from fastvoc.train.loader import Loader, make_loader
+from fastvoc.train.recordings import DataConfig, Recordings
+
+RATE = 8000
+SEGMENT = 512
+MEL = replace(CONVENTIONS["hifigan"], sample_rate=RATE, fft_size=256, hop=64, window_size=256, bands=20, high=4000)
+
+
+def ramp(path: Path, number: int, samples: int = 2000) -> None:
+    """Write a recording whose samples tell its number and their own place in it."""
+    soundfile.write(path, number / 16 + np.arange(1, samples + 1) / 2**16, RATE, subtype="FLOAT")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "wavs").mkdir()
+    for number in range(12):
+        ramp(tmp_path / "wavs" / f"{number:02d}.wav", number)
+    return tmp_path / "wavs"
+
+
+def loader(folder: Path, *, batch: int = 4, seed: int = 1, **settings: Any) -> Loader:
+    keywords = {name: settings.pop(name) for name in ("rank", "world_size", "mel", "segment") if name in settings}
+    config = DataConfig(**{"recordings": str(folder), "held_out": 0, "workers": 0, **settings})
+    return make_loader(config, **{"sample_rate": RATE, "segment": SEGMENT, **keywords}, batch=batch, seed=seed)
+
+
+def take(supply: Loader, count: int) -> torch.Tensor:
+    return torch.stack([batch for batch in islice(supply, count) if isinstance(batch, torch.Tensor)])
+
+
+def numbers(waves: torch.Tensor) -> list[int]:
+    """Tell which recordings segments were cut from."""
+    return (waves[..., 0] * 16).int().flatten().tolist()
+
+
+def test_a_batch_has_the_shape_and_type_that_was_agreed(folder):
+    batch = next(loader(folder))
+    assert batch.shape == (4, SEGMENT)
+    assert batch.dtype == torch.float32
+
+
+def test_each_recording_is_drawn_once_per_epoch_in_another_order(folder):
+    supply = loader(folder)
+    assert supply.steps_per_epoch == 3
+    epochs = []
+    for epoch in range(3):
+        assert supply.epoch == epoch
+        epochs.append(numbers(take(supply, 3)))
+    assert supply.epoch == 3
+    assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 3
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_fewer_recordings_than_a_batch_fill_it_in_turn(folder):
+    supply = loader(folder, batch=30)
+    assert supply.steps_per_epoch == 1
+    batch = next(supply)
+    assert set(np.bincount(numbers(batch), minlength=12)) == {2, 3}
+    assert len({float(row[0]) for row in batch}) > 25  # other crops of the same recordings
+
+
+def test_segments_are_cut_from_every_place_of_a_recording(folder):
+    starts = [float(start) for start in take(loader(folder, batch=12), 400)[..., 0].flatten()]
+    places = np.round((np.array(starts) * 2**16) % 4096).astype(int) - 1
+    assert places.min() == 0
+    assert places.max() == 2000 - SEGMENT
+    # 4800 draws of 1489 places: each decile is as full as the others to within five standard deviations
+    deciles, _ = np.histogram(places, 10, (0, 2000 - SEGMENT))
+    assert abs(deciles - 480).max() < 5 * np.sqrt(480)
+
+
+def test_equal_seeds_give_equal_batches_and_other_seeds_others(folder):
+    first, same, other = (take(loader(folder, seed=seed), 5) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_the_ranks_together_read_what_one_would(folder):
+    whole = take(loader(folder, batch=6), 5)
+    parts = [take(loader(folder, batch=2, rank=rank, world_size=3), 5) for rank in range(3)]
+    assert torch.equal(torch.cat(parts, dim=1), whole)
+
+
+@pytest.mark.parametrize("cache", [0, 1e-5, 1])
+def test_neither_workers_nor_cache_change_a_sample(folder, cache):
+    (folder / "05.wav").write_bytes(b"broken")
+    settings = {"gain": (-6.0, 0.0), "polarity": True, "peak": 0.95, "cache": cache}
+    here, there = loader(folder, **settings), loader(folder, workers=2, **settings)
+    assert torch.equal(take(here, 8), take(there, 8))
+    assert here.skipped == there.skipped == {str(folder / "05.wav"): here.skipped[str(folder / "05.wav")]}
+    there.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_resumes_anywhere_reads_the_same_batches(folder, workers):
+    settings = {"gain": (-6.0, 0.0), "polarity": True, "workers": workers}
+    supply = loader(folder, **settings)
+    batches, states = [], [supply.state_dict()]
+    for batch in islice(supply, 7):
+        batches.append(batch)
+        states.append(supply.state_dict())
+    for step in (0, 1, 3, 6) if workers == 0 else (4,):
+        resumed = loader(folder, **settings)
+        resumed.load_state_dict(pickle.loads(pickle.dumps(states[step])))
+        assert resumed.epoch == step // 3
+        assert torch.equal(take(resumed, 7 - step), torch.stack(batches[step:]))
+        resumed.close()
+    supply.load_state_dict(states[2])  # also one that has already begun, and read ahead
+    assert torch.equal(next(supply), batches[2])
+    supply.close()
+
+
+def test_reading_leaves_the_global_random_numbers_alone(folder):
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    for workers in (0, 1):
+        supply = loader(folder, workers=workers, polarity=True)
+        next(supply)
+        supply.close()
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # noqa: NPY002
+
+
+def test_readers_outlast_the_signals_that_end_a_run_and_end_with_it(folder):
+    supply, expected = loader(folder, workers=1), take(loader(folder), 12)
+    first = next(supply)
+    (reader,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(reader.pid, number)
+    assert torch.equal(torch.stack([first, *take(supply, 11)]), expected)
+    supply.close()
+    reader.join(timeout=5)
+    assert not reader.is_alive()
+
+
+def test_another_data_set_is_refused_unless_said_so(folder):
+    supply = loader(folder)
+    take(supply, 4)
+    state = supply.state_dict()
+    ramp(folder / "12.wav", 12)
+    grown = loader(folder, batch=2, seed=5)
+    with pytest.raises(ValueError, match="seed 1, now 5, batch 4, now 2, recordings 12, now 13, fingerprint"):
+        grown.load_state_dict(state)
+    grown.load_state_dict(state, strict=False)
+    assert grown.state_dict()["step"] == 4 * 4 // 2
+    (folder / "12.wav").unlink()
+    (folder / "00.wav").rename(folder / "99.wav")
+    with pytest.raises(ValueError, match="other data: fingerprint"):
+        loader(folder).load_state_dict(state)
+
+
+def test_a_moved_data_set_is_the_same_one(folder, tmp_path):
+    supply = loader(folder)
+    expected = take(supply, 4)
+    first = loader(folder)
+    take(first, 2)
+    folder.rename(tmp_path / "elsewhere")
+    moved = loader(tmp_path / "elsewhere")
+    moved.load_state_dict(first.state_dict())
+    assert torch.equal(take(moved, 2), expected[2:])
+
+
+def spoil(folder: Path) -> list[str]:
+    (folder / "01.wav").write_bytes(b"not a sound")
+    soundfile.write(folder / "03.wav", np.zeros(2000), RATE)
+    soundfile.write(folder / "05.wav", np.full(2000, np.nan), RATE, subtype="FLOAT")
+    ramp(folder / "07.wav", 7, samples=SEGMENT - 1)
+    return [str(folder / f"{number}.wav") for number in ("01", "03", "05", "07")]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unusable_recordings_are_named_counted_and_replaced(folder, caplog, workers):
+    bad = spoil(folder)
+    with caplog.at_level(logging.WARNING):
+        supply = loader(folder, workers=workers)
+        waves = take(supply, 6)
+    supply.close()
+    assert sorted(supply.skipped) == bad
+    assert waves.isfinite().all()
+    assert set(numbers(waves)) == set(range(12)) - {1, 3, 5, 7}
+    text = caplog.text
+    for path, reason in zip(
+        bad, ["not a readable", "is silent", "2000 values", "511 samples, a segment 512"], strict=True
+    ):
+        assert text.count(path) == 1
+        assert reason in supply.skipped[path]
+
+
+def test_a_recording_that_breaks_during_the_run_is_found_where_it_is_drawn(folder):
+    batches = Batches(
+        Recordings(Recording(str(path)) for path in sorted(folder.iterdir())),
+        DataConfig(recordings="", cache=0),
+        sample_rate=RATE,
+        segment=SEGMENT,
+        seed=0,
+        rows=range(4),
+        whole_batch=4,
+    )
+    assert batches.try_out() == {}
+    (folder / "04.wav").unlink()
+    news = [batches[step].unusable for step in range(6)]
+    assert [list(part) for part in news if part] == [[str(folder / "04.wav")]]
+
+
+def test_a_thousand_bad_ones_are_not_a_thousand_lines(folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        supply = loader(folder)
+        supply.skip({f"{number}.wav": f"{number}.wav: no such file" for number in range(1000)})
+    assert len(caplog.records) == 21
+    assert len(supply.skipped) == 1000
+
+
+def test_all_bad_is_one_error_before_any_time_is_spent(folder):
+    for path in folder.iterdir():
+        path.write_bytes(b"not a sound")
+    with pytest.raises(ValueError, match=r"none of the 12 that were tried can be used: .*00.wav: not a readable"):
+        loader(folder)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_all_bad_during_the_run_is_one_sentence_from_any_process(folder, workers):
+    supply = loader(folder, workers=workers, cache=0)
+    for path in folder.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"^data.recordings: 12 in a row cannot be used"):
+        next(supply)
+    assert len(supply.skipped) == 12
+    supply.close()
+
+
+def test_short_recordings_may_be_followed_by_silence(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    ramp(folder / "1.wav", 1, samples=100)
+    (row,) = next(loader(folder, batch=1, short="pad"))
+    assert (row[:100] > 0).all()
+    assert not row[100:].any()
+
+
+def test_a_recording_of_exactly_a_segment_is_used(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    ramp(folder / "1.wav", 1, samples=SEGMENT)
+    (row,) = next(loader(folder, batch=1))
+    assert torch.equal(row, torch.from_numpy(soundfile.read(folder / "1.wav", dtype="float32")[0]))
+
+
+def test_level_and_polarity_are_drawn_for_each_segment(tmp_path):
+    soundfile.write(tmp_path / "1.wav", np.full(SEGMENT, 0.25), RATE, subtype="FLOAT")
+    waves = take(loader(tmp_path, peak=0.5, gain=(-6.0, 2.0), polarity=True), 100)[..., 0].flatten()
+    decibels = 20 * np.log10(waves.abs().numpy() / 0.5)
+    assert -6 <= decibels.min() < -5.5
+    assert 1.5 < decibels.max() <= 2
+    positive = int((waves > 0).sum())
+    assert abs(positive - 200) < 5 * 10  # 400 fair coins have a standard deviation of 10
+
+
+def test_recordings_of_another_rate_are_resampled(tmp_path):
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(3 * RATE) / (3 * RATE))
+    soundfile.write(tmp_path / "1.wav", wave, 3 * RATE, subtype="FLOAT")
+    (row,) = next(loader(tmp_path, batch=1, segment=RATE))
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    np.testing.assert_allclose(row[500:-500], expected[500:-500], atol=1e-4)
+
+
+def predict(folder: Path, mels: Path, *, change: int = 0, names: Sequence[str] | None = None) -> None:
+    """Write mels as another network would: the true ones, longer or shorter by some frames."""
+    mels.mkdir(exist_ok=True)
+    for path in sorted(folder.glob("*.wav")):
+        if names is None or path.stem in names:
+            wave, _ = soundfile.read(path, dtype="float32")
+            mel = mel_spectrogram(torch.from_numpy(wave), MEL).numpy()
+            frames = mel.shape[1] + change
+            mel = mel[:, :frames] if change < 0 else np.pad(mel, ((0, 0), (0, change)), "edge")
+            np.save(mels / f"{path.stem}.npy", mel)
+
+
+@pytest.mark.parametrize("change", [-2, 0, 1, 3])
+def test_mels_and_segments_are_cut_at_the_same_frames(folder, tmp_path, change):
+    mels = tmp_path / "mels"
+    predict(folder, mels, change=change)
+    supply = loader(folder, mels=str(mels), mel=MEL, batch=12)
+    for waves, cut in islice(supply, 10):
+        assert waves.shape == (12, SEGMENT)
+        assert cut.shape == (12, 20, SEGMENT // 64)
+        assert cut.dtype == torch.float32
+        # frames 2 … -2 of a segment's own mel see nothing beyond its ends: they equal those of the whole recording
+        inner = slice(2, -2)
+        own = mel_spectrogram(waves, MEL)
+        whole = waves.min(dim=1).values > 0  # but not where the recording was followed by silence
+        torch.testing.assert_close(cut[whole][..., inner], own[whole][..., inner], atol=1e-4, rtol=1e-4)
+    assert supply.skipped == {}
+
+
+def test_lengths_that_differ_by_more_than_the_tolerance_are_one_clear_error(folder, tmp_path):
+    mels = tmp_path / "mels"
+    predict(folder, mels, change=4)
+    with pytest.raises(ValueError, match=r"00.npy: has 35 frames, and .*00.wav has 31.2 .*12 of 12 mels are wrong"):
+        loader(folder, mels=str(mels), mel=MEL)
+    assert next(loader(folder, mels=str(mels), mel=MEL, mel_tolerance=4))[1].shape[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((31, 20), np.float32), r"has shape \(31, 20\), which is transposed; write it as \(bands, frames\)"),
+        (np.zeros((80, 31), np.float32), r"has shape \(80, 31\); needs \(20, frames\)"),
+        (np.zeros((20, 31), np.int16), "holds int16; a mel is floating point"),
+    ],
+)
+def test_a_mel_of_another_kind_is_an_error_at_once(folder, tmp_path, array, reason):
+    mels = tmp_path / "mels"
+    predict(folder, mels)
+    np.save(mels / "07.npy", array)
+    with pytest.raises(ValueError, match=f"07.npy: {reason}"):
+        loader(folder, mels=str(mels), mel=MEL)
+
+
+def test_a_batch_of_one_mel_is_its_only_one(folder, tmp_path):
+    mels = tmp_path / "mels"
+    predict(folder, mels)
+    np.save(mels / "07.npy", np.load(mels / "07.npy")[None])
+    assert loader(folder, mels=str(mels), mel=MEL).skipped == {}
+
+
+def test_recordings_without_a_usable_mel_are_named_and_skipped(folder, tmp_path):
+    mels = tmp_path / "mels"
+    predict(folder, mels)
+    (mels / "02.npy").unlink()
+    (mels / "03.npy").write_bytes(b"damaged")
+    np.save(mels / "04.npy", np.full((20, 31), np.nan, np.float32))
+    supply = loader(folder, mels=str(mels), mel=MEL)
+    waves = torch.stack([waves for waves, _ in islice(supply, 6)])
+    assert set(numbers(waves)) == set(range(12)) - {2, 3, 4}
+    assert [reason.split(": ", 1)[1][:17] for _, reason in sorted(supply.skipped.items())] == [
+        "no such file; a r",
+        "not a readable .n",
+        "holds values that",
+    ]
+    for path in mels.iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"no recording has a usable mel; .*00.npy: no such file"):
+        loader(folder, mels=str(mels), mel=MEL)
+
+
+def test_an_utterance_of_exactly_a_segment_can_be_tuned_on(tmp_path):
+    wavs, mels = tmp_path / "wavs", tmp_path / "mels"
+    wavs.mkdir()
+    ramp(wavs / "1.wav", 1, samples=SEGMENT)
+    predict(wavs, mels)
+    wave, mel = next(loader(wavs, mels=str(mels), mel=MEL, batch=2))
+    assert wave.shape == (2, SEGMENT)
+    np.testing.assert_array_equal(mel[1], np.load(mels / "1.npy"))
+
+
+def test_what_cannot_be_paired_is_refused(folder, tmp_path):
+    mels = tmp_path / "mels"
+    predict(folder, mels)
+    soundfile.write(folder / "01.flac", np.full(2000, 0.5), RATE)
+    with pytest.raises(ValueError, match=r"01.npy would be the mel of both .*01.flac and .*01.wav"):
+        loader(folder, mels=str(mels), mel=MEL)
+    with pytest.raises(FileNotFoundError, match=r"data.mels: .*nowhere: no such folder"):
+        loader(folder, mels=str(tmp_path / "nowhere"), mel=MEL)
+    with pytest.raises(ValueError, match="segments of 500 samples at 8000 Hz are not whole frames of 64 samples"):
+        loader(folder, mels=str(mels), mel=MEL, segment=500)
+    with pytest.raises(ValueError, match="mel; pass the generator's convention"):
+        loader(folder, mels=str(mels))
