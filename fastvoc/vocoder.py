@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -17,13 +17,10 @@ from typing_extensions import Self
 
 from fastvoc import ops
 from fastvoc.audio import MelConfig, convert_mel, find_convention, mel_spectrogram, resample, why_not
+from fastvoc.audio.given import Lengths, Signal, as_given, as_tensor, check_mel, read_lengths
 from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig, open_checkpoint, save_native
 from fastvoc.engine import Line, Streamer
 from fastvoc.models import Generator
-
-Signal = TypeVar("Signal", Tensor, NDArray[np.floating])
-
-Lengths = Sequence[int] | Tensor | NDArray[np.integer]
 
 DEFAULT = "default"
 """The name of the vocoder that comes with the package."""
@@ -193,26 +190,26 @@ class Vocoder:
         A mel of more than `WINDOW` frames runs in pieces with the `receptive_field` around them, so memory does not
         grow with it but for the mel and the wave.
         """
-        tensor = _tensor(mel, "mel")
+        tensor = as_tensor(mel, "mel")
         source = self.config.mel if convention is None else find_convention(convention)
         if reason := why_not(source, self.config.mel):
             raise ValueError(f"Vocoder: a mel of this convention cannot be converted exactly: {reason}")
-        embedding = None if condition is None else _tensor(condition, "condition")
+        embedding = None if condition is None else as_tensor(condition, "condition")
         if lengths is None:
             items = [(tensor, embedding)]
         else:
-            self._check(tensor, finite=False)
-            counts = _read_lengths(lengths, tensor.shape)
+            check_mel(tensor, self.config.mel, finite=False)
+            counts = read_lengths(lengths, tensor.shape)
             if embedding is not None and embedding.ndim == 2 and len(embedding) not in (1, len(tensor)):
                 raise ValueError(f"Vocoder: condition has {len(embedding)} rows; the batch needs 1 or {len(tensor)}")
             own = [None] * len(tensor) if embedding is None else embedding.expand(len(tensor), -1)
             items = [(row[:, :count], its) for row, count, its in zip(tensor, counts, own, strict=True)]
         for item, _ in items:
-            self._check(item)
+            check_mel(item, self.config.mel)
         suspicions = (source.suspicion(item) for item, _ in items if item.numel())
         if suspicion := next(filter(None, suspicions), None):
             warnings.warn(f"Vocoder: {suspicion}", stacklevel=2)
-        waves = [_as_given(self._voice(convert_mel(item, source, self.config.mel), its), mel) for item, its in items]
+        waves = [as_given(self._voice(convert_mel(item, source, self.config.mel), its), mel) for item, its in items]
         return waves[0] if lengths is None else waves
 
     def mel(self, wave: Signal, sample_rate: int | None = None) -> Signal:
@@ -229,11 +226,11 @@ class Vocoder:
         -------
         Tensor or ndarray, as given, shape (bands, T) or (B, bands, T)
         """
-        tensor = _tensor(wave, "wave")
+        tensor = as_tensor(wave, "wave")
         tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
         if sample_rate is not None:
             tensor = resample(tensor, sample_rate, self.sample_rate)
-        return _as_given(mel_spectrogram(tensor, self.config.mel), wave)
+        return as_given(mel_spectrogram(tensor, self.config.mel), wave)
 
     def stream(self, chunks: Iterable[Signal], *, condition: Signal | None = None) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
@@ -284,7 +281,7 @@ class Vocoder:
         ValueError
             If the batch is not positive, or the condition is missing, unwanted or of another shape.
         """
-        embedding = None if condition is None else _tensor(condition, "condition").to(self.device, self.dtype)
+        embedding = None if condition is None else as_tensor(condition, "condition").to(self.device, self.dtype)
         return Streamer(
             Line(self.generator, self.config.inference if self.config.inference != InferenceHabit() else None),
             batch=batch,
@@ -292,12 +289,12 @@ class Vocoder:
             sample_rate=self.sample_rate,
             backend=self.backend,
             read=self._read,
-            give=_as_given,
+            give=as_given,
         )
 
     def _read(self, mel: Tensor | NDArray[np.floating]) -> Tensor:
-        tensor = _tensor(mel, "mel")
-        self._check(tensor)
+        tensor = as_tensor(mel, "mel")
+        check_mel(tensor, self.config.mel)
         return tensor
 
     def _voice(self, mel: Tensor, condition: Tensor | None) -> Tensor:
@@ -331,55 +328,6 @@ class Vocoder:
             ]
             wave: Tensor = self.generator(*arguments)[:, 0]
             return wave
-
-    def _check(self, mel: Tensor, *, finite: bool = True) -> None:
-        expected = f"this vocoder was trained on {self.config.mel.describe()}"
-        bands = self.config.mel.bands
-        if not mel.is_floating_point():
-            raise TypeError(f"Vocoder: mel is of type {mel.dtype}; it must be floating point, a log-mel")
-        if mel.ndim not in (2, 3) or mel.shape[-2] != bands:
-            turned = "; it seems to be transposed" if mel.ndim in (2, 3) and mel.shape[-1] == bands else ""
-            raise ValueError(
-                f"Vocoder: mel has shape {tuple(mel.shape)}; it must be ({bands}, frames) or "
-                f"(batch, {bands}, frames){turned}: {expected}"
-            )
-        if mel.shape[-1] == 0:
-            raise ValueError(f"Vocoder: mel of shape {tuple(mel.shape)} has no frames; it needs at least one")
-        if finite and not torch.isfinite(mel).all():
-            wrong = int((~torch.isfinite(mel)).sum())
-            raise ValueError(f"Vocoder: mel has {wrong} values that are NaN or infinite; all must be finite")
-
-
-def _tensor(value: Tensor | NDArray[np.floating], name: str) -> Tensor:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    if not isinstance(value, Tensor):
-        raise TypeError(f"Vocoder: {name} is a {type(value).__name__}; it must be a torch.Tensor or a numpy.ndarray")
-    return value
-
-
-def _read_lengths(lengths: Lengths, shape: Sequence[int]) -> list[int]:
-    """Return the frames of each mel of a batch of a shape, or raise what is wrong with them."""
-    values = lengths if isinstance(lengths, Tensor) else torch.as_tensor(lengths)
-    if len(shape) != 3:
-        raise ValueError(f"Vocoder: lengths belong to a batch, (batch, bands, frames), not to a mel of {tuple(shape)}")
-    if values.numel() and (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool):
-        raise TypeError(f"Vocoder: lengths are of type {values.dtype}; they must be integers, frames of each mel")
-    if tuple(values.shape) != (shape[0],):
-        raise ValueError(f"Vocoder: lengths have shape {tuple(values.shape)}; the batch needs ({shape[0]},)")
-    counts: list[int] = values.tolist()
-    for index, count in enumerate(counts):
-        if not 1 <= count <= shape[-1]:
-            raise ValueError(f"Vocoder: lengths[{index}] is {count}; it must be between 1 and the {shape[-1]} frames")
-    return counts
-
-
-def _as_given(result: Tensor, given: Signal) -> Signal:
-    if isinstance(given, Tensor):
-        return result
-    exact = result if result.dtype in (torch.float32, torch.float64) else result.float()
-    array: NDArray[np.floating] = exact.cpu().numpy()
-    return array
 
 
 __all__ = ["DEFAULT", "Vocoder", "VocoderConfig"]

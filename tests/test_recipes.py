@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import fastvoc
+from fastvoc.cli import main
 from fastvoc.config import to_dict
 from fastvoc.models import hifigan, melgan
 from fastvoc.train.config import TrainConfig, load_config, recipes
@@ -218,3 +219,46 @@ def test_a_configuration_is_the_same_from_a_file_from_values_and_from_itself(tmp
     assert load_config(values) == load_config(path) == load_config(config) == config
     assert load_config(config, {"seed": 8}).seed == 8
     assert values["seed"] == 7
+
+
+def test_the_command_lists_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{recipe} " in printed for recipe in recipes())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["hifigan-v5", "--data", "x"], 1, "hifigan-v5: is neither a recipe nor"),
+        (["hifigan-v1"], 1, "does not say what to train on"),
+        (["hifigan-v1", "--set", "batch"], 2, "--set batch: is not a setting; write NAME=VALUE"),
+        (["hifigan-v1", "--set", "a=[1"], 2, "its value is not YAML"),
+        (["hifigan-v1", "--data", "x", "--set", "optimiser.learningrate=1"], 1, "did you mean 'learning_rate'?"),
+        (["hifigan-v1", "--data", "no-such-folder"], 1, "no-such-folder"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == code
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_the_command_trains_with_its_options(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slow in ("_show", "_draw_curves"):
+        monkeypatch.setattr(Report, slow, lambda *arguments: None)
+    values = [f"{name}={json.dumps(value)}" for name, value in tiny("hifigan-v3").items()]
+    assert main(["train", "hifigan-v3", "--smoke", "--out", str(tmp_path / "run"), "--set", *values]) == 0
+    assert f"done: {tmp_path / 'run'} holds a vocoder of 80 bands" in capsys.readouterr().out
+    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 3

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from fastvoc.cli.command import Command, UsageError, choose_device
+from fastvoc.cli.command import Command, UsageError, choose_device, rank
 from fastvoc.cli.terminal import show
 
 
@@ -54,8 +54,9 @@ class Train(Command):
             allow_changes=self.allow_changes,
             device=choose_device(self.device),
         )
-        folder = self.out or changes.get("folder", "run")
-        print(f"done: {folder} holds a vocoder of {vocoder.config.mel.describe()}")
+        if rank("RANK", 0) == 0:
+            folder = self.out or changes.get("folder", "run")
+            print(f"done: {folder} holds a vocoder of {vocoder.config.mel.describe()}")
         return 0
 
     def _changes(self) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def train(
         if smoke:
             settings = smoke_config(settings)
         loop(start(settings, chosen, allow_changes=allow_changes))
+        parallel.wait()  # for the process that writes
     return Vocoder.from_pretrained(settings.folder, device=chosen)
 
 
@@ -96,11 +97,12 @@ def loop(run: Run) -> None:
                 if report:
                     report.numbers(step, means)
                     report.skipped(loader.skipped)
-            if report and (last or step % config.validate_every == 0):
-                report.validation(step, *run.validate())
             stopped = stop.agreed(ask=told)
-            if last or stopped or step % config.save_every == 0:
-                run.save(step)
+            with numbers.paused():
+                if report and (last or step % config.validate_every == 0):
+                    report.validation(step, *run.validate())
+                if last or stopped or step % config.save_every == 0:
+                    run.save(step)
             if stopped:
                 raise KeyboardInterrupt
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from fastvoc.audio import mel_spectrogram, write_audio
 from fastvoc.checkpoints import VocoderConfig, save_native
+from fastvoc.train import parallel
 from fastvoc.train.config import TrainConfig
 
 STEPS = 3
@@ -19,8 +21,44 @@ SECONDS = 1.2
 
 def smoke_config(config: TrainConfig) -> TrainConfig:
     """Write tones, and what else a recipe wants to find, into the folder of the run, and return a run on them."""
-    folder = config.folder / "tones"
-    folder.mkdir(parents=True, exist_ok=True)
+    tones, beginning = config.folder / "tones", config.folder / "beginning"
+    if parallel.rank() == 0:
+        tones.mkdir(parents=True, exist_ok=True)
+        _write_tones(config, tones)
+        if config.start_from is not None:
+            vocoder = VocoderConfig(generator=config.generator, mel=config.mel)
+            save_native(beginning, vocoder, config.generator.build().state_dict())
+    parallel.wait()
+    adversary = config.adversary
+    if adversary is not None:
+        # every phase of the adversary within three steps
+        phases = {name: min(1, getattr(adversary, name)) for name in ("starts_at", "listens_for", "frozen_for")}
+        adversary = replace(adversary, **phases)
+    data = replace(
+        config.data,
+        recordings=(str(tones),),
+        root=None,
+        validation=(),
+        unseen=(),
+        held_out=1,
+        mels=None if config.data.mels is None else str(tones),
+        workers=0,
+    )
+    return replace(
+        config,
+        data=data,
+        adversary=adversary,
+        start_from=None if config.start_from is None else beginning,
+        start_adversary_from=None,
+        steps=STEPS,
+        batch=2 * config.accumulate * parallel.world_size(),
+        report_every=1,
+        validate_every=STEPS,
+        save_every=STEPS,
+    )
+
+
+def _write_tones(config: TrainConfig, folder: Path) -> None:
     mel = config.mel
     # whole frames, and room for a segment
     length = math.ceil(max(SECONDS * mel.sample_rate, config.segment + mel.fft_size) / mel.hop) * mel.hop
@@ -33,35 +71,3 @@ def smoke_config(config: TrainConfig) -> TrainConfig:
         if config.data.mels is not None:
             frames = mel_spectrogram(wave, mel)[:, : length // mel.hop]
             np.save(folder / f"tone-{number}.npy", frames.numpy())
-    start_from = None
-    if config.start_from is not None:
-        start_from = config.folder / "beginning"
-        vocoder = VocoderConfig(generator=config.generator, mel=mel)
-        save_native(start_from, vocoder, config.generator.build().state_dict())
-    adversary = config.adversary
-    if adversary is not None:
-        # every phase of the adversary within three steps
-        phases = {name: min(1, getattr(adversary, name)) for name in ("starts_at", "listens_for", "frozen_for")}
-        adversary = replace(adversary, **phases)
-    data = replace(
-        config.data,
-        recordings=(str(folder),),
-        root=None,
-        validation=(),
-        unseen=(),
-        held_out=1,
-        mels=None if config.data.mels is None else str(folder),
-        workers=0,
-    )
-    return replace(
-        config,
-        data=data,
-        adversary=adversary,
-        start_from=start_from,
-        start_adversary_from=None,
-        steps=STEPS,
-        batch=2 * config.accumulate,
-        report_every=1,
-        validate_every=STEPS,
-        save_every=STEPS,
-    )

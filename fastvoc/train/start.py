@@ -127,7 +127,6 @@ def start(config: TrainConfig, device: torch.device, *, allow_changes: bool = Fa
             f"make it a multiple of {world * config.accumulate}"
         )
     if rank == 0:
-        state.check_space(config.folder, 0)
         state.sweep(config.folder)
     parallel.wait()
     checkpoint = state.latest(config.folder)

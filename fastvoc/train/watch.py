@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import torch
@@ -45,6 +46,13 @@ class Numbers:
                 if not good and not (self._overflow and name.endswith("_gradient")):
                     what = "the loss term" if not name.endswith("_gradient") else "the norm of"
                     raise NotFinite(f"train: step {step}: {what} {name!r} is {value}")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens in a `with` block out of the steps per second."""
+        before = time.monotonic()
+        yield
+        self._begun += time.monotonic() - before
 
     def take(self) -> dict[str, float]:
         """Return means over the steps and the processes since the last call, and the steps per second."""
