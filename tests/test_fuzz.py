@@ -232,6 +232,7 @@ def test_damaged_files_end_in_one_sentence(seeds: dict[str, Path]) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_thousand_damaged_files_end_in_one_sentence(seeds: dict[str, Path]) -> None:
+    """It takes 200 s of one core; each run has a seed of its own, which the message of a failure names."""
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     damage_everything(seeds, 100_000, seed=int(start))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEGABYTES * 1024

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from fastvoc.audio import MelConfig, mel_spectrogram, pqmf_analysis
 from fastvoc.config import to_dict
+from fastvoc.models.discriminators import ResolutionDiscriminator
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.ema import MovingAverage
 from fastvoc.train.gan import GanTask
@@ -437,6 +438,29 @@ def test_norms_are_computed_once_for_all_passes() -> None:
     assert first.weight is not weight
 
 
+def test_resolution_discriminators_see_magnitudes() -> None:
+    """UnivNet's: 93,634 variables per resolution under weight norm; a wave upside down looks the same."""
+    network = ResolutionDiscriminator()
+    assert sum(variable.numel() for variable in network.parameters()) == 3 * 93_634
+    wave = batch(dtype=torch.float32, size=8).view(1, 1, -1)
+    maps = network(wave)
+    assert [len(one) for one in maps] == [6, 6, 6]
+    # bins, and frames of a signal padded by half of what the transform exceeds the hop, halved three times
+    frames = [1 + (4096 - hop) // hop for hop in (120, 240, 50)]
+    assert [tuple(one[-1].shape[2:]) for one in maps] == [
+        (bins, -(-count // 8)) for bins, count in zip((513, 1025, 257), frames, strict=True)
+    ]
+    for one, other in zip(maps, network(-wave), strict=True):
+        torch.testing.assert_close(one[-1], other[-1])
+
+
+def test_silence_teaches_resolution_discriminators_nothing_infinite() -> None:
+    wave = torch.zeros(1, 1, 4096, requires_grad=True)
+    sum(one[-1].sum() for one in ResolutionDiscriminator(channels=4)(wave)).backward()
+    assert wave.grad is not None
+    assert bool(wave.grad.isfinite().all())
+
+
 def learner(**settings: Any) -> tuple[Learner, list[nn.Parameter]]:
     network = nn.Module()
     network.register_parameter("a", nn.Parameter(torch.zeros(3, dtype=torch.float64)))
@@ -474,7 +498,7 @@ def test_the_rate_of_an_optimiser_is_the_schedules() -> None:
     for epoch in (0, 0, 3):
         a.grad, b.grad = torch.ones(3).double(), torch.ones(2).double()
         learner_.update(epoch=epoch)
-    assert learner_.optimiser.param_groups[0]["lr"] == 0.125
+    assert learner_.rate == 0.125
     assert learner_.updates == 3
 
 

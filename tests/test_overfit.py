@@ -39,37 +39,40 @@ def learn(recipe: str, steps: int, term: str, length: int = 8192, **changes: Any
     task = GanTask(load_config(recipe, alone | dotted))
     wave = clips(length)
     values = [task.step(wave, step=step)[term].item() for step in range(1, steps + 1)]
-    print(recipe, term, values[0], sum(values[-10:]) / 10, values[:: max(1, steps // 10)])
     return values[0], sum(values[-10:]) / 10
 
 
 def test_a_small_network_learns_a_mel() -> None:
-    """Measured: 3.62 to 0.9 in 60 steps of V3 with an eighth of its channels."""
+    """V3 with an eighth of its channels, ten times its rate, segments of 2048 samples. Measured: 2.18 to 0.57."""
     before, after = learn(
-        "hifigan-v3", 60, "mel", 4096, losses={"mel": 45}, generator__channels=32, optimiser__learning_rate=2e-3
+        "hifigan-v3", 40, "mel", 2048, losses={"mel": 45}, generator__channels=32, optimiser__learning_rate=2e-3
     )
     assert after < before / 2
 
 
 @pytest.mark.slow
 def test_hifigan_v3_learns_a_mel() -> None:
+    """Measured: 1.51 to 0.31, a factor of 4.9."""
     before, after = learn("hifigan-v3", 200, "mel", losses={"mel": 45})
     assert after < before / 4
 
 
 @pytest.mark.slow
 def test_hifigan_v3_learns_spectra() -> None:
+    """Measured: 2.44 to 1.30, a factor of 1.9."""
     before, after = learn("hifigan-v3", 200, "stft", losses={"stft": 1})
     assert after < before / 1.8
 
 
 @pytest.mark.slow
 def test_melgan_learns_spectra() -> None:
+    """Measured: 6.76 to 2.12, a factor of 3.2."""
     before, after = learn("melgan-stft", 200, "stft", losses={"stft": 1})
     assert after < before / 1.8
 
 
 @pytest.mark.slow
 def test_multi_band_melgan_learns_spectra() -> None:
+    """Measured, of the whole band: 5.94 to 1.40, a factor of 4.2."""
     before, after = learn("multi-band-melgan", 200, "stft", losses={"stft": 0.5, "subband_stft": 0.5})
     assert after < before / 4

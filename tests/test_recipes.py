@@ -161,6 +161,17 @@ def test_trap_the_official_decay_counts_epochs() -> None:
     assert {recipe for recipe, unit in per.items() if unit == "epoch"} == {"hifigan-v1", "hifigan-v2", "hifigan-v3"}
 
 
+def test_trap_only_keras_pools_by_two() -> None:
+    """The three ways of pooling themselves are compared in `test_discriminators.py`."""
+    keras = {}
+    for recipe in recipes():
+        adversary = read(recipe).adversary
+        assert adversary is not None
+        keras |= {recipe: one.keras for one in adversary.discriminators if one.kind == "melgan"}
+    assert {recipe for recipe, flag in keras.items() if flag} == {"melgan-keras"}
+    assert len(keras) == 4
+
+
 def test_order_of_the_updates() -> None:
     orders = {}
     for recipe in ("melgan", "hifigan-v1", "melgan-stft", "multi-band-melgan", "melgan-keras"):

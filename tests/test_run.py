@@ -167,6 +167,10 @@ def test_what_a_run_leaves_in_its_folder(recordings: Path) -> None:
     assert kinds == [(2, "training"), (4, "training"), (4, "validation"), (5, "training"), (5, "validation")]
     assert "adversarial" not in lines[0]
     assert {"mel", "adversarial", "features", "discriminators", "steps_per_second"} <= set(lines[3])
+    # of five recordings two at a time: the third step begins the second epoch
+    training = [line for line in lines if line["kind"] == "training"]
+    assert [line["epoch"] for line in training] == [0, 1, 2]
+    assert [line["learning_rate"] for line in training] == pytest.approx([1e-3, 0.9e-3, 0.81e-3])
     assert {"seen/mel_l1", "seen/mr_stft", "seen/periodicity", "seen/voiced_f1"} <= set(lines[4])
 
     mel = torch.randn(6, 20, generator=torch.Generator().manual_seed(0)).clamp(-1, 1) - 6
@@ -201,6 +205,14 @@ def test_a_complete_run_stays_as_it_is(folder: Path) -> None:
     before = final(folder)
     fastvoc.train(settings(folder), device="cpu")
     assert_equal(final(folder), before)
+
+
+def test_a_vocoder_that_a_kill_has_left_out_is_written(folder: Path) -> None:
+    fastvoc.train(settings(folder), device="cpu")
+    weights = (folder / "run" / "model.safetensors").read_bytes()
+    (folder / "run" / "model.safetensors").unlink()
+    fastvoc.train(settings(folder), device="cpu")
+    assert (folder / "run" / "model.safetensors").read_bytes() == weights
 
 
 def test_an_interrupted_run_loses_no_step(folder: Path) -> None:
@@ -300,6 +312,14 @@ def test_changes_may_be_allowed(folder: Path) -> None:
     fastvoc.train(settings(folder, seed=2, batch=4), allow_changes=True, device="cpu")
     assert final(folder)[".step"] == 6
     assert final(folder)[".config.seed"] == 2
+
+
+def test_networks_of_another_size_cannot_go_on(folder: Path) -> None:
+    fastvoc.train(settings(folder, steps=2), device="cpu")
+    values = settings(folder)
+    values["generator"]["channels"] = 16
+    with pytest.raises(ValueError, match="networks and optimisers are not those of the changed configuration"):
+        fastvoc.train(values, allow_changes=True, device="cpu")
 
 
 def test_what_no_update_depends_on_may_change(folder: Path) -> None:

@@ -22,6 +22,16 @@ def _dress(conv: nn.Module, norm: Literal["weight", "spectral"]) -> nn.Module:
     return spectral_norm(conv) if norm == "spectral" else weight_norm(conv)
 
 
+def _maps(convs: nn.ModuleList, x: Tensor, slope: float) -> Maps:
+    """Run convolutions, a leaky ReLU behind each but the last; their outputs are the feature maps."""
+    maps = []
+    for conv in convs:
+        x = conv(x)
+        x = x if conv is convs[-1] else F.leaky_relu(x, slope)
+        maps.append(x)
+    return maps
+
+
 class _WaveDiscriminator(nn.Module):
     """A chain of 1-D convolutions, leaky ReLU behind each but the last; their outputs are the feature maps."""
 
@@ -165,13 +175,7 @@ class _PeriodNetwork(nn.Module):
 
     def forward(self, wave: Tensor) -> Maps:
         x = F.pad(wave, (0, -wave.shape[-1] % self.period), "reflect")
-        x = x.reshape(x.shape[0], 1, -1, self.period)
-        maps = []
-        for conv in self.convs:
-            x = conv(x)
-            x = x if conv is self.convs[-1] else F.leaky_relu(x, 0.1)
-            maps.append(x)
-        return maps
+        return _maps(self.convs, x.reshape(x.shape[0], 1, -1, self.period), 0.1)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -229,13 +233,7 @@ class _SpectrumNetwork(nn.Module):
             # the original names no window, which is a rectangle of the window's size
             window = torch.ones(window_size, dtype=wave.dtype, device=wave.device)
             x = torch.stft(padded, fft_size, hop, window_size, window, center=False, return_complex=True).abs()
-        x = x[:, None]
-        maps = []
-        for conv in self.convs:
-            x = conv(x)
-            x = x if conv is self.convs[-1] else F.leaky_relu(x, self.slope)
-            maps.append(x)
-        return maps
+        return _maps(self.convs, x[:, None], self.slope)
 
 
 class ResolutionDiscriminator(nn.Module):

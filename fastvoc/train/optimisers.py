@@ -163,6 +163,11 @@ class Learner:
         self.updates += 1
         return norm
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the latest update."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
     def _clip(self, gradients: list[Tensor]) -> Tensor:
         norms = torch.stack(torch._foreach_norm(gradients))
         norm: Tensor = torch.linalg.vector_norm(norms)

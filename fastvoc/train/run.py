@@ -95,7 +95,7 @@ def loop(run: Run) -> None:
             if told:
                 means = numbers.take()
                 if report:
-                    report.numbers(step, means)
+                    report.numbers(step, means | {"learning_rate": task.learner.rate, "epoch": epoch})
                     report.skipped(loader.skipped)
             stopped = stop.agreed(ask=told)
             with numbers.paused():

@@ -165,10 +165,21 @@ def start(config: TrainConfig, device: torch.device, *, allow_changes: bool = Fa
 
 
 def _resume(run: Run, saved: dict[str, Any], *, strict: bool) -> None:
-    run.task.load_state_dict(saved["task"])
+    try:
+        run.task.load_state_dict(saved["task"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        # only where changes are allowed: with the same configuration the networks are the same
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{run.config.folder}: its networks and optimisers are not those of the changed configuration ({reason}); "
+            "name another folder, and its vocoder as start_from"
+        ) from None
     run.loader.load_state_dict(saved["loader"], strict=strict)
     state.set_random_state(saved["random"])
     run.step, run.best = saved["step"], saved["best"]
+    if run.main:
+        # a kill may have come between the checkpoint and the vocoder beside it
+        state.save_vocoder(run.config.folder, run.vocoder, run.task.plain_generator().state_dict())
 
 
 def _begin(task: GanTask) -> None:

@@ -14,6 +14,7 @@ A checkpoint is a folder that gets its name when all of it is on the disk, and w
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -134,7 +135,7 @@ def load(checkpoint: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; a checkpoint to go on from has one") from None
-    except Exception as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is damaged ({reason}); remove {checkpoint} to go on from the one before") from None
     return state
