@@ -167,7 +167,9 @@ def test_trap_only_keras_pools_by_two() -> None:
     for recipe in recipes():
         adversary = read(recipe).adversary
         assert adversary is not None
-        keras |= {recipe: one.keras for one in adversary.discriminators if one.kind == "melgan"}
+        for one in adversary.discriminators:
+            if one.kind == "melgan":
+                keras[recipe] = one.keras
     assert {recipe for recipe, flag in keras.items() if flag} == {"melgan-keras"}
     assert len(keras) == 4
 
