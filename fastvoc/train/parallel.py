@@ -21,6 +21,8 @@ def processes(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE") or 1) == 1 or dist.is_initialized():
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL looks for it
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
