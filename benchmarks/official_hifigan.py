@@ -1,0 +1,103 @@
+"""HiFi-GAN's generator and training step in plain PyTorch, as jik876/hifi-gan 4769534 describes them: the peer to beat.
+
+Every convolution is a module of its own under weight norm, every pass recomputes the norms, and the discriminators run
+again on everything for the generator's turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from fastvoc.models import HiFiGANConfig
+
+
+class Block(nn.Module):
+    """ResBlock1 with two convolutions per dilation, or ResBlock2 with one."""
+
+    def __init__(self, channels: int, taps: int, dilations: tuple[int, ...], second: bool) -> None:
+        super().__init__()
+
+        def conv(dilation: int) -> nn.Module:
+            padding = dilation * (taps - 1) // 2
+            return weight_norm(nn.Conv1d(channels, channels, taps, dilation=dilation, padding=padding))
+
+        # the original's names, so that its checkpoints fit
+        first = nn.ModuleList(conv(dilation) for dilation in dilations)
+        self.add_module("convs1" if second else "convs", first)
+        if second:
+            self.convs2 = nn.ModuleList(conv(1) for _ in dilations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T) → (B, C, T)."""
+        second = getattr(self, "convs2", None)
+        for n, conv in enumerate(self.convs if second is None else self.convs1):
+            y = conv(F.leaky_relu(x, 0.1))
+            x = x + (y if second is None else second[n](F.leaky_relu(y, 0.1)))
+        return x
+
+
+class OfficialGenerator(nn.Module):
+    """Stem, transposed convolutions each followed by the mean of residual blocks, head."""
+
+    def __init__(self, config: HiFiGANConfig) -> None:
+        super().__init__()
+        widths = [config.channels // 2**n for n in range(len(config.rates) + 1)]
+        self.conv_pre = weight_norm(nn.Conv1d(config.mel_bands, widths[0], 7, padding=3))
+        self.ups = nn.ModuleList(
+            weight_norm(nn.ConvTranspose1d(widths[n], widths[n + 1], taps, rate, padding=(taps - rate) // 2))
+            for n, (rate, taps) in enumerate(zip(config.rates, config.rate_kernel_sizes, strict=True))
+        )
+        self.resblocks = nn.ModuleList(
+            Block(width, taps, dilations, config.block == "1")
+            for width in widths[1:]
+            for taps, dilations in zip(config.kernel_sizes, config.dilations, strict=True)
+        )
+        self.conv_post = weight_norm(nn.Conv1d(widths[-1], 1, 7, padding=3))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(B, bands, T) → (B, 1, T · hop)."""
+        x = self.conv_pre(mel)
+        count = len(self.resblocks) // len(self.ups)
+        for n, up in enumerate(self.ups):
+            x = up(F.leaky_relu(x, 0.1))
+            blocks = self.resblocks[n * count : (n + 1) * count]
+            x = torch.stack([block(x) for block in blocks]).sum(0) / len(blocks)
+        return torch.tanh(self.conv_post(F.leaky_relu(x)))
+
+
+def official_step(
+    generator: nn.Module,
+    discriminators: nn.Module,
+    optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    mel_of: Callable[[Tensor], Tensor],
+    loss_mel_of: Callable[[Tensor], Tensor],
+) -> Callable[[Tensor], tuple[float, float]]:
+    """Return the step: the discriminators' update, then the generator's."""
+    of_generator, of_discriminators = optimisers
+
+    def step(wave: Tensor) -> tuple[float, float]:
+        real = wave[:, None]
+        fake = generator(mel_of(wave))
+        of_discriminators.zero_grad()
+        d = wave.new_zeros(())
+        for maps, made in zip(discriminators(real), discriminators(fake.detach()), strict=True):
+            d = d + ((1 - maps[-1]) ** 2).mean() + (made[-1] ** 2).mean()
+        d.backward()
+        of_discriminators.step()
+
+        of_generator.zero_grad()
+        g = 45 * F.l1_loss(loss_mel_of(wave), loss_mel_of(fake[:, 0].float()))
+        for maps, made in zip(discriminators(real), discriminators(fake), strict=True):
+            g = g + ((1 - made[-1]) ** 2).mean()
+            for x, y in zip(maps, made, strict=True):
+                g = g + 2 * (x - y).abs().mean()
+        g.backward()
+        of_generator.step()
+        return float(d.detach()), float(g.detach())
+
+    return step
