@@ -271,7 +271,7 @@ def test_a_model_without_its_statistics_is_refused(tmp_path: Path) -> None:
 def test_hdf5_needs_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = foreign.parallel_wavegan(tmp_path, TINY_MELGAN, TINY_MEL, statistics="h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ValueError, match=r"stats\.h5: is an HDF5 file; to read it, run: pip install h5py"):
+    with pytest.raises(ValueError, match=r"stats\.h5: is an HDF5 file; to read it, run: pip install 'fastvoc\[hdf5\]'"):
         open_checkpoint(path)
 
 

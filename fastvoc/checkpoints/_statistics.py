@@ -88,7 +88,7 @@ def _read_hdf5(path: Path) -> Normalization:
     try:
         h5py = import_module("h5py")
     except ImportError:
-        raise ValueError(f"{path}: is an HDF5 file; to read it, run: pip install h5py") from None
+        raise ValueError(f"{path}: is an HDF5 file; to read it, run: pip install 'fastvoc[hdf5]'") from None
     try:
         with h5py.File(path, "r") as file:
             found = {name: file[name] for name in NAMES if name in file}
