@@ -78,7 +78,7 @@ class Rounds:
         mel = self.mel.take(memory, rows.shape[-1])
         prior = _towards(self.generator, mel, torch.ones_like(correction), config.updates[0])
         log_magnitude = prior.clamp(min=config.mel_floor).log() + correction
-        estimate = log_magnitude.clamp(max=self.generator._loudest).exp()
+        estimate = log_magnitude.clamp(max=self.generator.loudest).exp()
         magnitude = _towards(self.generator, mel, estimate, config.updates[1])
         pulse = 1 - 2 * (torch.arange(self.generator.bins, device=mel.device) % 2)[:, None]
         return Frames(magnitude * pulse.to(magnitude.dtype.to_complex()), None, magnitude, mel)
@@ -165,4 +165,4 @@ def _towards(generator: GriffinLimNet, mel: Tensor, magnitude: Tensor, updates: 
     count = mel.shape[-1]
     few = (0, max(0, FEWEST_COLUMNS - count))
     frames = F.pad(magnitude.mT, (0, 0, *few)).mT  # bins stay neighbours in memory
-    return generator._towards(F.pad(mel, few), frames, updates)[..., :count]
+    return generator.towards(F.pad(mel, few), frames, updates)[..., :count]

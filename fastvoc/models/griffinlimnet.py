@@ -121,9 +121,9 @@ class GriffinLimNet(Generator):
         x = (mel - config.mel_mean) / config.mel_scale
         x = self.residual(self.narrow(self.stem(x), slope=config.slope))
         correction = _at_least_single(self.correction(x, slope=config.slope))
-        prior = self._towards(mel, torch.ones_like(correction), config.updates[0])
+        prior = self.towards(mel, torch.ones_like(correction), config.updates[0])
         log_magnitude = prior.clamp(min=config.mel_floor).log() + correction
-        return self._towards(mel, log_magnitude.clamp(max=self._loudest).exp(), config.updates[1])
+        return self.towards(mel, log_magnitude.clamp(max=self.loudest).exp(), config.updates[1])
 
     def forward(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, bands, T) → (B, 1, T·hop)."""
@@ -138,16 +138,27 @@ class GriffinLimNet(Generator):
             self.config.hop,
             iterations=self.config.iterations,
             momentum=self.config.momentum,
-            revise=lambda reached: self._towards(mel, reached, 1),
+            revise=lambda reached: self.towards(mel, reached, 1),
             revisions=self.config.revisions,
         )
         side = (self.config.fft_size - self.config.hop) // 2
         return wave[:, None, side : side + mel.shape[-1] * self.config.hop].to(mel.dtype)
 
-    def _towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
-        """Move magnitudes towards those that have a mel (Lee and Seung 2000, eq. 5, for the filters held fixed)."""
+    def towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
+        """Move magnitudes towards those that have a mel (Lee and Seung 2000, eq. 5, for the filters held fixed).
+
+        Parameters
+        ----------
+        mel : Tensor, shape (B, bands, T)
+        magnitude : Tensor, shape (B, fft_size // 2 + 1, T)
+        updates : int
+
+        Returns
+        -------
+        Tensor, shape (B, fft_size // 2 + 1, T)
+        """
         filters = self.filters.to(magnitude.dtype)
-        target = mel.to(magnitude.dtype).clamp(max=self._loudest).exp()
+        target = mel.to(magnitude.dtype).clamp(max=self.loudest).exp()
         reach = filters.sum(dim=0)[:, None]
         for _ in range(updates):
             ratio = target / (filters @ magnitude).clamp(min=self.config.mel_floor)
@@ -157,7 +168,7 @@ class GriffinLimNet(Generator):
         return magnitude
 
     @property
-    def _loudest(self) -> float:
+    def loudest(self) -> float:
         """Logarithm of the window's sum: no wave in [−1, 1] has a larger magnitude, and exp stays finite."""
         return math.log(self.config.fft_size / 2)
 
