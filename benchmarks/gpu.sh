@@ -27,6 +27,7 @@ step build "$PYTHON" setup.py -q build_native --inplace
 step backends "$PYTHON" -c 'from fastvoc.ops import backends; [print(*row, sep=": ") for row in backends().items()]'
 step contract "$PYTHON" -m pytest tests/test_ops.py -q
 step benchmarks "$PYTHON" -m pytest benchmarks/test_ops.py -q --device cuda --results "$OUT"
+step training "$PYTHON" -m pytest benchmarks/test_training.py -q --device cuda --rounds 5 --results "$OUT"
 if command -v compute-sanitizer >/dev/null; then
   step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 \
     "$PYTHON" -m pytest tests/test_ops.py -q -k "cuda or triton"
