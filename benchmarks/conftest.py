@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from stopwatch import seconds
 
 from fastvoc.ops import _native, backends
 
@@ -41,19 +41,10 @@ def clock(device: str, request: pytest.FixtureRequest) -> Callable[..., list[flo
     """Return a function that times callables in turn, round after round, and gives the median of each in seconds."""
     rounds = request.config.getoption("--rounds")
 
-    def timed(run: Callable[[], Any]) -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
     def measure(*runs: Callable[[], Any]) -> list[float]:
         for run in runs:
-            timed(run)
-        rows = [[timed(run) for run in runs] for _ in range(rounds)]
+            seconds(run, device)
+        rows = [[seconds(run, device) for run in runs] for _ in range(rounds)]
         return [median(column) for column in zip(*rows, strict=True)]
 
     return measure
@@ -65,7 +56,7 @@ def ceilings(device: str) -> dict[str, float]:
     size = 1 << 26 if device == "cpu" else 1 << 30
     source = torch.ones(size // 4, device=device)
     target = torch.empty_like(source)
-    copy = min(_seconds(lambda: target.copy_(source), device) for _ in range(7))
+    copy = min(seconds(lambda: target.copy_(source), device) for _ in range(7))
     return {"flops": _flops(device), "bytes": 2 * size / copy}
 
 
@@ -126,19 +117,9 @@ def _flops(device: str) -> float:
         scratch, rounds = ffi.new("float[16]"), 2_000_000
         done = library.fastvoc_multiply_add(_native.isa(), rounds, scratch)
         fastest = min(
-            _seconds(lambda: library.fastvoc_multiply_add(_native.isa(), rounds, scratch), device) for _ in range(7)
+            seconds(lambda: library.fastvoc_multiply_add(_native.isa(), rounds, scratch), device) for _ in range(7)
         )
         return float(done / fastest * torch.get_num_threads())
     size = 1024 if device == "cpu" else 8192
     matrix = torch.ones(size, size, device=device)
-    return 2 * size**3 / min(_seconds(lambda: matrix @ matrix, device) for _ in range(7))
-
-
-def _seconds(run: Callable[[], Any], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return 2 * size**3 / min(seconds(lambda: matrix @ matrix, device) for _ in range(7))

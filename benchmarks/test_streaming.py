@@ -6,8 +6,6 @@ Both run the same operators on the same mel. A row is only written for streams t
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,8 +60,8 @@ def test_chunk(
         seconds: list[tuple[float, float]] = []
         for n in range(4 * request.config.getoption("--rounds")):
             chunk = chunks[n % len(chunks)]
-            ours = _seconds(lambda chunk=chunk: line.run(remembering, chunk, False), device)
-            seconds.append((ours, _seconds(lambda chunk=chunk: again(recomputing, chunk, False), device)))
+            ours = seconds(lambda chunk=chunk: line.run(remembering, chunk, False), device)
+            seconds.append((ours, seconds(lambda chunk=chunk: again(recomputing, chunk, False), device)))
         benchmark.pedantic(lambda: line.run(remembering, chunks[0], False), rounds=3)
 
     ours_ms, theirs_ms = np.percentile(np.array(seconds) * 1e3, [50, 95, 99], axis=0).T.round(3).tolist()
@@ -81,13 +79,3 @@ def test_chunk(
     }
     rows.append(row)
     benchmark.extra_info.update(row)
-
-
-def _seconds(run: Callable[[], Any], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
