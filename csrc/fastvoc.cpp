@@ -4,12 +4,14 @@
 
 #include "ceiling/cpu.h"
 #include "conv1d/cpu.h"
+#include "plan/cpu.h"
 #include "upsample/cpu.h"
 
 namespace {
 
 const fastvoc::Conv1d& conv1d_of(int isa) {
 #if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d;
 #endif
@@ -18,11 +20,24 @@ const fastvoc::Conv1d& conv1d_of(int isa) {
 
 const fastvoc::Upsample& upsample_of(int isa) {
 #if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample;
 #endif
   return fastvoc::portable::upsample;
 }
+
+const fastvoc::Plans& plans_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::plans;
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::plans;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::plans;
+#endif
+  return fastvoc::portable::plans;
+}
+
+// A plan begins with the instruction set that it was made for.
+const fastvoc::Plans& plans_of(const void* plan) { return plans_of(*static_cast<const int*>(plan)); }
 
 }  // namespace
 
@@ -36,6 +51,10 @@ const char* fastvoc_error(int error) {
       return "a size is out of range; sizes are positive, and at least one frame results";
     case FASTVOC_BAD_PADDING:
       return "padding or crop is negative, its mode is unknown, or reflection is longer than the input";
+    case FASTVOC_BAD_PRECISION:
+      return "the instruction set has no multiplications in this precision";
+    case FASTVOC_BAD_NETWORK:
+      return "the layers do not make a network that a plan can run";
     default:
       return "unknown error";
   }
@@ -49,6 +68,8 @@ const char* fastvoc_isa_name(int isa) {
       return "avx2";
     case FASTVOC_ISA_AVX512:
       return "avx512";
+    case FASTVOC_ISA_AVX512_BF16:
+      return "avx512_bf16";
     default:
       return "unknown";
   }
@@ -57,6 +78,10 @@ const char* fastvoc_isa_name(int isa) {
 int fastvoc_isa_usable(int isa) {
 #if defined(FASTVOC_X86)
   // These ask the operating system too: it must save the wide registers.
+  if (isa == FASTVOC_ISA_AVX512_BF16)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
   if (isa == FASTVOC_ISA_AVX512) return __builtin_cpu_supports("avx512f") != 0;
   if (isa == FASTVOC_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
@@ -66,6 +91,7 @@ int fastvoc_isa_usable(int isa) {
 int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result) {
   if (!fastvoc_isa_usable(isa)) return 0;
 #if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::multiply_add(rounds, result);
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(rounds, result);
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::multiply_add(rounds, result);
 #endif
@@ -130,4 +156,41 @@ int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const in
                      const float* bias, float* y, const int64_t* y_strides, float* workspace) {
   upsample_of(call->isa).run(*call, x, x_strides, packed, bias, y, y_strides, workspace);
   return FASTVOC_OK;
+}
+
+int64_t fastvoc_plan_size(const fastvoc_network* network) { return plans_of(network->isa).size(*network); }
+
+int fastvoc_plan_make(const fastvoc_network* network, void* plan) {
+  if (!fastvoc_isa_usable(network->isa)) return FASTVOC_BAD_ISA;
+  return plans_of(network->isa).make(*network, plan);
+}
+
+int64_t fastvoc_plan_packed_size(const void* plan) { return plans_of(plan).packed_size(plan); }
+
+int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, void* packed) {
+  plans_of(plan).pack(*network, plan, packed);
+  return FASTVOC_OK;
+}
+
+int64_t fastvoc_plan_state_size(const void* plan) { return plans_of(plan).state_size(plan); }
+
+int64_t fastvoc_plan_workspace_size(const void* plan, int threads) {
+  return plans_of(plan).workspace_size(plan, threads);
+}
+
+int fastvoc_plan_toom_cook_layers(const void* plan) { return plans_of(plan).toom_cook_layers(plan); }
+
+int fastvoc_plan_begin(const void* plan, void* state) {
+  plans_of(plan).begin(plan, state);
+  return FASTVOC_OK;
+}
+
+int64_t fastvoc_plan_ready(const void* plan, const void* state, int64_t frames, int last) {
+  return plans_of(plan).ready(plan, state, frames, last);
+}
+
+int fastvoc_plan_run(const void* plan, const void* packed, void* state, void* workspace, int threads, const float* x,
+                     const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
+  if (threads < 1 || frames < 0) return FASTVOC_BAD_SIZE;
+  return plans_of(plan).run(plan, packed, state, workspace, threads, x, x_strides, frames, last, y, y_strides);
 }

@@ -18,13 +18,14 @@ extern "C" {
 #endif
 
 /* Errors. Functions that return int return one of these. */
-enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTVOC_ERROR_COUNT };
+enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTVOC_BAD_NETWORK, FASTVOC_BAD_PRECISION,
+       FASTVOC_ERROR_COUNT };
 
 /* What an error means, as half a sentence. */
 const char* fastvoc_error(int error);
 
 /* Instruction sets, ascending; a later one is faster where it is usable. */
-enum { FASTVOC_ISA_PORTABLE, FASTVOC_ISA_AVX2, FASTVOC_ISA_AVX512, FASTVOC_ISA_COUNT };
+enum { FASTVOC_ISA_PORTABLE, FASTVOC_ISA_AVX2, FASTVOC_ISA_AVX512, FASTVOC_ISA_AVX512_BF16, FASTVOC_ISA_COUNT };
 
 const char* fastvoc_isa_name(int isa);
 
@@ -90,6 +91,70 @@ int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call* call);
 int fastvoc_upsample_pack(const fastvoc_upsample_call* call, const float* weight, float* packed);
 int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const int64_t* x_strides, const float* packed,
                      const float* bias, float* y, const int64_t* y_strides, float* workspace);
+
+/* plan: a whole network over time tiles, in one call
+ *
+ * A network is a list of layers. Each reads the result of an earlier one, or the network's input; the last one's result
+ * is the network's. A layer is
+ *
+ *   y = tanh?(leaky_relu_after((partial? + (convolution + bias? + residual?)) / divisor))
+ *
+ * where the convolution is conv1d's or upsample's, of leaky_relu(input).
+ *
+ * A plan is a network compiled for one instruction set and precision. Signals are cut into tiles, and a tile passes many
+ * layers while it is in the cache; what later tiles still need of it is kept, so that nothing is computed twice. What is
+ * kept between two calls is the state of a stream: a signal may come in pieces, and how it is cut changes no bit of the
+ * result, nor does the number of threads.
+ *
+ * The caller owns all memory, each block aligned to 64 bytes: the plan, its packed weights, one state per stream, and
+ * a workspace per call. Sizes are in bytes.
+ */
+enum { FASTVOC_CONV1D, FASTVOC_UPSAMPLE };
+enum { FASTVOC_INPUT = -1, FASTVOC_NONE = -2 };
+enum { FASTVOC_FLOAT32, FASTVOC_BFLOAT16 };
+
+typedef struct {
+  int kind;
+  int input, residual, partial; /* whose results: numbers of earlier layers; FASTVOC_INPUT; FASTVOC_NONE to add nothing */
+  int padding_mode, tanh;
+  int64_t in_channels, out_channels, taps, dilation, stride, left, right; /* as in the calls above */
+  float slope, divisor, slope_after;
+  const float *weight, *bias; /* as in the calls above; not read after packing */
+} fastvoc_layer;
+
+typedef struct {
+  int isa;
+  int precision; /* of the operands of multiplications; sums, and what is added to them, are float32 */
+  int in_order;  /* sum every output in conv1d's order, instead of in the fastest one */
+  int count;
+  const fastvoc_layer* layers;
+} fastvoc_network;
+
+int64_t fastvoc_plan_size(const fastvoc_network* network);
+
+/* Check a network and compile it; the plan is then what the others expect. */
+int fastvoc_plan_make(const fastvoc_network* network, void* plan);
+int64_t fastvoc_plan_packed_size(const void* plan);
+int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, void* packed);
+int64_t fastvoc_plan_state_size(const void* plan);
+int64_t fastvoc_plan_workspace_size(const void* plan, int threads);
+
+/* How many layers multiply less by Toom-Cook's method. */
+int fastvoc_plan_toom_cook_layers(const void* plan);
+
+/* Begin a stream. */
+int fastvoc_plan_begin(const void* plan, void* state);
+
+/* How many frames of the result the next `frames` of the input make certain. */
+int64_t fastvoc_plan_ready(const void* plan, const void* state, int64_t frames, int last);
+
+/* Advance a stream.
+ *
+ *   x  (in_channels, frames)      float32, any strides; `last` says that no others follow
+ *   y  (out_channels, ready)      float32, any strides
+ */
+int fastvoc_plan_run(const void* plan, const void* packed, void* state, void* workspace, int threads, const float* x,
+                     const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides);
 
 #ifdef __cplusplus
 }

@@ -13,4 +13,7 @@ int64_t multiply_add(int64_t rounds, float* result);
 namespace avx512 {
 int64_t multiply_add(int64_t rounds, float* result);
 }
+namespace avx512_bf16 {
+int64_t multiply_add(int64_t rounds, float* result);
+}
 }  // namespace fastvoc

@@ -107,6 +107,15 @@ static inline void transpose(Vector (&square)[kLanes]) {
   }
 }
 
+// Tell the core that a loop only waits.
+static inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }

@@ -23,5 +23,8 @@ extern const Conv1d conv1d;
 namespace avx512 {
 extern const Conv1d conv1d;
 }
+namespace avx512_bf16 {
+extern const Conv1d conv1d;
+}
 
 }  // namespace fastvoc

@@ -22,5 +22,8 @@ extern const Upsample upsample;
 namespace avx512 {
 extern const Upsample upsample;
 }
+namespace avx512_bf16 {
+extern const Upsample upsample;
+}
 
 }  // namespace fastvoc

@@ -1,0 +1,538 @@
+// Plans on the CPU: a network runs tile by tile.
+//
+// All threads walk through the same layers, each with a share of the rows, and meet behind every layer; what they know
+// of the progress they count each for itself, so that nothing is shared but the rows.
+
+#include "cpu.h"
+
+#include <atomic>
+#include <cstring>
+#include <thread>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "compile.h"
+
+namespace fastvoc::FASTVOC_ISA {
+namespace {
+
+// Where threads wait for one another. Of OpenMP's own barrier each call costs a time slice wherever cores are shared with
+// others; this one gives its core away when the others are late.
+class Meeting {
+ public:
+  void wait(int threads) {
+    const int round = round_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+      arrived_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+      if (spins < kSpins) {
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  static constexpr int kSpins = 2000;  // some ten microseconds, which is longer than a fair share takes
+  std::atomic<int> arrived_{0}, round_{0};
+};
+
+// One thread's walk.
+template <class Precision>
+struct Walk {
+  using Element = typename Precision::Element;
+
+  const Plan& plan;
+  Meeting& meeting;
+  const char* packed;
+  char* state;
+  char* slot[kSlots];
+  float* workspace;  // of this thread
+  const float* x;
+  const int64_t* x_strides;
+  float* y;
+  const int64_t* y_strides;
+  int64_t x_first, x_frames;  // of the input's rows, those of this call
+  int64_t y_first;            // of the result's rows
+  int threads, thread;
+  bool works;  // or only counts
+  Stream now;
+  alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
+
+  int64_t& made(int layer) { return now.made[layer + 1]; }
+
+  void meet() {
+    if (works && threads > 1) meeting.wait(threads);
+  }
+
+  char* at(int line, int64_t row) {
+    const Line& of = plan.line[line];
+    return slot[of.slot] + (row - now.begin[line]) * of.bytes;
+  }
+
+  template <class Kind>
+  Kind* at(int line, int64_t row) {
+    return reinterpret_cast<Kind*>(at(line, row));
+  }
+
+  bool lead() const { return works && thread == 0; }
+
+  // Take back what the last tile kept.
+  void open(int line) {
+    const Line& of = plan.line[line];
+    std::memcpy(slot[of.slot], state + of.history, (made(of.layer) - now.begin[line]) * of.bytes);
+  }
+
+  // Keep what readers still need.
+  void close(int line, bool last) {
+    const Line& of = plan.line[line];
+    const int64_t end = made(of.layer);
+    int64_t needed = end;
+    for (int r = 0; r < of.readers; ++r) {
+      const int reader = of.reader[r];
+      const Step& step = plan.step[reader];
+      if (step.residual == line || step.partial == line) needed = smaller(needed, made(reader));
+      if (step.input != line) continue;
+      const int64_t same = step.upsamples ? (made(reader) + step.left) / step.stride : made(reader);
+      needed = smaller(needed, same - step.before);
+    }
+    needed = larger(needed, now.begin[line]);
+    if (!now.fronted[line]) needed = now.begin[line];
+    if (lead() && !last) std::memcpy(state + of.history, at(line, needed), (end - needed) * of.bytes);
+    now.begin[line] = needed;
+  }
+
+  // Lay down padding that looks at the signal, as soon as enough of it is there; zeros are laid down elsewhere.
+  int pad(int line, bool last) {
+    const Line& of = plan.line[line];
+    if (!looks(of)) return FASTVOC_OK;
+    const bool mirrors = of.mode == FASTVOC_REFLECT;
+    const int64_t end = made(of.layer);
+    const bool begins = !now.fronted[line] && end > (mirrors ? of.front : 0);
+    if (last && !begins && !now.fronted[line]) return FASTVOC_BAD_PADDING;
+    if (last && end <= (mirrors ? of.back : 0)) return FASTVOC_BAD_PADDING;
+    if (!begins && !last) return FASTVOC_OK;
+    meet();
+    const auto copy = [&](int64_t to, int64_t from) {
+      std::memcpy(at(line, to), at(line, from), of.bytes);
+    };
+    if (lead()) {
+      for (int64_t i = 1; begins && i <= of.front; ++i) copy(-i, mirrors ? i : 0);
+      for (int64_t i = 0; last && i < of.back; ++i) copy(end + i, mirrors ? end - 2 - i : end - 1);
+    }
+    now.fronted[line] = true;
+    return FASTVOC_OK;
+  }
+
+  void pad_with_zeros(int line) {
+    const Line& of = plan.line[line];
+    std::memset(at(line, made(of.layer)), 0, of.back * of.bytes);
+  }
+
+  // A share of `count` things, in whole units.
+  void share(int64_t count, int64_t unit, int64_t& begin, int64_t& end) const {
+    const int64_t each = round_up((count + threads - 1) / threads, unit);
+    begin = smaller(thread * each, count);
+    end = smaller(begin + each, count);
+  }
+
+  // Bring this thread's share of new frames into a line.
+  void take(int line, int64_t count) {
+    const Line& of = plan.line[line];
+    int64_t begin, end;
+    share(count, of.row % kLanes ? larger(count, 1) : kLanes, begin, end);  // rows of odd length spill over
+    fastvoc_conv1d_call call{};
+    call.in_channels = plan.step[0].call.in_channels;
+    call.in_frames = x_frames;
+    call.slope = of.slope;
+    const int64_t from = made(FASTVOC_INPUT) - x_first;
+    if (!of.operand) {
+      if (begin < end)
+        load_tile(call, x, x_strides, from + begin, end - begin, end - begin,
+                  at<float>(line, made(FASTVOC_INPUT) + begin), of.row);
+      return;
+    }
+    for (int64_t t = begin; t < end; ++t)
+      for (int64_t c = 0; c < of.row; ++c) {
+        const float value = c < call.in_channels ? x[c * x_strides[1] + (from + t) * x_strides[2]] : 0;
+        Precision::store(at<Element>(line, made(FASTVOC_INPUT) + t) + c, activate(value, of.slope));
+      }
+  }
+
+  // Take frames of the network's input.
+  int take(int64_t count, bool last) {
+    for (int l = 0; l < plan.lines; ++l) {
+      const Line& of = plan.line[l];
+      if (of.layer != FASTVOC_INPUT) continue;
+      if (lead()) open(l);
+      if (works) take(l, count);
+    }
+    made(FASTVOC_INPUT) += count;
+    return arrive(FASTVOC_INPUT, last);
+  }
+
+  // Pad the new rows of a layer.
+  int arrive(int layer, bool last) {
+    for (int l = 0; l < plan.lines; ++l) {
+      if (plan.line[l].layer != layer) continue;
+      if (lead() && last && plan.line[l].mode == FASTVOC_ZERO) pad_with_zeros(l);
+      if (const int error = pad(l, last)) return error;
+    }
+    meet();
+    return FASTVOC_OK;
+  }
+
+  // Rows of a line that may be read.
+  int64_t visible(int line, const Stage& stage, int index) {
+    const Line& of = plan.line[line];
+    if (looks(of) && !now.fronted[line]) return -1;
+    return of.layer < stage.first ? now.seen[index] : made(of.layer);
+  }
+
+  // Rows of a layer's result that can be known.
+  int64_t ready(const Step& step, int index, bool last) {
+    const Stage& stage = plan.stage[index];
+    const int64_t seen = visible(step.input, stage, index);
+    if (seen < 0) return 0;
+    int64_t rows;
+    if (step.upsamples) {
+      const int64_t total = (seen - 1) * step.stride + step.taps - step.left - step.right;
+      rows = last ? total : smaller(total, seen * step.stride - step.left);
+      if (seen == 0) rows = 0;
+    } else {
+      rows = last ? seen + step.left + step.right - step.call.dilation * (step.call.taps - 1) : seen - step.wait;
+    }
+    for (const int line : {step.residual, step.partial})
+      if (line >= 0) rows = smaller(rows, visible(line, stage, index));
+    return last ? rows : rows / step.block * step.block;
+  }
+
+  // One form of a result: rows of floats or of operands.
+  struct Form {
+    float* floats;
+    Element* elements;
+    bool operand;
+    float slope;
+    int64_t row;
+
+    template <class Value>
+    void put(int64_t r, int64_t c, Value v) {
+      if (operand) {
+        Precision::store(elements + r * row + c, v);
+      } else {
+        Float32::store(floats + r * row + c, v);
+      }
+    }
+  };
+
+  // From sums to rows: add, divide, activate, and store each form.
+  void finish(const Step& step, const Panel& panel, float* part, int64_t row, int64_t count, int64_t apart) {
+    const int64_t width = panel.width;
+    const float* residual = step.residual >= 0 ? at<float>(step.residual, row) + panel.first : nullptr;
+    const float* partial = step.partial >= 0 ? at<float>(step.partial, row) + panel.first : nullptr;
+    const int64_t residual_row = residual ? plan.line[step.residual].row : width;
+    const int64_t partial_row = partial ? plan.line[step.partial].row : width;
+    Form to[kForms];
+    bool dense = residual_row == width && partial_row == width;
+    for (int f = 0; f < step.line_count; ++f) {
+      const Line& line = plan.line[step.lines[f]];
+      to[f] = {at<float>(step.lines[f], row) + (line.operand ? 0 : panel.first),
+               at<Element>(step.lines[f], row) + panel.first, line.operand, line.slope, line.row * apart};
+      dense = dense && to[f].row == width;
+    }
+    if (step.tanh) {
+      // Only vectors have a tanh; what is added comes first.
+      for (int64_t r = 0; r < count; ++r)
+        for (int64_t c = 0; c < width; ++c) {
+          float& sum = part[r * width + c];
+          if (residual) sum += residual[r * residual_row + c];
+          if (partial) sum = partial[r * partial_row + c] + sum;
+          sum /= step.divisor;
+        }
+      residual = partial = nullptr;
+      for (int64_t i = 0; i < count * width; i += kLanes) store(part + i, tanh(load(part + i)));
+    }
+    const float divisor = step.tanh ? 1.0f : step.divisor, after = step.slope_after;
+    const int forms = step.line_count;
+    const auto one = [&](auto value, const float* skip, const float* others, auto fetch, auto put) {
+      auto v = value;
+      if (skip) v = v + fetch(skip);
+      if (others) v = fetch(others) + v;
+      if (divisor != 1.0f) v = v / divisor;
+      if (after != 1.0f) v = v > 0 ? v : v * after;
+      put(v);
+    };
+    const auto run = [&](int64_t r, int64_t length) {
+      const float* from = part + r * width;
+      const float* skip = residual ? residual + r * residual_row : nullptr;
+      const float* others = partial ? partial + r * partial_row : nullptr;
+      int64_t c = 0;
+      for (; c + kLanes <= length; c += kLanes)
+        one(load(from + c), skip, others, [&](const float* p) { return load(p + c); }, [&](Vector v) {
+          for (int f = 0; f < forms; ++f) to[f].put(r, c, to[f].slope == 1.0f ? v : (v > 0 ? v : v * to[f].slope));
+          if (forms == 0) store(part + r * width + c, v);
+        });
+      for (; c < length; ++c)
+        one(from[c], skip, others, [&](const float* p) { return p[c]; }, [&](float v) {
+          for (int f = 0; f < forms; ++f) to[f].put(r, c, to[f].slope == 1.0f ? v : (v > 0 ? v : v * to[f].slope));
+          if (forms == 0) part[r * width + c] = v;
+        });
+    };
+    if (dense) {
+      run(0, count * width);
+    } else {
+      for (int64_t r = 0; r < count; ++r) run(r, width);
+    }
+    // Channels that only fill up a row meet weights of zero, but must be numbers.
+    for (int f = 0; f < forms; ++f) {
+      const int64_t length = plan.line[step.lines[f]].row;
+      if (panel.first + width < step.call.out_channels || panel.first + width >= length) continue;
+      for (int64_t r = 0; r < count; ++r)
+        for (int64_t c = width; c < length - panel.first; ++c) to[f].put(r, c, 0.0f);
+    }
+    if (forms == 0) {
+      fastvoc_conv1d_call call = step.call;
+      call.tanh = 0;
+      Rows<float> target = rows_at(y, y_strides, 0, row - y_first);
+      target.along *= apart;
+      store_chunk(panel, call, part, count, {nullptr, 0, 0}, target);
+    }
+  }
+
+  void convolve(const Step& step, int64_t from, int64_t count) {
+    int64_t begin, end;
+    share(count, step.toom_cook ? step.block : kRows, begin, end);
+    if (begin == end) return;
+    const int64_t row = plan.line[step.input].row;
+    const float* bias = reinterpret_cast<const float*>(packed + step.bias);
+    if constexpr (Precision::kToomCook) {
+      if (step.toom_cook) {
+        const float* rows = at<float>(step.input, from + begin - step.before);
+        return toom_cook(step.call, rows, row, end - begin, reinterpret_cast<const float*>(packed + step.packed), bias,
+                         workspace, [&](const Panel& panel, float* part, int64_t chunk, int64_t height) {
+                           finish(step, panel, part, from + begin + chunk, height, 1);
+                         });
+      }
+    }
+    const Element* rows = at<Element>(step.input, from + begin - step.before);
+    Precision::for_each_panel(step.call, row, [&](const Panel& panel) {
+      Precision::convolve_panel(panel, step.call, rows, row, end - begin,
+                                reinterpret_cast<const Element*>(packed + step.packed), bias, sums,
+                                [&](float* part, int64_t chunk, int64_t height) {
+                                  finish(step, panel, part, from + begin + chunk, height, 1);
+                                });
+    });
+  }
+
+  void upsample(const Step& step, int64_t from, int64_t count) {
+    // Row q of the input begins the rows q * stride - left and following.
+    const int64_t first = (from + step.left) / step.stride;
+    const int64_t behind = (from + count - 1 + step.left) / step.stride + 1;
+    int64_t begin, end;
+    share(behind - first, kRows, begin, end);
+    if (begin == end) return;
+    const int64_t row = plan.line[step.input].row;
+    const float* bias = reinterpret_cast<const float*>(packed + step.bias);
+    const Element* rows = at<Element>(step.input, first + begin - step.before);
+    Precision::for_each_panel(step.call, row, [&](const Panel& panel) {
+      for (int64_t phase = 0; phase < step.stride; ++phase)
+        Precision::convolve_panel(panel, step.call, rows, row, end - begin,
+                                  reinterpret_cast<const Element*>(packed + step.packed + phase * step.packed_phase),
+                                  bias, sums, [&](float* part, int64_t chunk, int64_t height) {
+                         const int64_t q = first + begin + chunk, shift = phase - step.left;
+                         const int64_t skipped = q * step.stride + shift < from;
+                         const int64_t over = (q + height - 1) * step.stride + shift >= from + count;
+                         if (height > skipped + over)
+                           finish(step, panel, part + skipped * panel.width, (q + skipped) * step.stride + shift,
+                                  height - skipped - over, step.stride);
+                       });
+    });
+  }
+
+  int run_layer(int layer, int stage, bool last) {
+    const Step& step = plan.step[layer];
+    const int64_t from = made(layer), to = larger(ready(step, stage, last), from);
+    if (lead())
+      for (int f = 0; f < step.line_count; ++f) open(step.lines[f]);
+    if (works && to > from) step.upsamples ? upsample(step, from, to - from) : convolve(step, from, to - from);
+    made(layer) = to;
+    for (const int line : {step.input, step.residual, step.partial})
+      if (line >= 0 && plan.line[line].last == layer) close(line, last);
+    return arrive(layer, last);
+  }
+
+  int run_stage(int index, bool last) {
+    if (index == plan.stages) return FASTVOC_OK;
+    const Stage& stage = plan.stage[index];
+    for (const int64_t end = made(stage.source);;) {
+      now.seen[index] = smaller(now.seen[index] + stage.rows * threads, end);
+      const bool all = now.seen[index] == end, ends = last && all;
+      for (int layer = stage.first; layer < stage.end; ++layer)
+        if (const int error = run_layer(layer, index, ends)) return error;
+      if (const int error = run_stage(index + 1, ends)) return error;
+      close_behind(index, ends);
+      if (all) return FASTVOC_OK;
+    }
+  }
+
+  // Close the lines that the next stage has read.
+  void close_behind(int index, bool last) {
+    for (int l = 0; l < plan.lines; ++l)
+      if (plan.line[l].stage == index && plan.line[l].last == kMaxLayers) close(l, last);
+    meet();
+  }
+
+  int run(int64_t frames, bool last) {
+    for (int64_t left = frames;;) {
+      const int64_t count = smaller(left, plan.stage[0].rows * threads);
+      left -= count;
+      const bool ends = last && left == 0;
+      if (const int error = take(count, ends)) return error;
+      if (const int error = run_stage(0, ends)) return error;
+      close_behind(-1, ends);
+      if (left == 0) return FASTVOC_OK;
+    }
+  }
+};
+
+const Plan& plan_at(const void* memory) { return *static_cast<const Plan*>(memory); }
+
+int64_t size(const fastvoc_network&) { return sizeof(Plan); }
+
+// Call a function with the precision of a plan or network; others than these are refused when a plan is made.
+template <class Function>
+auto in_precision(int precision, Function function) {
+#if defined(__AVX512BF16__)
+  if (precision == FASTVOC_BFLOAT16) return function(Bfloat16{});
+#endif
+  return function(Float32{});
+}
+
+int make(const fastvoc_network& network, void* memory) {
+#if defined(__AVX512BF16__)
+  const bool known = network.precision == FASTVOC_FLOAT32 || network.precision == FASTVOC_BFLOAT16;
+#else
+  const bool known = network.precision == FASTVOC_FLOAT32;
+#endif
+  if (!known) return FASTVOC_BAD_PRECISION;
+  return in_precision(network.precision, [&](auto precision) {
+    return compile<decltype(precision)>(network, *static_cast<Plan*>(memory));
+  });
+}
+
+int64_t packed_size(const void* memory) { return plan_at(memory).packed; }
+
+int64_t state_size(const void* memory) { return plan_at(memory).state; }
+
+int64_t workspace_size(const void* memory, int threads) {
+  int64_t bytes = threads * thread_bytes(plan_at(memory), threads);
+  for (int s = 0; s < plan_at(memory).slots; ++s) bytes += slot_bytes(plan_at(memory), s, threads);
+  return bytes;
+}
+
+int toom_cook_layers(const void* memory) { return plan_at(memory).toom_cook_layers; }
+
+template <class Precision>
+void pack_weights(const fastvoc_network& network, const Plan& plan, char* packed) {
+  for (int i = 0; i < plan.layers; ++i) {
+    const Step& step = plan.step[i];
+    const fastvoc_layer& layer = network.layers[i];
+    const int64_t row = plan.line[step.input].row;
+    auto* const to = reinterpret_cast<typename Precision::Element*>(packed + step.packed);
+    if (step.upsamples) {
+      const fastvoc_upsample_call call = {network.isa, 1, 1, layer.in_channels, 1, layer.out_channels, layer.taps,
+                                          layer.stride, layer.left, layer.right, 1.0f};
+      Precision::pack_phases(call, row, step.packed_phase, layer.weight, to);
+    } else if (step.toom_cook) {
+      toom_cook_pack(step.call, layer.weight, reinterpret_cast<float*>(to));
+    } else {
+      Precision::pack(step.call, row, layer.weight, to);
+    }
+    float* const bias = reinterpret_cast<float*>(packed + step.bias);
+    for (int64_t c = 0; c < layer.out_channels; ++c) bias[c] = layer.bias ? layer.bias[c] : 0;
+  }
+}
+
+void pack(const fastvoc_network& network, const void* memory, void* packed) {
+  const Plan& plan = plan_at(memory);
+  in_precision(plan.precision,
+               [&](auto precision) { pack_weights<decltype(precision)>(network, plan, static_cast<char*>(packed)); });
+}
+
+void begin(const void* memory, void* state) {
+  const Plan& plan = plan_at(memory);
+  std::memset(state, 0, plan.state);
+  Stream& stream = *static_cast<Stream*>(state);
+  for (int l = 0; l < plan.lines; ++l) {
+    stream.begin[l] = -plan.line[l].front;
+    stream.fronted[l] = !looks(plan.line[l]);
+  }
+}
+
+int64_t ready(const void* memory, const void* state, int64_t frames, int last) {
+  const Plan& plan = plan_at(memory);
+  Meeting nobody;
+  Walk<Float32> walk{plan, nobody};
+  std::memcpy(&walk.now, state, sizeof(Stream));
+  walk.threads = 1;
+  const int64_t before = walk.made(plan.layers - 1);
+  return walk.run(frames, last) == FASTVOC_OK ? walk.made(plan.layers - 1) - before : -1;
+}
+
+template <class Precision>
+int walk_through(const Plan& plan, const void* packed, void* state, void* workspace, int threads, const float* x,
+                 const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
+  int result = FASTVOC_OK;
+  Meeting meeting;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    Walk<Precision> walk{plan, meeting, static_cast<const char*>(packed), static_cast<char*>(state)};
+    char* place = static_cast<char*>(workspace);
+    for (int s = 0; s < plan.slots; ++s) {
+      walk.slot[s] = place;
+      place += slot_bytes(plan, s, threads);
+    }
+    walk.x = x;
+    walk.x_strides = x_strides;
+    walk.x_frames = frames;
+    walk.y = y;
+    walk.y_strides = y_strides;
+#if defined(_OPENMP)
+    walk.threads = omp_get_num_threads();  // fewer than asked for, if the system has no more
+    walk.thread = omp_get_thread_num();
+#else
+    walk.threads = 1;
+    walk.thread = 0;
+#endif
+    walk.workspace = reinterpret_cast<float*>(place + walk.thread * thread_bytes(plan, threads));
+    walk.works = true;
+    std::memcpy(&walk.now, state, sizeof(Stream));
+    walk.x_first = walk.made(FASTVOC_INPUT);
+    walk.y_first = walk.made(plan.layers - 1);
+    const int error = walk.run(frames, last);
+    if (walk.thread == 0) {
+      result = error;
+      std::memcpy(state, &walk.now, sizeof(Stream));
+    }
+  }
+  return result;
+}
+
+int run(const void* memory, const void* packed, void* state, void* workspace, int threads, const float* x,
+        const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
+  return in_precision(plan_at(memory).precision, [&](auto precision) {
+    return walk_through<decltype(precision)>(plan_at(memory), packed, state, workspace, threads, x, x_strides, frames,
+                                             last, y, y_strides);
+  });
+}
+
+}  // namespace
+
+const Plans plans = {size, make, packed_size, pack, state_size, workspace_size, toom_cook_layers, begin, ready, run};
+
+}  // namespace fastvoc::FASTVOC_ISA
