@@ -19,7 +19,7 @@ from fastvoc import ops
 from fastvoc.audio import MelConfig, convert_mel, find_convention, mel_spectrogram, resample, why_not
 from fastvoc.audio.given import Lengths, Signal, as_given, as_tensor, check_mel, read_lengths
 from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig, open_checkpoint, save_native
-from fastvoc.engine import Line, Streamer
+from fastvoc.engine import Line, Plan, Streamer
 from fastvoc.models import Generator
 
 DEFAULT = "default"
@@ -66,6 +66,7 @@ class Vocoder:
         # the dtype comes first, so that no weight passes through a narrower one
         self.generator.to(self.device, dtype).load_state_dict(checkpoint.weights)
         self.generator.requires_grad_(False).eval()
+        self._plans: dict[bool, Plan] = {}
 
     @classmethod
     def from_pretrained(
@@ -187,8 +188,8 @@ class Vocoder:
 
         Notes
         -----
-        A mel of more than `WINDOW` frames runs in pieces with the `receptive_field` around them, so memory does not
-        grow with it but for the mel and the wave.
+        A mel of more than `WINDOW` frames runs in pieces with the `receptive_field` around them, or tile by tile, so
+        memory does not grow with it but for the mel and the wave.
         """
         tensor = as_tensor(mel, "mel")
         source = self.config.mel if convention is None else find_convention(convention)
@@ -232,11 +233,33 @@ class Vocoder:
             tensor = resample(tensor, sample_rate, self.sample_rate)
         return as_given(mel_spectrogram(tensor, self.config.mel), wave)
 
+    def explain(self) -> dict[str, str | None]:
+        """Say how this vocoder can run, and why not otherwise.
+
+        Returns
+        -------
+        dict of str to (str or None)
+            In order of preference: ``"plan"`` is the whole generator as one native call (`fastvoc.engine.Plan`), the
+            others are backends that run it operator by operator. Each comes with the reason why it cannot; the first
+            with None is what runs.
+        """
+        stem = next((weight for weight in self.generator.parameters() if weight.ndim == 3), None)
+        operators: dict[str, str | None] = ops.backends()
+        if stem is not None:
+            operators = ops.explain("conv1d", stem.new_zeros(1, stem.shape[1], 64), stem)
+        forced = self.backend or ops.forced_backend()
+        if forced is not None:
+            operators = {
+                name: reason if name == forced else reason or f"backend {forced!r} was asked for"
+                for name, reason in operators.items()
+            }
+        return {"plan": self._why_no_plan(), **operators}
+
     def stream(self, chunks: Iterable[Signal], *, condition: Signal | None = None) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
 
-        Together, the pieces are the wave of the whole mel; each chunk's last `receptive_field[1]` frames wait for what
-        follows them.
+        Together, the pieces are the wave of the whole mel, to its rounding; how the mel is cut changes no bit of them.
+        Each chunk's last `receptive_field[1]` frames wait for what follows them.
 
         Parameters
         ----------
@@ -283,7 +306,11 @@ class Vocoder:
         """
         embedding = None if condition is None else as_tensor(condition, "condition").to(self.device, self.dtype)
         return Streamer(
-            Line(self.generator, self.config.inference if self.config.inference != InferenceHabit() else None),
+            Line(
+                self.generator,
+                self.config.inference if self.config.inference != InferenceHabit() else None,
+                self._plan(in_order=True),
+            ),
             batch=batch,
             condition=embedding,
             sample_rate=self.sample_rate,
@@ -310,9 +337,11 @@ class Vocoder:
         frames, hop = mel.shape[-1], self.hop
         # outside inference mode, so that callers may differentiate what they do next
         wave = torch.empty(mel.shape[0], frames * hop, device=self.device, dtype=self.dtype)
-        past, future = self.receptive_field if frames > WINDOW else (0, 0)
-        for start in range(0, frames if mel.shape[0] else 0, WINDOW):
-            stop = min(start + WINDOW, frames)
+        # a plan holds no more of the features than a tile, however long the mel
+        window = WINDOW if self._plan() is None else max(frames, 1)
+        past, future = self.receptive_field if frames > window else (0, 0)
+        for start in range(0, frames if mel.shape[0] else 0, window):
+            stop = min(start + window, frames)
             first, last = max(0, start - past), min(frames, stop + future)
             piece = self._pass(mel[..., first:last], condition)
             wave[:, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
@@ -326,8 +355,24 @@ class Vocoder:
             arguments = [
                 value.to(self.device, self.dtype).contiguous() for value in (mel, condition) if value is not None
             ]
-            wave: Tensor = self.generator(*arguments)[:, 0]
+            plan = self._plan()
+            wave: Tensor = (self.generator(*arguments) if plan is None else plan(*arguments))[:, 0]
             return wave
+
+    def _plan(self, *, in_order: bool = False) -> Plan | None:
+        """Return the generator as one native call, compiled at the first use and again if its weights have changed."""
+        if self._why_no_plan() is not None:
+            return None
+        plan = self._plans.get(in_order)
+        if plan is None or plan.stale:
+            plan = self._plans[in_order] = Plan(self.generator, in_order=in_order)  # type: ignore[arg-type]
+        return plan
+
+    def _why_no_plan(self) -> str | None:
+        forced = self.backend or ops.forced_backend()
+        if forced not in (None, "cpu"):
+            return f"backend {forced!r} was asked for"
+        return Plan.refuses(self.generator)
 
 
 __all__ = ["DEFAULT", "Vocoder", "VocoderConfig"]

@@ -101,6 +101,7 @@ struct Walk {
       const int64_t same = step.upsamples ? (made(reader) + step.left) / step.stride : made(reader);
       needed = smaller(needed, same - step.before);
     }
+    if (looks(of)) needed = smaller(needed, end - of.back - 1);  // the end may come, and show these
     needed = larger(needed, now.begin[line]);
     if (!now.fronted[line]) needed = now.begin[line];
     if (lead() && !last) std::memcpy(state + of.history, at(line, needed), (end - needed) * of.bytes);
@@ -212,96 +213,92 @@ struct Walk {
     return last ? rows : rows / step.block * step.block;
   }
 
-  // One form of a result: rows of floats or of operands.
-  struct Form {
-    float* floats;
-    Element* elements;
-    bool operand;
-    float slope;
-    int64_t row;
-
-    template <class Value>
-    void put(int64_t r, int64_t c, Value v) {
-      if (operand) {
-        Precision::store(elements + r * row + c, v);
-      } else {
-        Float32::store(floats + r * row + c, v);
-      }
+  // Visit `count` rows of `width` numbers, vectors first; rows without a gap are one long row.
+  template <class Each>
+  static void for_each_vector(int64_t count, int64_t width, bool dense, Each each) {
+    const int64_t rows = dense ? 1 : count, length = dense ? count * width : width;
+    for (int64_t r = 0; r < rows; ++r) {
+      int64_t c = 0;
+      for (; c + kLanes <= length; c += kLanes) each(r, c, Vector{});
+      for (; c < length; ++c) each(r, c, float{});
     }
-  };
+  }
 
-  // From sums to rows: add, divide, activate, and store each form.
+  template <class Value>
+  static Value fetch(const float* from) {
+    Value value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+  }
+
+  template <class Value>
+  static Value leaky(Value value, float slope) {
+    return value > 0 ? value : value * slope;
+  }
+
+  // From sums to rows: add, divide, activate, and store each form. The sums are in the first-level cache, so that one
+  // thing is done to all of them at a time.
   void finish(const Step& step, const Panel& panel, float* part, int64_t row, int64_t count, int64_t apart) {
     const int64_t width = panel.width;
-    const float* residual = step.residual >= 0 ? at<float>(step.residual, row) + panel.first : nullptr;
-    const float* partial = step.partial >= 0 ? at<float>(step.partial, row) + panel.first : nullptr;
-    const int64_t residual_row = residual ? plan.line[step.residual].row : width;
-    const int64_t partial_row = partial ? plan.line[step.partial].row : width;
-    Form to[kForms];
-    bool dense = residual_row == width && partial_row == width;
+    const auto change = [&](auto function) {
+      for_each_vector(count, width, true, [&](int64_t, int64_t c, auto kind) {
+        Float32::store(part + c, function(fetch<decltype(kind)>(part + c)));
+      });
+    };
+    const auto combine = [&](int line, auto function) {
+      if (line < 0) return;
+      const float* from = at<float>(line, row) + panel.first;
+      const int64_t length = plan.line[line].row;
+      for_each_vector(count, width, length == width, [&](int64_t r, int64_t c, auto kind) {
+        using Value = decltype(kind);
+        float* sum = part + r * width + c;
+        Float32::store(sum, function(fetch<Value>(sum), fetch<Value>(from + r * length + c)));
+      });
+    };
+    combine(step.residual, [](auto sum, auto skip) { return sum + skip; });
+    combine(step.partial, [](auto sum, auto others) { return others + sum; });
+    if (step.divisor != 1.0f) change([&](auto sum) { return sum / step.divisor; });
+    if (step.slope_after != 1.0f) change([&](auto sum) { return leaky(sum, step.slope_after); });
+    if (step.tanh)  // only vectors have one, and there is room behind the last sum
+      for (int64_t i = 0; i < count * width; i += kLanes) store(part + i, tanh(load(part + i)));
+
     for (int f = 0; f < step.line_count; ++f) {
       const Line& line = plan.line[step.lines[f]];
-      to[f] = {at<float>(step.lines[f], row) + (line.operand ? 0 : panel.first),
-               at<Element>(step.lines[f], row) + panel.first, line.operand, line.slope, line.row * apart};
-      dense = dense && to[f].row == width;
+      if (line.operand) {
+        put<Precision>(line, at<Element>(step.lines[f], row), panel, part, count, apart);
+      } else {
+        put<Float32>(line, at<float>(step.lines[f], row), panel, part, count, apart);
+      }
     }
-    if (step.tanh) {
-      // Only vectors have a tanh; what is added comes first.
-      for (int64_t r = 0; r < count; ++r)
-        for (int64_t c = 0; c < width; ++c) {
-          float& sum = part[r * width + c];
-          if (residual) sum += residual[r * residual_row + c];
-          if (partial) sum = partial[r * partial_row + c] + sum;
-          sum /= step.divisor;
-        }
-      residual = partial = nullptr;
-      for (int64_t i = 0; i < count * width; i += kLanes) store(part + i, tanh(load(part + i)));
-    }
-    const float divisor = step.tanh ? 1.0f : step.divisor, after = step.slope_after;
-    const int forms = step.line_count;
-    const auto one = [&](auto value, const float* skip, const float* others, auto fetch, auto put) {
-      auto v = value;
-      if (skip) v = v + fetch(skip);
-      if (others) v = fetch(others) + v;
-      if (divisor != 1.0f) v = v / divisor;
-      if (after != 1.0f) v = v > 0 ? v : v * after;
-      put(v);
-    };
-    const auto run = [&](int64_t r, int64_t length) {
-      const float* from = part + r * width;
-      const float* skip = residual ? residual + r * residual_row : nullptr;
-      const float* others = partial ? partial + r * partial_row : nullptr;
-      int64_t c = 0;
-      for (; c + kLanes <= length; c += kLanes)
-        one(load(from + c), skip, others, [&](const float* p) { return load(p + c); }, [&](Vector v) {
-          for (int f = 0; f < forms; ++f) to[f].put(r, c, to[f].slope == 1.0f ? v : (v > 0 ? v : v * to[f].slope));
-          if (forms == 0) store(part + r * width + c, v);
-        });
-      for (; c < length; ++c)
-        one(from[c], skip, others, [&](const float* p) { return p[c]; }, [&](float v) {
-          for (int f = 0; f < forms; ++f) to[f].put(r, c, to[f].slope == 1.0f ? v : (v > 0 ? v : v * to[f].slope));
-          if (forms == 0) part[r * width + c] = v;
-        });
-    };
-    if (dense) {
-      run(0, count * width);
-    } else {
-      for (int64_t r = 0; r < count; ++r) run(r, width);
-    }
-    // Channels that only fill up a row meet weights of zero, but must be numbers.
-    for (int f = 0; f < forms; ++f) {
-      const int64_t length = plan.line[step.lines[f]].row;
-      if (panel.first + width < step.call.out_channels || panel.first + width >= length) continue;
-      for (int64_t r = 0; r < count; ++r)
-        for (int64_t c = width; c < length - panel.first; ++c) to[f].put(r, c, 0.0f);
-    }
-    if (forms == 0) {
+    if (step.line_count == 0) {
       fastvoc_conv1d_call call = step.call;
       call.tanh = 0;
       Rows<float> target = rows_at(y, y_strides, 0, row - y_first);
       target.along *= apart;
       store_chunk(panel, call, part, count, {nullptr, 0, 0}, target);
     }
+  }
+
+  // Store one form of a panel's results in every `apart`-th row.
+  template <class Kind>
+  static void put(const Line& line, typename Kind::Element* rows, const Panel& panel, const float* part, int64_t count,
+                  int64_t apart) {
+    const int64_t width = panel.width, along = line.row * apart;
+    typename Kind::Element* const to = rows + panel.first;
+    const auto store_all = [&](auto function) {
+      for_each_vector(count, width, along == width, [&](int64_t r, int64_t c, auto kind) {
+        Kind::store(to + r * along + c, function(fetch<decltype(kind)>(part + r * width + c)));
+      });
+    };
+    if (line.slope == 1.0f) {
+      store_all([](auto value) { return value; });
+    } else {
+      store_all([slope = line.slope](auto value) { return leaky(value, slope); });
+    }
+    // Channels that only fill up a row meet weights of zero, but must be numbers.
+    if (panel.first + width >= line.width)
+      for (int64_t r = 0; r < count; ++r)
+        for (int64_t c = width; c < line.row - panel.first; ++c) Kind::store(to + r * along + c, 0.0f);
   }
 
   void convolve(const Step& step, int64_t from, int64_t count) {
@@ -361,8 +358,12 @@ struct Walk {
       for (int f = 0; f < step.line_count; ++f) open(step.lines[f]);
     if (works && to > from) step.upsamples ? upsample(step, from, to - from) : convolve(step, from, to - from);
     made(layer) = to;
-    for (const int line : {step.input, step.residual, step.partial})
+    const auto close_behind_last = [&](int line) {
       if (line >= 0 && plan.line[line].last == layer) close(line, last);
+    };
+    close_behind_last(step.input);
+    if (step.residual != step.input) close_behind_last(step.residual);
+    if (step.partial != step.input && step.partial != step.residual) close_behind_last(step.partial);
     return arrive(layer, last);
   }
 
@@ -458,10 +459,26 @@ void pack_weights(const fastvoc_network& network, const Plan& plan, char* packed
   }
 }
 
-void pack(const fastvoc_network& network, const void* memory, void* packed) {
+// Whether a plan was made for this network.
+bool is_of(const Plan& plan, const fastvoc_network& network) {
+  if (network.isa != plan.isa || network.precision != plan.precision || network.count != plan.layers) return false;
+  for (int i = 0; i < plan.layers; ++i) {
+    const Step& step = plan.step[i];
+    const fastvoc_layer& layer = network.layers[i];
+    if (!layer.weight || (layer.kind == FASTVOC_UPSAMPLE) != (step.upsamples != 0) || layer.taps != step.taps ||
+        layer.stride != step.stride || layer.in_channels != step.call.in_channels ||
+        layer.out_channels != step.call.out_channels)
+      return false;
+  }
+  return true;
+}
+
+int pack(const fastvoc_network& network, const void* memory, void* packed) {
   const Plan& plan = plan_at(memory);
+  if (!is_of(plan, network)) return FASTVOC_BAD_NETWORK;
   in_precision(plan.precision,
                [&](auto precision) { pack_weights<decltype(precision)>(network, plan, static_cast<char*>(packed)); });
+  return FASTVOC_OK;
 }
 
 void begin(const void* memory, void* state) {

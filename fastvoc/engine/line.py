@@ -11,6 +11,7 @@ from fastvoc.engine.convolutions import Convolution, Residual, Shift, Upsampling
 from fastvoc.engine.griffin_lim import Rounds
 from fastvoc.engine.habit import Extended, Habit, Trimmed
 from fastvoc.engine.parts import Memory, Overlap, Part, RowWise, Shapes, Whole
+from fastvoc.engine.plan import Compiled, Plan
 from fastvoc.engine.transform import istft_head
 from fastvoc.models import Generator, GriffinLimNet
 from fastvoc.models.generator import TrunkGenerator
@@ -28,9 +29,11 @@ class Line:
         Its weights are used where they are.
     habit : Habit, optional
         What is put around every mel.
+    plan : Plan, optional
+        Of the generator, in order: runs its trunk and its convolutions as one native call.
     """
 
-    def __init__(self, generator: Generator, habit: Habit | None = None) -> None:
+    def __init__(self, generator: Generator, habit: Habit | None = None, plan: Plan | None = None) -> None:
         self.generator = generator
         self.shapes: Shapes = []
         self.parts: list[Part] = []
@@ -42,8 +45,12 @@ class Line:
         if isinstance(generator, TrunkGenerator) and type(generator).forward is TrunkGenerator.forward:
             if generator.standardised:
                 self.parts.append(RowWise(lambda mel: (mel - generator.mean[:, None]) / generator.scale[:, None]))
-            self._add_trunk(generator.trunk)
-            self._add_head(generator.head)
+            if plan is not None:
+                self.parts.append(Compiled(self.shapes, plan))
+            else:
+                self._add_trunk(generator.trunk)
+            if plan is None or isinstance(generator.head, IstftHead):
+                self._add_head(generator.head)
         elif type(generator) is GriffinLimNet:
             self.parts.append(Rounds(self.shapes, generator))
         else:

@@ -101,6 +101,12 @@ def isa() -> int:
     return usable[asked]
 
 
+def multiplies_bfloat16() -> bool:
+    """Tell whether the instruction set in use multiplies bfloat16."""
+    _, loaded = library()
+    return isa() >= int(loaded.FASTVOC_ISA_AVX512_BF16)
+
+
 @contextmanager
 def use_isa(name: str) -> Iterator[None]:
     """Run CPU kernels with one instruction set inside a `with` block."""

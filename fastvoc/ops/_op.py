@@ -176,6 +176,11 @@ def use_backend(name: str | None) -> Iterator[None]:
         _forced.reset(token)
 
 
+def forced_backend() -> str | None:
+    """Return the backend on which every op must run here and now, or None for the choice by order."""
+    return _forced.get()
+
+
 def explain(op: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> dict[str, str | None]:
     """Say which backends can run a call, and why the others cannot.
 
