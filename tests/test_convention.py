@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,7 @@ from fastvoc.audio import (
     read_audio,
     why_not,
 )
+from fastvoc.audio.convention import band_edges
 from fastvoc.audio.mel import mel_filters
 
 PAIRS = [(a, b) for a in CONVENTIONS for b in CONVENTIONS]
@@ -388,3 +390,28 @@ def test_short_mels_are_suspected_only_for_what_no_sound_is() -> None:
     assert CONVENTIONS["hifigan"].suspicion(mel) is None
     assert "decibels" in str(CONVENTIONS["hifigan"].suspicion(20 * mel))
     assert "decibels" in str(CONVENTIONS["hifigan"].suspicion(torch.full((80, 5), 1.5)))  # 13 dB above full scale
+
+
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_bands_stand_where_librosa_has_them(name: str) -> None:
+    config = CONVENTIONS[name]
+    expected = librosa.mel_frequencies(
+        config.bands + 2, fmin=config.low, fmax=config.highest, htk=config.scale == "htk"
+    )
+    np.testing.assert_allclose(band_edges(config), expected, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name, config in CONVENTIONS.items() if config.straight_in == "hertz"])
+def test_filters_are_those_of_librosa(name: str) -> None:
+    config = CONVENTIONS[name]
+    expected = librosa.filters.mel(
+        sr=config.sample_rate,
+        n_fft=config.fft_size,
+        n_mels=config.bands,
+        fmin=config.low,
+        fmax=config.highest,
+        htk=config.scale == "htk",
+        norm="slaney" if config.area_normalized else None,
+        dtype=np.float64,
+    )
+    np.testing.assert_allclose(mel_filters(config), expected, rtol=1e-9, atol=1e-12 * expected.max())

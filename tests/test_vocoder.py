@@ -557,3 +557,18 @@ def test_frames_that_the_original_adds_are_added() -> None:
     assert torch.equal(habit(mel), vocoder()(ended)[:-24])
     assert habit(random_mel(0, BANDS, 9)).shape == (0, 72)
     assert [len(wave) for wave in habit(random_mel(2, BANDS, 9), lengths=[4, 9])] == [32, 72]
+
+
+def test_sound_needs_neither_a_compiler_nor_librosa() -> None:
+    # each takes longer to load than all the rest of the first sound
+    program = """
+import sys
+import torch
+from fastvoc import Vocoder
+
+vocoder = Vocoder.from_pretrained()
+vocoder(torch.full((80, 9), -5.0))
+print(sorted({"torch._dynamo", "numba", "scipy", "sklearn"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -10,8 +10,8 @@ import math
 from functools import lru_cache
 from typing import Literal
 
-import librosa
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from typing_extensions import Self
@@ -184,9 +184,37 @@ class MelConfig:
         return self.gain * (math.log(value) if self.logarithm == "natural" else math.log10(value))
 
 
+def mel_of_hertz(hertz: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
+    """Map frequencies to mel: Slaney 1998, *Auditory Toolbox*, or the HTK book, § 5.6.
+
+    librosa has the mel scales too, but takes a second to load, which a vocoder that only makes sound need not wait for.
+    """
+    if scale == "htk":
+        return 2595 * np.log10(1 + hertz / 700)
+    above = 15 + np.log(np.maximum(hertz, 1000) / 1000) / _STEP
+    return np.where(hertz < 1000, 3 * hertz / 200, above)
+
+
+def hertz_of_mel(mel: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
+    """Map mel to frequencies, the inverse of `mel_of_hertz`."""
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    return np.where(mel < 15, 200 * mel / 3, 1000 * np.exp(_STEP * (mel - 15)))
+
+
+_STEP = math.log(6.4) / 27
+"""Slaney's scale has 200/3 Hz per mel up to 1000 Hz, and from there 27 mel per factor of 6.4."""
+
+
+def band_edges(config: MelConfig) -> NDArray[np.float64]:
+    """Return where bands begin, peak and end: (bands + 2,) frequencies in Hz, equally far in mel."""
+    low, high = mel_of_hertz(np.array([config.low, config.highest]), config.scale)
+    return hertz_of_mel(np.linspace(low, high, config.bands + 2), config.scale)
+
+
 @lru_cache(maxsize=64)
 def _plausible_range(config: MelConfig) -> tuple[float, float]:
-    edges = librosa.mel_frequencies(config.bands + 2, fmin=config.low, fmax=config.highest, htk=config.scale == "htk")
+    edges = band_edges(config)
     peak = 2 / np.min(edges[2:] - edges[:-2]) if config.area_normalized else 1.0
     # A Hann window spreads a sine over three bins of its own length, in the ratio 1 : 2 : 1.
     spread = (2.0 if config.power == 1 else 1.5) * config.fft_size / config.window_size

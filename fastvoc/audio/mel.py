@@ -9,14 +9,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import librosa
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.audio.convention import MelConfig, Normalization
+from fastvoc.audio.convention import MelConfig, Normalization, band_edges, mel_of_hertz
 from fastvoc.audio.presets import CONVENTIONS
 
 __all__ = [
@@ -129,34 +128,20 @@ def linear_magnitude(mel: Tensor, config: MelConfig, *, iterations: int = 30) ->
 @lru_cache(maxsize=32)
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
     """Return the filter bank of a convention, shape (bands, fft_size // 2 + 1)."""
-    if config.straight_in == "hertz":
-        filters = librosa.filters.mel(
-            sr=config.sample_rate,
-            n_fft=config.fft_size,
-            n_mels=config.bands,
-            fmin=config.low,
-            fmax=config.highest,
-            htk=config.scale == "htk",
-            norm="slaney" if config.area_normalized else None,
-            dtype=np.float64,
-        )
-        return np.asarray(filters)
-    # As tensorflow.signal.linear_to_mel_weight_matrix: librosa's triangles are straight over Hz only.
-    htk = config.scale == "htk"
-    bins = librosa.hz_to_mel(librosa.fft_frequencies(sr=config.sample_rate, n_fft=config.fft_size), htk=htk)
-    low, high = librosa.hz_to_mel(np.array([config.low, config.highest]), htk=htk)
-    edges = np.linspace(low, high, config.bands + 2)[:, None]
+    edges = band_edges(config)
+    bins = np.linspace(0, config.sample_rate / 2, config.fft_size // 2 + 1)
+    peaks = 2 / (edges[2:] - edges[:-2])[:, None] if config.area_normalized else 1.0
+    if config.straight_in == "mel":  # as tensorflow.signal.linear_to_mel_weight_matrix; librosa's are straight over Hz
+        edges, bins = mel_of_hertz(edges, config.scale), mel_of_hertz(bins, config.scale)
+    edges = edges[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    hertz = librosa.mel_to_hz(edges, htk=htk)
-    peaks = 2 / (hertz[2:] - hertz[:-2]) if config.area_normalized else 1.0
     return np.asarray(peaks * np.maximum(0, np.minimum(rising, falling)), dtype=np.float64)
 
 
 def frame_window(config: MelConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the window of one frame, shape (fft_size,)."""
-    constants: _Constants = _constants(config, device, dtype)
-    return constants.window
+    return _constants(config, device, dtype).window
 
 
 class _Constants(NamedTuple):
@@ -166,17 +151,25 @@ class _Constants(NamedTuple):
     scale: Tensor  # (1, 1) or (bands, 1)
 
 
-# A compiler would look through the cache and trace how the constants are made.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-@lru_cache(maxsize=64)
 def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
-    window = librosa.filters.get_window("hann", config.window_size, fftbins=config.window == "periodic")
-    window = librosa.util.pad_center(window, size=config.fft_size)
+    if not torch.compiler.is_compiling():
+        return _made_constants(config, device, dtype)
+    # A compiler would look through the cache and trace how they are made. It is told not to here, as telling it where
+    # the function is defined loads the compiler, which takes longer than all of this package.
+    constants: _Constants = torch.compiler.disable(_made_constants)(config, device, dtype)  # type: ignore[no-untyped-call]
+    return constants
+
+
+@lru_cache(maxsize=64)
+def _made_constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
     mean, scale = (np.reshape(values, (-1, 1)) for values in (config.normalization.mean, config.normalization.scale))
+    side = (config.fft_size - config.window_size) // 2
     # What is cached outlives the caller's mode: a tensor made in inference mode could never meet autograd.
     with torch.inference_mode(False):
-        arrays = (window, mel_filters(config), mean, scale)
-        return _Constants(*(torch.from_numpy(array).to(device, dtype) for array in arrays))
+        hann = torch.hann_window(config.window_size, periodic=config.window == "periodic", dtype=torch.float64)
+        window = F.pad(hann, (side, config.fft_size - config.window_size - side))
+        arrays = (mel_filters(config), mean, scale)
+        return _Constants(*(x.to(device, dtype) for x in (window, *map(torch.from_numpy, arrays))))
 
 
 def _check(wave: Tensor, config: MelConfig) -> None:

@@ -13,12 +13,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-import librosa
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.audio.convention import MelConfig, Normalization
+from fastvoc.audio.convention import MelConfig, Normalization, band_edges
 from fastvoc.audio.mel import mel_spectrogram
 from fastvoc.audio.presets import CONVENTIONS
 
@@ -184,7 +183,7 @@ def _scales(config: MelConfig) -> Tensor:
 
     Of shape (3, bands, 1).
     """
-    edges = librosa.mel_frequencies(config.bands + 2, fmin=config.low, fmax=config.highest, htk=config.scale == "htk")
+    edges = band_edges(config)
     width = (edges[2:] - edges[:-2]) / 2
     bins = np.broadcast_to(1.0 if config.area_normalized else width, width.shape) * config.fft_size / config.sample_rate
     noise = np.log(bins) / config.power + 0.5 * math.log(3 / 8 * config.window_size)  # a Hann's mean square is 3/8
