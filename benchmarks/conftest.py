@@ -2,38 +2,81 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from stopwatch import seconds
 
-from fastvoc.ops import _native, backends
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that benchmarks are the package `benchmarks`
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmarks import ceilings as machine
+from benchmarks import report
+from benchmarks.provenance import Rows
+from benchmarks.stopwatch import interleaved, seconds
+
+PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "tf32", "bfloat16")}
+OPTIONAL = {"cpu": (), "cuda": ("float16",)}
+ROWS = pytest.StashKey[Rows]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("fastvoc")
     group.addoption("--results", type=Path, help="write the rows as JSON to this folder, such as benchmarks/results")
-    group.addoption("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    group.addoption("--threads", type=int, default=1, help="CPU threads")
+    group.addoption("--device", help="cpu or cuda; by default every device of the machine")
+    group.addoption(
+        "--threads", default="1,2", help="CPU threads of vocoders; others take the first number (%(default)s)"
+    )
     group.addoption("--rounds", type=int, default=15, help="timed runs per case, interleaved; the median counts")
+    group.addoption("--budget", type=float, default=8.0, help="seconds per vocoder after which no round begins")
+    group.addoption("--networks", help="names of vocoders, separated by commas; by default all")
+    group.addoption("--precisions", help="such as float32,bfloat16; by default all of the device")
+    group.addoption("--seconds", default="1", help="of sound, such as 0.2,1,10 (%(default)s)")
+    group.addoption("--batches", default="1", help="sounds at once, such as 1,8,32 (%(default)s)")
+    group.addoption("--longest", type=float, default=60, help="seconds of sound up to which costs must not grow")
+    group.addoption("--thorough", action="store_true", help="also what torch.compile makes, which takes minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = Rows(config.getoption("--results"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Name the device in every test, so that `-k cpu` selects, and spread vocoders over the options."""
+    option, names = metafunc.config.getoption, metafunc.fixturenames
+    devices = [option("--device")] if option("--device") else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    threads = sorted({min(count, os.cpu_count() or 1) for count in _numbers(option("--threads"), int)})
+    if "network" in names:
+        from benchmarks.networks import NETWORKS
+
+        metafunc.parametrize("network", _names(option("--networks"), NETWORKS))
+    if "precision" in names:
+        points = [
+            (device, precision, count)
+            for device in devices
+            for count in (threads if device == "cpu" else threads[:1])
+            for precision in _names(option("--precisions"), PRECISIONS[device], OPTIONAL[device])
+        ]
+        ids = [f"{d}-{p}-{n} thread{'s'[: n - 1]}" if d == "cpu" else f"{d}-{p}" for d, p, n in points]
+        metafunc.parametrize("device,precision,threads", points, ids=ids, indirect=["device"], scope="session")
+        if "length" in names:
+            metafunc.parametrize("length", _numbers(option("--seconds"), float), ids=lambda value: f"{value:g} s")
+            metafunc.parametrize("batch", _numbers(option("--batches"), int), ids=lambda value: f"batch {value}")
+    elif "device" in names:
+        metafunc.parametrize("device", devices, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """Return where the tensors are, with the threads set that the command line asks for."""
-    torch.set_num_threads(request.config.getoption("--threads"))
-    return str(request.config.getoption("--device"))
+    torch.set_num_threads(_numbers(request.config.getoption("--threads"), int)[0])
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +87,7 @@ def clock(device: str, request: pytest.FixtureRequest) -> Callable[..., list[flo
     def measure(*runs: Callable[[], Any]) -> list[float]:
         for run in runs:
             seconds(run, device)
-        rows = [[seconds(run, device) for run in runs] for _ in range(rounds)]
-        return [median(column) for column in zip(*rows, strict=True)]
+        return [median(column) for column in interleaved(runs, device, rounds=rounds)]
 
     return measure
 
@@ -53,73 +95,53 @@ def clock(device: str, request: pytest.FixtureRequest) -> Callable[..., list[flo
 @pytest.fixture(scope="session")
 def ceilings(device: str) -> dict[str, float]:
     """Measure, in this very run, the most FLOP/s and bytes/s that the machine gives."""
-    size = 1 << 26 if device == "cpu" else 1 << 30
-    source = torch.ones(size // 4, device=device)
-    target = torch.empty_like(source)
-    copy = min(seconds(lambda: target.copy_(source), device) for _ in range(7))
-    return {"flops": _flops(device), "bytes": 2 * size / copy}
+    return machine.ceilings(device, torch.get_num_threads())
 
 
 @pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that writes a network's weights in the form that each engine starts from, once."""
+    from benchmarks.exports import write_files
+    from benchmarks.networks import NETWORKS, seeded_vocoder
+
+    folder = tmp_path_factory.mktemp("networks")
+
+    def make(network: str) -> Path:
+        if not (folder / network).exists():
+            write_files(folder / network, seeded_vocoder(NETWORKS[network]))
+        return folder / network
+
+    return make
+
+
+@pytest.fixture
 def rows(request: pytest.FixtureRequest, device: str) -> Iterator[list[dict[str, Any]]]:
-    """Collect measurements; at the end, write or print them with where they come from."""
+    """Collect the measurements of a test; they are kept as soon as it is over."""
     collected: list[dict[str, Any]] = []
     yield collected
-    if not collected:
-        return
-    origin = provenance(device)
-    text = json.dumps([row | origin for row in collected], indent=1)
-    folder = request.config.getoption("--results")
-    if folder is None:
-        print()
-        for row in collected:
-            print(json.dumps(row))
-        print(json.dumps(origin))
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-    (folder / f"{collected[0]['suite']}-{device}-{stamp}.json").write_text(text + "\n", encoding="utf-8")
+    request.config.stash[ROWS].add(collected, device)
 
 
-def provenance(device: str) -> dict[str, Any]:
-    """Return device, versions, commit and date."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    try:
-        fastvoc = version("fastvoc")
-    except PackageNotFoundError:
-        fastvoc = "source"
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "isa": None if backends()["cpu"] else next(name for name, n in _native.isas().items() if n == _native.isa()),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "fastvoc": fastvoc,
-        "commit": commit or "unknown",
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
+if find_spec("pytest_benchmark") is None:
+
+    @pytest.fixture
+    def benchmark() -> SimpleNamespace:
+        """Stand in for pytest-benchmark on a bare machine; rows have their own times."""
+        return SimpleNamespace(pedantic=lambda run, **settings: run(), extra_info={})
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        fields = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        named = {key.strip(): value.strip() for key, value in fields.items()}
-        return f"{named.get('model name', platform.machine())} family {named.get('cpu family', '?')}"
-    return platform.processor() or platform.machine()
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the rows as tables."""
+    rows = config.stash[ROWS].collected
+    for title, table in report.tables(rows).items():
+        terminalreporter.section(title)
+        terminalreporter.write_line(table)
 
 
-def _flops(device: str) -> float:
-    if device == "cpu" and backends()["cpu"] is None:
-        ffi, library = _native.library()
-        scratch, rounds = ffi.new("float[16]"), 2_000_000
-        done = library.fastvoc_multiply_add(_native.isa(), rounds, scratch)
-        fastest = min(
-            seconds(lambda: library.fastvoc_multiply_add(_native.isa(), rounds, scratch), device) for _ in range(7)
-        )
-        return float(done / fastest * torch.get_num_threads())
-    size = 1024 if device == "cpu" else 8192
-    matrix = torch.ones(size, size, device=device)
-    return 2 * size**3 / min(seconds(lambda: matrix @ matrix, device) for _ in range(7))
+def _numbers(text: str, kind: Callable[[str], Any]) -> list[Any]:
+    return [kind(number) for number in text.split(",")]
+
+
+def _names(text: str | None, known: Iterable[str], optional: Iterable[str] = ()) -> list[str]:
+    """Keep the names that are asked for; by default all but the optional ones."""
+    return list(known) if text is None else [name for name in (*known, *optional) if name in text.split(",")]

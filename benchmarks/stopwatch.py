@@ -1,12 +1,15 @@
-"""One way to take the time of a run, on a CPU or a GPU."""
+"""One way to take the time of a run, on a CPU or a GPU, and one way to compare runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+
+FEWEST = 3
+"""Rounds that are timed whatever they take; a median needs as many."""
 
 
 def seconds(run: Callable[[], Any], device: str) -> float:
@@ -18,3 +21,33 @@ def seconds(run: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def interleaved(
+    runs: Sequence[Callable[[], Any]], device: str, *, rounds: int, budget: float = float("inf")
+) -> list[list[float]]:
+    """Time callables in turn, round after round, so that a machine that drifts drifts for all of them.
+
+    Parameters
+    ----------
+    runs : sequence of callable
+        Each has run before.
+    device : {"cpu", "cuda"}
+    rounds : int
+        At most so many.
+    budget : float
+        No further round begins after so many seconds, if there have been `FEWEST`.
+
+    Returns
+    -------
+    list of list of float
+        For each callable its times, in seconds.
+    """
+    begin = time.perf_counter()
+    taken: list[list[float]] = [[] for _ in runs]
+    for done in range(rounds):
+        if done >= FEWEST and time.perf_counter() - begin > budget:
+            break
+        for run, column in zip(runs, taken, strict=True):
+            column.append(seconds(run, device))
+    return taken

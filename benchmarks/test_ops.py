@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.ceilings import peak_flops
 from fastvoc.ops import OPS, last_backends, use_backend
 from fastvoc.ops._case import Case
 from fastvoc.ops._contract import errors
@@ -29,23 +30,26 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("memory", ["channels-first", "channels-last"])
 @pytest.mark.parametrize(("op", "case"), CASES)
 def test_op(
     op: Op,
     case: Case,
     memory: str,
+    dtype: str,
     device: str,
     clock: Callable[..., list[float]],
     ceilings: dict[str, float],
     rows: list[dict[str, Any]],
     benchmark: Any,
 ) -> None:
-    short = case.arguments(device=device, frames=min(case.frames, GATE_FRAMES))
+    kind = getattr(torch, dtype)
+    short = case.arguments(dtype=kind, device=device, frames=min(case.frames, GATE_FRAMES))
     for worst, allowed in errors(op, short, op(*short)):
         assert worst <= allowed, f"off by {worst:.2e}; {allowed:.2e} is allowed: no number for a wrong result"
 
-    plain = case.arguments(device=device)
+    plain = case.arguments(dtype=kind, device=device)
     args = tuple(_in_memory(value, memory) for value in plain)
 
     def ours() -> Any:
@@ -60,23 +64,26 @@ def test_op(
         ours()
         backend = last_backends()["conv1d" if op.composed else op.name]
         benchmark.pedantic(ours, rounds=3)
-    flops, size = case.flops(case.frames), case.elements(case.frames) * 4
-    floor = max(flops / ceilings["flops"], size / ceilings["bytes"])
+    flops, size = case.flops(case.frames), case.elements(case.frames) * kind.itemsize
+    peak = peak_flops(device, torch.get_num_threads(), dtype)
+    floor = max(flops / peak, size / ceilings["bytes"])
     row = {
         "suite": "ops",
         "op": op.name,
         "case": case.name,
         "memory": memory,
+        "dtype": dtype,
         "backend": backend,
         "microseconds": round(seconds * 1e6, 1),
         "torch_microseconds": round(torch_seconds * 1e6, 1),
         "ratio": round(torch_seconds / seconds, 2),
         "gflops": round(flops / seconds / 1e9, 1),
         "torch_gflops": round(flops / torch_seconds / 1e9, 1),
-        "share_of_arithmetic": round(flops / seconds / ceilings["flops"], 3),
+        "flops_per_byte": round(flops / size, 2),
+        "share_of_arithmetic": round(flops / seconds / peak, 3),
         "share_of_bandwidth": round(size / seconds / ceilings["bytes"], 3),
         "share_of_floor": round(floor / seconds, 3),
-        "ceiling_gflops": round(ceilings["flops"] / 1e9, 1),
+        "ceiling_gflops": round(peak / 1e9, 1),
         "ceiling_gbytes": round(ceilings["bytes"] / 1e9, 1),
     }
     rows.append(row)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import tyro
 
+from fastvoc.cli.bench import Bench
 from fastvoc.cli.command import MISTAKES, Command, UsageError
 from fastvoc.cli.convert import Convert
 from fastvoc.cli.demo import Demo
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "train": Train,
     "info": Info,
     "doctor": Doctor,
+    "bench": Bench,
 }
 
 

@@ -1,0 +1,226 @@
+"""Rows as tables in Markdown. A row that is slower than a peer stands among the others, and is marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import Any
+
+from benchmarks.rows import NAMES, Row, groups, of
+
+SLOWER = "🔴"
+"""Marks what is slower than a peer; GitHub shows no colours in text."""
+
+FAMILIES = {
+    "PyTorch": ("PyTorch", "PyTorch, channels-last", "PyTorch, autocast", "PyTorch, narrow weights"),
+    "CUDA graph": ("PyTorch, CUDA graph",),
+    "torch.compile": ("torch.compile", "torch.compile, freezing", "torch.compile, max-autotune"),
+    "ONNX Runtime": ("ONNX Runtime",),
+    "OpenVINO": ("OpenVINO",),
+    "transformers": ("transformers",),
+}
+"""Columns of peers; of several ways to run one, the fastest counts."""
+
+
+def ratio(value: float | None, digits: int = 2) -> str:
+    """Write how many times faster than a peer, marked if it is slower."""
+    if value is None:
+        return "–"
+    return f"{SLOWER} {value:.{digits}f}" if value < 1 else f"{value:.{digits}f}"
+
+
+def vocoders(rows: list[Row]) -> str:
+    """Write whole vocoders in times real time."""
+    rows = of(rows, "vocoders")
+    families = {name: kinds for name, kinds in FAMILIES.items() if any(row["engine"] in kinds for row in rows)}
+    lines = []
+    networks, precisions = list(NAMES), ["float32", "tf32", "bfloat16", "float16"]
+
+    def place(item: tuple[tuple[Any, ...], list[Row]]) -> tuple[Any, ...]:
+        device, network, kind, *others = item[0]
+        return (device, networks.index(network), precisions.index(kind), *others)
+
+    cases = groups(rows, "device", "network", "precision", "threads", "seconds", "batch")
+    for _, case in sorted(cases.items(), key=place):
+        ours = next((row for row in case if row["engine"] == "fastvoc"), None)
+        if ours is None or "times_real_time" not in ours:
+            continue
+        best = ours.get("ratio_to_best_peer")
+        lines.append(
+            [
+                NAMES.get(ours["network"], ours["network"]),
+                ours["precision"],
+                ours["threads"] if ours["kind"] == "cpu" else "GPU",
+                f"{ours['seconds']:g}" + (f" × {ours['batch']}" if ours["batch"] > 1 else ""),
+                f"**{speed(ours['times_real_time'])}**",
+                *(_fastest(case, kinds) for kinds in families.values()),
+                ratio(best),
+                percent(ours["share_of_peak"]),
+            ]
+        )
+    names = ["network", "precision", "threads", "seconds", "fastvoc", *families, "to the best peer", "of peak"]
+    return markdown(names, lines)
+
+
+def left_out(rows: list[Row]) -> str:
+    """Write which engines were not timed, and why."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in of(rows, "vocoders"):
+        if "left_out" in row:
+            reasons.setdefault((row["engine"], row["left_out"]), []).append(NAMES.get(row["network"], row["network"]))
+    lines = [[engine, ", ".join(dict.fromkeys(names)), why] for (engine, why), names in reasons.items()]
+    return markdown(["not timed", "on", "because"], lines)
+
+
+def operators(rows: list[Row]) -> str:
+    """Write operators in microseconds."""
+    best = {}
+    for key, same in groups(of(rows, "ops"), "device", "op", "case", "dtype", "threads").items():
+        best[key] = min(same, key=lambda row: row["microseconds"])  # of the two memory orders
+    lines = [
+        [
+            row["op"],
+            row["case"],
+            row["dtype"],
+            f"{row['microseconds']:,.0f}",
+            f"{row['torch_microseconds']:,.0f}",
+            "the same" if row["backend"] == "reference" else ratio(row["ratio"]),
+            f"{row['gflops']:,.0f}",
+            percent(row["share_of_arithmetic"]),
+            percent(row["share_of_bandwidth"]),
+        ]
+        for row in best.values()
+    ]
+    names = ["operator", "layer", "dtype", "µs", "PyTorch, µs", "ratio", "GFLOP/s", "of arithmetic", "of bandwidth"]
+    return markdown(names, lines)
+
+
+def training(rows: list[Row]) -> str:
+    """Write training steps in seconds, beside the peers of the same precision."""
+    lines = []
+    cases = groups(of(rows, "training"), "device", "recipe", "precision", "batch", "segment")
+    for (_, recipe, precision, batch, segment), case in cases.items():
+        ours = next((row for row in case if row["maker"].startswith("fastvoc")), None)
+        for row in case:
+            if ours is None or row is ours:
+                continue
+            pair = [f"{one['milliseconds'] / 1e3:.2f}" for one in (ours, row)]
+            relation = ratio(row["milliseconds"] / ours["milliseconds"])
+            memory = [f"{one['peak_gbytes']:.1f}" if one["peak_gbytes"] else "–" for one in (ours, row)]
+            step = f"{batch} × {segment}"
+            lines.append([NAMES.get(recipe, recipe), precision, step, row["maker"], *pair, relation, *memory])
+    names = ["network", "precision", "samples", "peer", "fastvoc, s", "peer, s", "ratio", "fastvoc, GB", "peer, GB"]
+    return markdown(names, lines)
+
+
+def streaming(rows: list[Row]) -> str:
+    """Write chunks of a stream in milliseconds."""
+    lines = [
+        [
+            NAMES.get(row["model"], row["model"]),
+            row["frames"],
+            *(f"{value:.2f}" for value in row["milliseconds_p50_p95_p99"]),
+            f"{row['overlap_milliseconds_p50_p95_p99'][0]:.2f}",
+            ratio(row["ratio"]),
+            f"{row['milliseconds_of_sound']:.0f}",
+            row.get("frames_to_first_sound", ""),
+            row.get("first_sound_milliseconds", ""),
+        ]
+        for row in of(rows, "streaming")
+    ]
+    names = ["network", "frames in a chunk", "ms, median", "95 %", "99 %", "overlapping, ms", "ratio", "ms of sound"]
+    return markdown([*names, "frames to the first sound", "ms for them"], lines)
+
+
+def processes(rows: list[Row]) -> str:
+    """Write start-up, memory and files."""
+    lines = []
+    for case in groups(of(rows, "processes"), "device", "network", "engine", "precision", "threads").values():
+        short, long = (next((row for row in case if row["seconds"] == length), None) for length in (1, 10))
+        if short is None:
+            continue
+        start = [f"{short['import_seconds']:.2f}", f"{short['first_sample_seconds']:.2f}"]
+        memory = [f"{row['peak_mbytes']:.0f}" if row else "–" for row in (short, long)]
+        name = NAMES.get(short["network"], short["network"])
+        lines.append([name, short["engine"], short["precision"], *start, *memory, f"{short['file_mbytes']:.1f}"])
+    names = ["network", "engine", "precision", "import, s", "first sample, s", "MB for 1 s", "MB for 10 s", "file, MB"]
+    return markdown(names, lines)
+
+
+def scaling(rows: list[Row]) -> str:
+    """Write what a second of sound costs."""
+    lines = [
+        [
+            row["axis"],
+            NAMES.get(row["network"], row["network"]),
+            row["engine"],
+            f"{row['seconds']:g}",
+            row["batch"],
+            row["threads"],
+            f"{row['milliseconds_per_second']:.1f}",
+            f"{row['peak_mbytes']:.0f}" if "peak_mbytes" in row else "",
+        ]
+        for row in of(rows, "scaling")
+    ]
+    return markdown(["along", "network", "engine", "seconds", "batch", "threads", "ms per second", "MB"], lines)
+
+
+def quality(rows: list[Row]) -> str:
+    """Write how near to speech, as the mean of clips."""
+    measures = ["mel_l1", "mel_l1_whole_range", "multi_resolution_stft", "pesq", "stoi"]
+    clips = [row for row in of(rows, "quality") if "clip" in row]
+    lines = []
+    for (_, maker), same in groups(clips, "device", "maker").items():
+        lines.append([maker, *(f"{mean(row[measure] for row in same):.3f}" for measure in measures)])
+    return markdown(["maker", "mel L1", "mel L1, whole range", "MR-STFT", "PESQ", "STOI"], lines)
+
+
+def precision(rows: list[Row]) -> str:
+    """Write what precisions and backends change."""
+    lines = []
+    for (_, network, maker), same in groups(of(rows, "precision"), "device", "network", "maker").items():
+        changes = [
+            f"{mean(row[key] for row in same):+.4f}" if key in same[0] else ""
+            for key in ("pesq_change", "mel_l1_change")
+        ]
+        lines.append([NAMES.get(network, network), maker, f"{min(row['snr_db'] for row in same):.1f}", *changes])
+    return markdown(["network", "computed in", "SNR to float64, dB", "change of PESQ", "change of mel L1"], lines)
+
+
+def speed(value: float) -> str:
+    """Write times real time to three digits or so."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def percent(share: float) -> str:
+    """Write a share as a whole percentage."""
+    return f"{100 * share:.0f} %"
+
+
+def markdown(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """Write a table, or nothing if there are no lines."""
+    if not lines:
+        return ""
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [names, ["---"] * len(names), *lines])
+
+
+TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "vocoders": vocoders,
+    "left-out": left_out,
+    "operators": operators,
+    "training": training,
+    "streaming": streaming,
+    "processes": processes,
+    "scaling": scaling,
+    "quality": quality,
+    "precision": precision,
+}
+"""Section → what writes it."""
+
+
+def _fastest(case: list[Row], kinds: Sequence[str]) -> str:
+    speeds = [row["times_real_time"] for row in case if row["engine"] in kinds and "times_real_time" in row]
+    if speeds:
+        return speed(max(speeds))
+    off = any("off by" in row.get("left_out", "") for row in case if row["engine"] in kinds)
+    return "wrong" if off else "–"

@@ -1,0 +1,355 @@
+"""What measures: peers compute the same network, a wrong one has no number, and pages say what rows say."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(not (REPOSITORY / "benchmarks").is_dir(), reason="the benchmarks are not here")
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks import peers, report, stopwatch, test_vocoders  # noqa: E402
+from benchmarks.exports import write_files  # noqa: E402
+from benchmarks.gate import Gate  # noqa: E402
+from benchmarks.networks import seeded, some_mel  # noqa: E402
+from benchmarks.peers import ENGINES, Engine, Setting  # noqa: E402
+from benchmarks.plain import PlainGenerator  # noqa: E402
+from benchmarks.provenance import Rows  # noqa: E402
+from benchmarks.rows import newest  # noqa: E402
+from benchmarks.tables import SLOWER  # noqa: E402
+from fastvoc import Vocoder  # noqa: E402
+from fastvoc.audio import CONVENTIONS, MelConfig  # noqa: E402
+from fastvoc.audio.pqmf import PqmfConfig  # noqa: E402
+from fastvoc.checkpoints import Checkpoint, VocoderConfig  # noqa: E402
+from fastvoc.cli import bench, main  # noqa: E402
+from fastvoc.config import to_dict  # noqa: E402
+from fastvoc.models import HiFiGANConfig, MelGANConfig  # noqa: E402
+
+SMALL: dict[str, Any] = {"channels": 16, "rates": (4, 2), "rate_kernel_sizes": (8, 4)}
+GENERATORS = {
+    "ResBlock1": HiFiGANConfig(**SMALL),
+    "ResBlock2": HiFiGANConfig(**SMALL, block="2", kernel_sizes=(3, 5), dilations=((1, 2), (2, 6))),
+    "odd rate": HiFiGANConfig(channels=8, rates=(3,), rate_kernel_sizes=(7,)),
+    "MelGAN": MelGANConfig(**SMALL),
+    "MelGAN, odd rate": MelGANConfig(channels=8, rates=(5,), rate_kernel_sizes=(10,)),
+    "multi-band MelGAN": MelGANConfig(**SMALL, pqmf=PqmfConfig()),
+}
+
+
+def vocoder_of(config: Any) -> Vocoder:
+    mel = MelConfig(**to_dict(CONVENTIONS["hifigan"]) | {"hop": config.hop})
+    return Vocoder(Checkpoint(VocoderConfig(generator=config, mel=mel), seeded(config).state_dict(), "a test"))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_plain_network_is_the_definition(name: str, planar: bool) -> None:
+    generator = seeded(GENERATORS[name]).double()
+    mel = some_mel(30).double()
+    expected = generator(mel)[:, 0]
+    found = PlainGenerator(generator, planar=planar).double()(mel)
+    # some twenty sums of a few hundred products each, in another order
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
+    assert 0.001 < float(expected.std()) < 1  # neither faded nor clipped, or the line above would say little
+
+
+def test_a_variant_has_no_plain_network() -> None:
+    with pytest.raises(ValueError, match="PlainGenerator: no variants"):
+        PlainGenerator(HiFiGANConfig(**SMALL, causal=True).build())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines")
+    write_files(folder, vocoder_of(GENERATORS["ResBlock1"]))
+    return folder
+
+
+def gate_of(config: Any, mel: torch.Tensor) -> Gate:
+    generator = seeded(config)
+    return Gate(PlainGenerator(generator), mel, generator.hop, generator.receptive_field)
+
+
+CASES = [(n, p) for n, engine in ENGINES.items() if not engine.patient for p in engine.precisions.get("cpu", ())]
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_every_engine_makes_the_wave(name: str, precision: str, files: Path) -> None:
+    engine = ENGINES[name]
+    if reason := engine.missing(files, "cpu"):
+        pytest.skip(f"{name}: {reason}")
+    mel = some_mel(40, batch=2)
+    gate = gate_of(GENERATORS["ResBlock1"], mel)
+    run = engine.start(Setting(files=files, mel=mel.numpy(), precision=precision))
+    assert gate.error(run()) <= gate.allowed(precision)
+
+
+def test_a_wrong_peer_has_no_number(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = ENGINES["PyTorch"].start
+
+    def off(setting: Setting) -> Any:
+        run = exact(setting)
+
+        def with_one_wrong_sample() -> Any:
+            wave = run().clone()
+            wave[0, 7] += 0.001
+            return wave
+
+        return with_one_wrong_sample
+
+    def broken(setting: Setting) -> Any:
+        raise RuntimeError("no such kernel")
+
+    cpu = {"cpu": ("float32",)}
+    engines = {
+        "right": Engine(start=exact, precisions=cpu, files=()),
+        "wrong": Engine(start=off, precisions=cpu, files=()),
+        "broken": Engine(start=broken, precisions=cpu, files=()),
+        "absent": Engine(start=broken, precisions=cpu, files=(), needs=("no_such_package",)),
+        "patient": Engine(start=exact, precisions=cpu, files=(), patient=True),
+        "other precision": Engine(start=broken, precisions={"cpu": ("bfloat16",)}, files=()),
+    }
+    monkeypatch.setattr(test_vocoders, "ENGINES", engines)
+    mel = some_mel(40)
+    gate = gate_of(GENERATORS["ResBlock1"], mel)
+    found = test_vocoders.start(Setting(files=files, mel=mel.numpy()), gate, thorough=False)
+    assert list(found) == ["right", "wrong", "broken", "absent", "patient"]
+    assert "run" in found["right"] and "left_out" not in found["right"]
+    assert "run" not in found["wrong"] and "no number for a wrong result" in found["wrong"]["left_out"]
+    assert found["wrong"]["error"] == pytest.approx(0.001, rel=0.01)
+    assert found["broken"]["left_out"] == "failed: RuntimeError: no such kernel"
+    assert found["absent"]["left_out"].startswith("no_such_package not installed; pip install")
+    assert "--thorough" in found["patient"]["left_out"]
+
+
+def test_the_gate_sees_either_end_and_what_is_not_finite() -> None:
+    config, mel = GENERATORS["MelGAN"], some_mel(80)
+    gate = gate_of(config, mel)
+    wave = seeded(config)(mel)[:, 0].detach()
+    assert gate.error(wave) <= gate.allowed("float32")
+    for place in (0, -1):
+        off = wave.clone()
+        off[0, place] += 0.01
+        assert gate.error(off) == pytest.approx(0.01, rel=0.01)
+    wave[0, wave.shape[1] // 2] = float("nan")
+    assert gate.error(wave) == float("inf")
+    assert gate.error(np.zeros((1, 3))) == float("inf")
+
+
+def test_runs_are_timed_in_turn_until_the_budget_is_spent() -> None:
+    order: list[str] = []
+    taken = stopwatch.interleaved([lambda: order.append("a"), lambda: order.append("b")], "cpu", rounds=4)
+    assert order == list("abababab") and [len(column) for column in taken] == [4, 4]
+    taken = stopwatch.interleaved([lambda: None], "cpu", rounds=100, budget=0)
+    assert len(taken[0]) == stopwatch.FEWEST
+
+
+def row(engine: str, speed: float | None, **other: Any) -> dict[str, Any]:
+    made = {
+        "suite": "vocoders",
+        "kind": "cpu",
+        "device": "a processor",
+        "network": "hifigan-v2",
+        "engine": engine,
+        "precision": "float32",
+        "seconds": 1.0,
+        "batch": 1,
+        "threads": 2,
+        "torch": "2.0",
+        "commit": "abc",
+        "date": "2030-01-01T00:00:00+00:00",
+    }
+    if speed is None:
+        return made | {"left_out": "off by 1.00e+00 where 1.00e-06 is allowed: no number for a wrong result"} | other
+    return made | {"times_real_time": speed, "share_of_peak": 0.5} | other
+
+
+ROWS = [
+    row("fastvoc", 30.0, ratio_to_best_peer=1.5, best_peer="PyTorch"),
+    row("PyTorch", 20.0),
+    row("OpenVINO", None),
+    row("fastvoc", 30.0, network="melgan", ratio_to_best_peer=0.75, best_peer="ONNX Runtime"),
+    row("PyTorch", 20.0, network="melgan"),
+    row("ONNX Runtime", 40.0, network="melgan"),
+]
+PAGE = """# a project
+
+<!-- benchmarks: cpu-chart -->
+what was here before
+<!-- /benchmarks -->
+
+in between
+
+<!-- benchmarks: vocoders -->
+<!-- /benchmarks -->
+<!-- benchmarks: left-out -->
+<!-- /benchmarks -->
+<!-- benchmarks: cuda-chart -->
+<!-- /benchmarks -->
+
+the end
+"""
+
+
+def write_report(folder: Path, rows: list[dict[str, Any]], page: str = PAGE) -> tuple[int, str]:
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "results" / "vocoders-cpu-1.json").write_text(json.dumps(rows), encoding="utf-8")
+    (folder / "README.md").write_text(page, encoding="utf-8")
+    arguments = [
+        "--results",
+        "results",
+        "--pages",
+        "README.md",
+        "--pictures",
+        "docs/pictures",
+        "--speeds",
+        "speeds.json",
+    ]
+    code = report.main([str(folder / a) if a[:2] != "--" else a for a in arguments])
+    return code, (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_report_says_what_rows_say(tmp_path: Path) -> None:
+    code, page = write_report(tmp_path, ROWS)
+    assert code == 0
+    assert page.startswith("# a project\n") and page.endswith("the end\n")
+    assert "in between" in page and "what was here before" not in page
+    assert "![Times real time of vocoders, cpu](docs/pictures/vocoders-cpu.svg)" in page
+    lines = [line for line in page.splitlines() if line.startswith("| HiFi-GAN V2 | float32 |")]
+    assert lines == ["| HiFi-GAN V2 | float32 | 2 | 1 | **30.0** | 20.0 | – | wrong | 1.50 | 50 % |"]
+    assert "| OpenVINO | HiFi-GAN V2 | off by 1.00e+00" in page
+    assert "a processor, torch 2.0, 2030-01-01, commit abc: `pytest benchmarks/test_vocoders.py -k cpu" in page
+    assert page.count("`pytest") == 3  # under each figure the command that makes it; none where there is none
+    again = write_report(tmp_path, ROWS, page)
+    assert again == (0, page)
+
+
+def test_what_is_slower_is_shown_in_red(tmp_path: Path) -> None:
+    _, page = write_report(tmp_path, ROWS)
+    assert f"| MelGAN | float32 | 2 | 1 | **30.0** | 20.0 | 40.0 | – | {SLOWER} 0.75 | 50 % |" in page
+    picture = tmp_path / "docs" / "pictures" / "vocoders-cpu.svg"
+    drawn = picture.read_text(encoding="utf-8")
+    assert drawn.count("#cf222e") == 1 and drawn.count("#1f6feb") == 1
+    assert picture.stat().st_size < 100_000
+    write_report(tmp_path, [one for one in ROWS if one["network"] == "hifigan-v2"])
+    assert "#cf222e" not in picture.read_text(encoding="utf-8")
+
+
+def test_a_section_that_does_not_exist_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = "<!-- benchmarks: magic -->\n<!-- /benchmarks -->\n"
+    assert write_report(tmp_path, ROWS, page) == (1, page)
+    assert "marks magic; known sections: cpu-chart" in capsys.readouterr().err
+
+
+def test_only_rows_of_one_run_are_compared() -> None:
+    old = [one | {"file": "old"} for one in ROWS[:3]]
+    new = [{**ROWS[0], "date": "2031-01-01T00:00:00+00:00", "file": "new", "times_real_time": 33.0}]
+    other = [{**ROWS[0], "threads": 1, "file": "old"}]
+    assert newest([*old, *new, *other]) == [*new, *other]
+
+
+def test_committed_rows_have_tables_and_a_roof(tmp_path: Path) -> None:
+    sections = ("operators", "rooflines", "training", "streaming", "quality")
+    page = "".join(f"<!-- benchmarks: {name} -->\n<!-- /benchmarks -->\n" for name in sections)
+    (tmp_path / "page.md").write_text(page, encoding="utf-8")
+    rows = report.read(REPOSITORY / "benchmarks" / "results")
+    said = report.write_pages([tmp_path / "page.md"], rows, tmp_path)
+    assert said == [f"page.md: {name}" for name in sections]
+    sizes = [path.stat().st_size for path in tmp_path.glob("roofline-*.svg")]
+    assert sizes and max(sizes) < 100_000
+
+
+def test_the_marks_of_the_repository_are_sections() -> None:
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        marked = {name for _, name, _ in report.PLACE.findall(page.read_text(encoding="utf-8"))}
+        assert marked <= set(report.COMMANDS), page
+
+
+def test_rows_are_on_disk_as_soon_as_a_test_is_over(tmp_path: Path) -> None:
+    rows = Rows(tmp_path)
+    rows.add([{"suite": "a", "number": 1}], "cpu")
+    [path] = tmp_path.glob("a-cpu-*.json")
+    assert [one["number"] for one in json.loads(path.read_text())] == [1]
+    rows.add([{"suite": "a", "number": 2}, {"suite": "b", "number": 3, "threads": 64}], "cpu")
+    assert [one["number"] for one in json.loads(path.read_text())] == [1, 2]
+    [second] = [json.loads(file.read_text()) for file in tmp_path.glob("b-cpu-*.json")]
+    assert second[0]["threads"] == 64 and {"device", "torch", "commit", "date", "python"} <= set(second[0])
+
+
+def test_gpu_run_lists_its_steps_without_a_gpu() -> None:
+    script = REPOSITORY / "benchmarks" / "gpu.sh"
+    done = subprocess.run(["bash", script, "--dry-run"], capture_output=True, text=True, check=True)
+    steps = [line.split(" ")[0] for line in done.stdout.splitlines()]
+    order = ["build", "contract", "vocoders", "operators", "training", "memcheck", "racecheck", "report"]
+    assert [step for step in steps if step in order] == order
+    for line in done.stdout.splitlines():
+        for word in line.split():
+            if word.startswith(("benchmarks/test_", "tests/")):
+                assert (REPOSITORY / word).is_file(), line
+    assert not (REPOSITORY / "benchmarks" / "results" / "gpu").exists()
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = vocoder_of(GENERATORS["ResBlock1"])
+
+    def open_small(name: str, **how: Any) -> Vocoder:
+        weights = copy.deepcopy(base.generator.state_dict())
+        return Vocoder(Checkpoint(base.config, weights, "a test"), **how)
+
+    monkeypatch.setattr(bench, "_open", open_small)
+
+
+def test_bench_prints_speeds(small_networks: None, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    assert main(["bench", "hifigan-v1", "melgan", "--seconds", "0.01", "--rounds", "2", "--threads", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "Times real time, 0.01 s, float32, 1 thread" in " ".join(shown.split())
+    [line] = [line.split() for line in shown.splitlines() if line.startswith("melgan")]
+    ours, plain, ratio = map(float, line[1:])
+    # the speeds are rounded to a tenth, the ratio to a hundredth
+    assert ours / plain == pytest.approx(ratio, rel=0.05 / ours + 0.05 / plain + 0.005 / ratio)
+    assert torch.get_num_threads() == threads
+
+
+def test_bench_compares(
+    small_networks: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row(name, speed) for name, speed in (("fastvoc", 31.25), ("PyTorch", 20.0))]
+    monkeypatch.setattr(bench, "_measured", lambda: report.summary(rows))
+    assert main(["bench", "hifigan-v2", "--seconds", "0.01", "--rounds", "1", "--device", "cpu", "--compare"]) == 0
+    assert "31.2  " in (shown := capsys.readouterr().out)
+    assert "a processor, 2 threads, 2030-01-01" in shown
+
+
+def test_bench_has_no_number_for_a_wrong_wave(
+    small_networks: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = Vocoder.__call__
+
+    def off(self: Vocoder, mel: Any) -> Any:
+        return right(self, mel) + (0.001 if self.backend is None else 0)
+
+    monkeypatch.setattr(Vocoder, "__call__", off)
+    assert main(["bench", "hifigan-v2", "--seconds", "0.01"]) == 1
+    assert "hifigan-v2  WRONG" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["hifigan-v9"], ["--seconds", "0"], ["--rounds", "0"], ["--threads", "-1"]])
+def test_bench_refuses_what_it_cannot_measure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("fastvoc: ")
+
+
+def test_engines_say_what_is_not_installed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    assert str(ENGINES["OpenVINO"].missing(files, "cpu")).startswith("openvino, onnx, onnxscript not installed; pip")
