@@ -70,34 +70,47 @@ class OfficialGenerator(nn.Module):
         return torch.tanh(self.conv_post(F.leaky_relu(x)))
 
 
+def discriminators_loss(discriminators: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Return what the discriminators minimise, by a pass for recordings and a pass for what is made."""
+    loss = real.new_zeros(())
+    for maps, made in zip(discriminators(real), discriminators(fake.detach()), strict=True):
+        loss = loss + ((1 - maps[-1]) ** 2).mean() + (made[-1] ** 2).mean()
+    return loss
+
+
+def generator_loss(discriminators: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Return what the discriminators tell the generator, by two more passes."""
+    loss = real.new_zeros(())
+    for maps, made in zip(discriminators(real), discriminators(fake), strict=True):
+        loss = loss + ((1 - made[-1]) ** 2).mean()
+        for x, y in zip(maps, made, strict=True):
+            loss = loss + 2 * (x - y).abs().mean()
+    return loss
+
+
 def official_step(
     generator: nn.Module,
     discriminators: nn.Module,
     optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
     mel_of: Callable[[Tensor], Tensor],
     loss_mel_of: Callable[[Tensor], Tensor],
-) -> Callable[[Tensor], tuple[float, float]]:
-    """Return the step: the discriminators' update, then the generator's."""
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return the step: the discriminators' update, then the generator's. It gives the loss of each, on the device."""
     of_generator, of_discriminators = optimisers
 
-    def step(wave: Tensor) -> tuple[float, float]:
+    def step(wave: Tensor) -> tuple[Tensor, Tensor]:
         real = wave[:, None]
         fake = generator(mel_of(wave))
         of_discriminators.zero_grad()
-        d = wave.new_zeros(())
-        for maps, made in zip(discriminators(real), discriminators(fake.detach()), strict=True):
-            d = d + ((1 - maps[-1]) ** 2).mean() + (made[-1] ** 2).mean()
+        d = discriminators_loss(discriminators, real, fake)
         d.backward()
         of_discriminators.step()
 
         of_generator.zero_grad()
         g = 45 * F.l1_loss(loss_mel_of(wave), loss_mel_of(fake[:, 0].float()))
-        for maps, made in zip(discriminators(real), discriminators(fake), strict=True):
-            g = g + ((1 - made[-1]) ** 2).mean()
-            for x, y in zip(maps, made, strict=True):
-                g = g + 2 * (x - y).abs().mean()
+        g = g + generator_loss(discriminators, real, fake)
         g.backward()
         of_generator.step()
-        return float(d.detach()), float(g.detach())
+        return d.detach(), g.detach()
 
     return step

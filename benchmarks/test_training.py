@@ -1,91 +1,83 @@
 """A training step of HiFi-GAN: ours against the official one in plain PyTorch, in turn, in one process.
 
-Correctness comes first: from equal weights and an equal batch, the losses of both must agree. On CUDA the batch is the
-official 16 segments, and a second peer runs under bfloat16 autocast; on a CPU one segment is enough to see the ratio.
+Correctness comes first: from equal weights and an equal batch, the losses of every maker's first step must be those of
+the official one in single precision. On CUDA the batch is the official 16 segments; on a CPU one is enough to see the
+ratio, and what torch.compile makes is measured with the smallest network, or all with ``--thorough``: most of its
+minutes are the discriminators', which are the same.
+
+    pytest benchmarks/test_training.py --rounds 5 --results benchmarks/results
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 import torch
-from official_hifigan import OfficialGenerator, official_step
 
-from fastvoc.audio import mel_spectrogram
-from fastvoc.checkpoints import hifigan
-from fastvoc.train.config import load_config
-from fastvoc.train.gan import GanTask
+from benchmarks.steps import Step, makers
+from benchmarks.stopwatch import interleaved
 
-RELATIVE = 1e-3
-"""Single-precision sums over eight networks in another order: the losses of two steps agree to this."""
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+SMALLEST = "hifigan-v2"
+
+RELATIVE = {"float32": 1e-3, "bfloat16": 3e-2}
+"""Sums over eight networks in another order, and in numbers of eight bits: the losses of two steps agree to this."""
 
 
 @pytest.mark.parametrize("recipe", ["hifigan-v1", "hifigan-v2", "hifigan-v3"])
-def test_training_step(recipe: str, device: str, clock: Callable[..., list[float]], rows: list[dict[str, Any]]) -> None:
-    batch = 16 if device == "cuda" else 1
-    precision = "bfloat16" if device == "cuda" else "float32"
-    config = load_config(recipe, {"batch": batch, "precision": precision, "data.recordings": "tones"})
-    wave = 0.3 * torch.randn(batch, config.segment, generator=torch.Generator().manual_seed(0)).to(device)
+def test_training_step(recipe: str, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
+    option = request.config.getoption
+    compiles = option("--thorough") or device == "cuda" or recipe == SMALLEST
+    names = {name: maker for name, maker in makers(device).items() if compiles or not maker.compiled}
+    steps, memory, losses = {}, {}, {}
+    for name, maker in names.items():
+        if reason := maker.missing(device):
+            warnings.warn(f"{name} is left out: {reason}", stacklevel=1)
+            continue
+        held = torch.cuda.memory_allocated() if device == "cuda" else 0
+        steps[name] = Step(recipe, maker, device)
+        losses[name] = [float(loss) for loss in steps[name]()]
+        memory[name] = _peak(recipe, name, steps[name], device, held)
+    for name, found in losses.items():
+        relative = RELATIVE[names[name].precision]
+        assert found == pytest.approx(losses["official, eager"], rel=relative), name
 
-    task = GanTask(config, torch.device(device))
-    assert task.adversary is not None
-    generator = OfficialGenerator(config.generator).to(device)
-    state = hifigan.write(config.generator, task.plain_generator().state_dict())["generator"]
-    generator.load_state_dict(state)
-    discriminators = copy.deepcopy(task.adversary.network)
-    settings = {"lr": 2e-4, "betas": (0.8, 0.99)}
-    step = official_step(
-        generator,
-        discriminators,
-        (
-            torch.optim.AdamW(generator.parameters(), **settings),
-            torch.optim.AdamW(discriminators.parameters(), **settings),
-        ),
-        lambda wave: mel_spectrogram(wave, config.mel),
-        lambda wave: mel_spectrogram(wave, config.loss_mel or config.mel),
-    )
-
-    ours = task.step(wave, step=1)
-    theirs = step(wave)
-    weights = config.losses
-    total = sum(float(getattr(weights, name) * ours[name]) for name in ("adversarial", "features", "mel"))
-    tolerance = RELATIVE if precision == "float32" else 30 * RELATIVE
-    assert float(ours["discriminators"]) == pytest.approx(theirs[0], rel=tolerance)
-    assert total == pytest.approx(theirs[1], rel=tolerance)
-
-    def official_autocast() -> None:
-        with torch.autocast(device, torch.bfloat16):
-            step(wave)
-
-    peers = {"official, eager": lambda: step(wave)} | (
-        {"official, bfloat16": official_autocast} if device == "cuda" else {}
-    )
-    taken = clock(lambda: task.step(wave, step=2), *peers.values())
-    memory = [_peak(run, device) for run in (lambda: task.step(wave, step=2), *peers.values())]
-    for n, name in enumerate(["fastvoc", *peers]):
+    rounds, budget = option("--rounds"), option("--budget")
+    columns = interleaved(list(steps.values()), device, rounds=rounds, budget=budget)
+    taken = {name: median(column) for name, column in zip(steps, columns, strict=True)}
+    for name, step in steps.items():
         rows.append(
             {
                 "suite": "training",
                 "recipe": recipe,
                 "maker": name,
-                "precision": precision if name == "fastvoc" else "bfloat16" if "bfloat16" in name else "float32",
-                "batch": batch,
-                "segment": config.segment,
-                "milliseconds": round(taken[n] * 1e3, 1),
-                "steps_per_second": round(1 / taken[n], 3),
-                "ratio_to_fastvoc": round(taken[n] / taken[0], 2),
-                "peak_gbytes": memory[n],
+                "precision": names[name].precision,
+                "batch": step.config.batch,
+                "segment": step.config.segment,
+                "rounds": len(columns[0]),
+                "milliseconds": round(taken[name] * 1e3, 1),
+                "steps_per_second": round(1 / taken[name], 3),
+                "ratio_to_fastvoc": round(taken[name] / taken["fastvoc"], 2),
+                "peak_gbytes": memory[name],
+                "shares": None if names[name].compiled else step.shares(rounds=rounds, budget=budget / len(steps)),
             }
         )
 
 
-def _peak(run: Callable[[], Any], device: str) -> float | None:
-    """Return the most memory of the device that a run holds; a CPU does not tell it for one run."""
-    if device != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+def _peak(recipe: str, name: str, step: Step, device: str, held: int) -> float:
+    """Return the gigabytes that a maker's training takes: on CUDA of tensors, on a CPU resident, in its own process."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return round((torch.cuda.max_memory_allocated() - held) / 1e9, 2)
+    command = [sys.executable, "-m", "benchmarks.steps", recipe, name, device, str(torch.get_num_threads())]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return round(float(done.stdout) / 1e3, 2)

@@ -16,7 +16,7 @@ from golden import draw
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import InferenceHabit, VocoderConfig, open_checkpoint, save_native
 from fastvoc.cli import main
-from fastvoc.models import HiFiGANConfig, MelGANConfig
+from fastvoc.models import GriffinLimNetConfig, HiFiGANConfig, MelGANConfig
 
 SMALL = HiFiGANConfig(channels=16, kernel_sizes=(3,), dilations=((1, 3),))
 MEL = replace(CONVENTIONS["hifigan"], sample_rate=24000, high=None)
@@ -53,6 +53,22 @@ def test_a_foreign_checkpoint_becomes_a_native_folder(capsys: pytest.CaptureFixt
     assert after.config == before.config
     assert after.config.inference == InferenceHabit(replicated_frames=5)
     assert all(torch.equal(after.weights[name], tensor) for name, tensor in before.weights.items())
+
+
+def test_half_precision_is_for_what_was_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    generator = GriffinLimNetConfig(mel_bands=80, channels=8, iterations=1, revisions=1)
+    native("exact", generator, CONVENTIONS["hifigan"])
+    assert main(["convert", "exact", "small", "--half"]) == 0
+    exact, small = open_checkpoint("exact").weights, open_checkpoint("small").weights
+    for name, tensor in exact.items():
+        assert torch.equal(small[name], tensor if name == "filters" else tensor.half())
+        assert small[name].dtype == (torch.float32 if name == "filters" else torch.float16)
+    capsys.readouterr()
+    assert main(["convert", "exact", "theirs", "--half", "--to", "hifigan"]) == 2
+    assert "--half: a folder for --to hifigan holds single precision" in capsys.readouterr().err
+    exact["stem.bias"][3] = 7e4
+    with pytest.raises(ValueError, match=r"stem\.bias holds values beyond 65504"):
+        save_native("loud", open_checkpoint("exact").config, exact, half=True)
 
 
 def original_forward(state: dict[str, torch.Tensor], settings: dict[str, Any], mel: torch.Tensor) -> torch.Tensor:

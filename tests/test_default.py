@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, mel_l1, mel_to_wave, multi_resolution_stft, pesq, read_audio
+from fastvoc.train.config import load_config
 
 ASSETS = Path(__file__).resolve().parents[1] / "fastvoc" / "assets"
 
@@ -43,6 +44,11 @@ def test_it_is_small_and_in_half_precision(vocoder: Vocoder) -> None:
     assert (ASSETS / "model.safetensors").stat().st_size < 4e6
     assert vocoder.sample_rate == 22050
     assert vocoder.config.mel == CONVENTIONS["hifigan"]
+
+
+def test_it_is_the_network_of_its_recipe(vocoder: Vocoder) -> None:
+    recipe = load_config("griffin-lim-net", {"data.recordings": "nowhere"})
+    assert (recipe.generator, recipe.mel) == (vocoder.config.generator, vocoder.config.mel)
 
 
 def test_it_beats_griffin_lim_on_the_demo_clip(vocoder: Vocoder) -> None:

@@ -20,9 +20,10 @@ import torch
 
 from fastvoc.audio import CONVENTIONS, mel_spectrogram
 from fastvoc.train.batches import Batches
+from fastvoc.train.data import DataConfig
 from fastvoc.train.lists import Recording
 from fastvoc.train.loader import Loader, make_loader
-from fastvoc.train.recordings import DataConfig, Recordings
+from fastvoc.train.recordings import Recordings
 
 RATE = 8000
 SEGMENT = 512
@@ -91,6 +92,61 @@ def test_segments_are_cut_from_every_place_of_a_recording(folder):
     # 4800 draws of 1489 places: each decile is as full as the others to within five standard deviations
     deciles, _ = np.histogram(places, 10, (0, 2000 - SEGMENT))
     assert abs(deciles - 480).max() < 5 * np.sqrt(480)
+
+
+def test_sources_are_drawn_as_often_as_their_weights_say(folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    for number in range(4):
+        (folder / f"{number:02d}.wav").rename(tmp_path / "other" / f"{number}.wav")
+    sources = {"recordings": (str(folder), str(tmp_path / "other")), "weights": (0.5, 3)}
+    supply = loader(folder, batch=4, **sources)
+    assert supply.steps_per_epoch == (8 // 2 + 4 * 3) // 4
+    halves = []
+    for _ in range(6):
+        epoch = numbers(take(supply, 4))
+        assert [epoch.count(number) for number in range(4)] == [3] * 4
+        halves.append({number for number in epoch if number >= 4})
+        assert len(halves[-1]) == 4  # each at most once
+    assert set().union(*halves) == set(range(4, 12))
+    ranks = [take(loader(folder, batch=2, rank=rank, world_size=2, **sources), 9) for rank in range(2)]
+    assert torch.equal(torch.cat(ranks, dim=1), take(loader(folder, batch=4, **sources), 9))
+
+
+def slow_ramps(folder: Path, slope: float) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    for number in range(4):  # resampling rounds off a ramp's ends, so these begin and end in silence
+        wave = np.concatenate([np.zeros(200), slope * np.arange(-1000, 1000), np.zeros(200)])
+        soundfile.write(folder / f"{number}.wav", wave, RATE, subtype="FLOAT")
+
+
+def test_segments_are_played_at_the_speeds_that_are_named(folder):
+    slope = 1 / 2**12
+    slow_ramps(folder, slope)
+    speeds = (1.0, 1.0, 0.5, 1.25)
+    waves = take(loader(folder, speeds=speeds), 200).flatten(0, 1).double()
+    rises = waves.diff(dim=1).median(dim=1).values / slope
+    counts = {speed: int(((rises - speed).abs() < 0.01).sum()) for speed in speeds}
+    assert sum(counts.values()) > 0.98 * len(waves)  # a few segments lie where a ramp breaks off
+    # 800 draws: to within five standard deviations
+    assert abs(counts[1.0] - 400) < 5 * np.sqrt(200) + 16
+    assert abs(counts[0.5] - 200) < 5 * np.sqrt(150) + 16
+
+
+@pytest.mark.parametrize("cache", [0, 1])
+def test_neither_workers_nor_cache_change_the_speeds(folder, cache):
+    ramp(folder / "12.wav", 12, samples=round(1.1 * SEGMENT))  # too short where it is played faster
+    ramp(folder / "13.wav", 13, samples=round(0.4 * SEGMENT))  # too short at every speed
+    settings = {"speeds": (1.0, 0.5, 1.25), "cache": cache}
+    here, there = loader(folder, **settings), loader(folder, workers=2, **settings)
+    expected = take(here, 20)
+    assert torch.equal(take(there, 20), expected)
+    there.close()
+    resumed = loader(folder, **settings)
+    resumed.load_state_dict(here.state_dict() | {"step": 11})
+    assert torch.equal(take(resumed, 9), expected[11:])
+    assert "at speed 1.25, a segment 512" in here.skipped[str(folder / "12.wav")]
+    assert set(here.skipped) == {str(folder / "12.wav"), str(folder / "13.wav")}
 
 
 def test_equal_seeds_give_equal_batches_and_other_seeds_others(folder):

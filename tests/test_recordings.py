@@ -13,9 +13,10 @@ import pytest
 import soundfile
 
 from fastvoc.config import from_dict, to_dict
+from fastvoc.train.data import DataConfig
 from fastvoc.train.lists import Recording
 from fastvoc.train.reading import LONGEST, Unusable, read_recording, samples_of
-from fastvoc.train.recordings import DataConfig, Recordings, find_recordings, split_recordings
+from fastvoc.train.recordings import Recordings, find_recordings, split_recordings
 
 RATE = 8000
 
@@ -167,7 +168,26 @@ def test_what_is_held_out_lies_evenly_and_is_not_trained_on(tmp_path):
 def test_validation_sets_are_left_out_of_training_wherever_they_stand(folder):
     config = DataConfig(recordings=str(folder), validation=str(folder / "a" / "*.ogg"), unseen=[str(folder / "b")])
     split = split_recordings(config)
-    assert [names(part, folder) for part in split] == [["a/1.wav"], ["a/10.ogg"], ["b/2.flac"]]
+    assert [names(part, folder) for part in split[:3]] == [["a/1.wav"], ["a/10.ogg"], ["b/2.flac"]]
+
+
+def test_a_split_knows_how_many_recordings_come_from_each_source(folder):
+    sources = [str(folder / "a"), str(folder / "b"), str(folder)]
+    split = split_recordings(DataConfig(recordings=sources, held_out=2))
+    # of a/1, a/10, b/2, a/1, a/10, b/2 the second and the fifth
+    assert names(split.seen, folder) == ["a/10.ogg", "a/10.ogg"]
+    assert split.sizes == (1, 1, 2)
+    split = split_recordings(DataConfig(recordings=sources, validation=str(folder / "a")))
+    assert split.sizes == (0, 1, 1)
+    assert len(split.training) == 2
+
+
+def test_weights_name_every_source():
+    assert DataConfig(recordings=("a", "b"), weights=(1, 0.5)).weights == (1.0, 0.5)
+    with pytest.raises(ValueError, match="weights are 1, but recordings names 2 sources"):
+        DataConfig(recordings=("a", "b"), weights=(1,))
+    with pytest.raises(ValueError, match="greater than 0"):
+        DataConfig(recordings="a", weights=(0,))
 
 
 def test_nothing_left_to_train_on_is_an_error(folder):

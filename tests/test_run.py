@@ -23,6 +23,7 @@ import fastvoc
 import fastvoc.train.start
 from fastvoc import Vocoder
 from fastvoc.audio import MelConfig, mel_l1, write_audio
+from fastvoc.checkpoints._source import Source
 from fastvoc.config import from_dict
 from fastvoc.models.discriminators import PeriodDiscriminator, ScaleDiscriminator
 from fastvoc.train import state
@@ -452,6 +453,17 @@ def test_a_damaged_checkpoint_is_named(folder: Path) -> None:
     assert final(folder)[".step"] == 8
 
 
+def test_a_setting_that_a_version_before_did_not_have_is_no_change(folder: Path) -> None:
+    fastvoc.train(settings(folder, steps=1), device="cpu")
+    checkpoint = state.latest(folder / "run")
+    assert checkpoint is not None
+    saved = state.load(checkpoint)
+    del saved["config"]["continue_from"], saved["config"]["adversary"]["discriminators"][1]["strides"]
+    torch.save(saved, checkpoint / state.TRAINING)
+    fastvoc.train(settings(folder, steps=2), device="cpu")
+    assert final(folder)[".step"] == 2
+
+
 def test_starting_from_a_vocoder_and_the_discriminators_of_a_run(folder: Path) -> None:
     fastvoc.train(settings(folder), device="cpu")
     first = Vocoder.from_pretrained(folder / "run").generator
@@ -498,7 +510,7 @@ def test_official_discriminators_are_taken(tmp_path: Path) -> None:
     values = {"discriminators": kinds, "optimiser": ADAM, "objective": "least-squares"}
     config = from_dict(AdversaryConfig, values, "test")
     ours = Discriminators(config).double().eval()
-    ours.load_state_dict(read_discriminators(tmp_path / "do_00000007", config))
+    ours.load_state_dict(read_discriminators(Source.find(tmp_path / "do_00000007", None, ()), config))
     dressed = [dress(networks[name], tables[name], numbered_values) for name in ("msd", "mpd")]
     wave = torch.rand(1, 1, 1024, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
     wanted = [maps[-1] for network in dressed for maps in network(wave)]
@@ -510,7 +522,7 @@ def test_another_file_is_no_official_pair(tmp_path: Path) -> None:
     torch.save({"generator": {"weight": torch.zeros(1)}}, tmp_path / "g_1")
     values = {"discriminators": [{"kind": "period"}], "optimiser": ADAM, "objective": "least-squares"}
     with pytest.raises(ValueError, match="g_1: holds no 'mpd'; needs the do_ file"):
-        read_discriminators(tmp_path / "g_1", from_dict(AdversaryConfig, values, "test"))
+        read_discriminators(Source.find(tmp_path / "g_1", None, ()), from_dict(AdversaryConfig, values, "test"))
 
 
 def train_apart(rank: int, port: int, values: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from fastvoc.audio import CONVENTIONS, mel_l1, mel_spectrogram, mel_to_wave, mul
 from fastvoc.audio.pitch import Pitch, pitch, voicing_error
 from fastvoc.models import hifigan
 from fastvoc.train import validation
-from fastvoc.train.recordings import DataConfig
+from fastvoc.train.data import DataConfig
 from fastvoc.train.validation import generate, measure, validate, validation_clips
 
 MEL = CONVENTIONS["hifigan"]

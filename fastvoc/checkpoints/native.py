@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def read(source: Source) -> Checkpoint:
     return Checkpoint(config, weights, "fastvoc")
 
 
-def save_native(folder: str | Path, config: VocoderConfig, weights: dict[str, Tensor]) -> None:
+def save_native(folder: str | Path, config: VocoderConfig, weights: dict[str, Tensor], *, half: bool = False) -> None:
     """Write a native checkpoint; a reader never sees half a file.
 
     Parameters
@@ -47,17 +48,32 @@ def save_native(folder: str | Path, config: VocoderConfig, weights: dict[str, Te
     config : VocoderConfig
     weights : dict of str to Tensor
         As the generator's `state_dict` names them, without weight norm; the dtype is kept.
+    half : bool
+        Store what was learned in half precision. What was computed from the convention, as filter banks and
+        statistics, stays exact: it is small, and so are the numbers that triangles end in.
 
     Raises
     ------
     ValueError
-        If a weight is missing, unknown or of another shape than the generator's.
+        If a weight is missing, unknown or of another shape than the generator's, or too large for half precision.
     """
     folder = Path(folder)
     account(weights, config.generator, "save_native")
+    if half:
+        weights = _halved(config, weights)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "model.safetensors.partial"
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     partial.write_bytes(save(plain, metadata={"format": "pt"}))
     write_json(config, folder / "config.json")
     partial.replace(folder / "model.safetensors")
+
+
+def _halved(config: VocoderConfig, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        learned = dict(config.generator.build().named_parameters())
+    halved = {name: tensor.half() if name in learned else tensor for name, tensor in weights.items()}
+    broken = [name for name, tensor in halved.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ValueError(f"save_native: {broken[0]} holds values beyond 65504; leave out half precision")
+    return halved

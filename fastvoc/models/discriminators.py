@@ -130,25 +130,40 @@ class ScaleDiscriminator(nn.Module):
     scales : int
     channels : int
         Of the first convolution; the original has 128.
+    strides : sequence of 5 int
+        Of the grouped convolutions; the recipes of ParallelWaveGAN have (4, 4, 4, 4, 1).
+    spectral : bool
+        Whether the first scale wears spectral norm; otherwise it wears weight norm like the others.
     """
 
-    def __init__(self, *, scales: int = 3, channels: int = 128) -> None:
+    def __init__(
+        self,
+        *,
+        scales: int = 3,
+        channels: int = 128,
+        strides: Sequence[int] = (2, 2, 4, 4, 1),
+        spectral: bool = True,
+    ) -> None:
         super().__init__()
         c = channels
         # channels in, channels out, kernel, stride, groups
         table = [
             (1, c, 15, 1, 1),
-            (c, c, 41, 2, 4),
-            (c, 2 * c, 41, 2, 16),
-            (2 * c, 4 * c, 41, 4, 16),
-            (4 * c, 8 * c, 41, 4, 16),
-            (8 * c, 8 * c, 41, 1, 16),
+            (c, c, 41, strides[0], 4),
+            (c, 2 * c, 41, strides[1], 16),
+            (2 * c, 4 * c, 41, strides[2], 16),
+            (4 * c, 8 * c, 41, strides[3], 16),
+            (8 * c, 8 * c, 41, strides[4], 16),
             (8 * c, 8 * c, 5, 1, 1),
             (8 * c, 1, 3, 1, 1),
         ]
+
+        def norm(scale: int) -> Literal["weight", "spectral"]:
+            return "spectral" if spectral and scale == 0 else "weight"
+
         self.scales = nn.ModuleList(
             _WaveDiscriminator(
-                [_dress(nn.Conv1d(i, o, k, s, groups=g), "weight" if n else "spectral") for i, o, k, s, g in table],
+                [_dress(nn.Conv1d(i, o, k, s, groups=g), norm(n)) for i, o, k, s, g in table],
                 [(k // 2, k // 2) for _, _, k, _, _ in table],
                 "constant",
                 0.1,
@@ -191,7 +206,7 @@ class PeriodDiscriminator(nn.Module):
     channels : int
         Of the first convolution; the original has 32.
     last_kernel_size : int
-        Taps of the last convolution: 3 in the original, 2 in ParallelWaveGAN and ESPnet.
+        Taps of the last convolution: 3 in the original, 2 in ParallelWaveGAN and ESPnet, where a row is added.
     """
 
     def __init__(
@@ -204,7 +219,7 @@ class PeriodDiscriminator(nn.Module):
             layers: list[nn.Module] = [
                 nn.Conv2d(widths[n], widths[n + 1], (5, 1), (3 if n < 4 else 1, 1), padding=(2, 0)) for n in range(5)
             ]
-            layers.append(nn.Conv2d(widths[-1], 1, (last_kernel_size, 1), padding=((last_kernel_size - 1) // 2, 0)))
+            layers.append(nn.Conv2d(widths[-1], 1, (last_kernel_size, 1), padding=(last_kernel_size // 2, 0)))
             return [_dress(conv, "weight") for conv in layers]
 
         self.networks = nn.ModuleList(_PeriodNetwork(period, convs()) for period in periods)

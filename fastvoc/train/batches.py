@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from fastvoc.train.data import DataConfig
 from fastvoc.train.predicted import PredictedMels
 from fastvoc.train.reading import LONGEST, Unusable, read_recording
-from fastvoc.train.recordings import DataConfig, Recordings
+from fastvoc.train.recordings import Recordings
 
 # Recordings that are read before a run begins, evenly over the data set: enough to tell a wrong folder or list.
 _TRIED = 64
@@ -38,9 +40,9 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """Batches of one rank by their number.
 
-    Segment `k` of epoch `e` belongs to the `k`-th recording of a permutation drawn from (seed, e), and is cut from
-    it by a generator of its own, drawn from (seed, e, k). In place of an unusable recording stands the next usable
-    one of the permutation.
+    Segment `k` of epoch `e` belongs to the `k`-th recording of an order drawn from (seed, e), and is cut from it by a
+    generator of its own, drawn from (seed, e, k). The order is a permutation, unless some are drawn more often than
+    others. In place of an unusable recording stands the next usable one of the order.
 
     Parameters
     ----------
@@ -59,6 +61,8 @@ class Batches(Dataset[Batch]):
         Segments in the batches of all ranks together.
     mels : PredictedMels, optional
         Gives each segment a mel.
+    sizes : sequence of int, optional
+        How many of `recordings`, from the first on, come from each source that `config.weights` speaks of.
     """
 
     def __init__(
@@ -72,12 +76,14 @@ class Batches(Dataset[Batch]):
         rows: range,
         whole_batch: int,
         mels: PredictedMels | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> None:
         self.recordings = recordings
         self.seed = seed
         self.whole_batch = whole_batch
+        self._draws = _draws(sizes or (len(recordings),), config.weights)
         # As in HiFi-GAN's loader the rest that does not fill a batch is left out, another one in each epoch.
-        self.steps_per_epoch = max(1, len(recordings) // whole_batch)
+        self.steps_per_epoch = max(1, sum(draws for _, draws in self._draws) // whole_batch)
         self._config = config
         self._sample_rate = sample_rate
         self._segment = segment
@@ -87,7 +93,7 @@ class Batches(Dataset[Batch]):
         self._order: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._rejected: set[int] = set()
         self._news: dict[str, str] = {}
-        self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._cache: dict[tuple[int, float], tuple[Tensor, Tensor | None]] = {}
         self._room = config.cache * 1e9 / max(1, config.workers)
 
     def __getitem__(self, step: int) -> Batch:
@@ -120,7 +126,8 @@ class Batches(Dataset[Batch]):
         usable = 0
         for index in tried:
             try:
-                self._read(index, np.random.default_rng(0))
+                # at the lowest speed: what is too short then is too short at all
+                self._read(index, min(self._config.speeds), np.random.default_rng(0))
                 usable += 1
             except Unusable as error:
                 self._reject(index, str(error), whole=error.whole)
@@ -141,8 +148,10 @@ class Batches(Dataset[Batch]):
             if index in self._rejected:
                 continue
             random = np.random.default_rng((self.seed, epoch, 1 + slot, attempt))
+            speeds = self._config.speeds
+            speed = speeds[int(random.integers(len(speeds)))] if len(speeds) > 1 else speeds[0]
             try:
-                return self._cut(*self._read(index, random), random)
+                return self._cut(*self._read(index, speed, random), random)
             except Unusable as error:
                 self._reject(index, str(error), whole=error.whole)
         raise ValueError(f"data.recordings: {patience} in a row cannot be used, {len(self._rejected)} are known in all")
@@ -150,31 +159,43 @@ class Batches(Dataset[Batch]):
     def _order_of(self, epoch: int) -> NDArray[np.uint32]:
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.arange(len(self.recordings), dtype=np.uint32)
-            np.random.default_rng((self.seed, epoch, 0)).shuffle(self._order)
+            random = np.random.default_rng((self.seed, epoch, 0))
+            chosen = []
+            first = 0
+            for size, draws in self._draws:
+                indices = np.arange(first, first + size, dtype=np.uint32)
+                chosen += [indices] * (draws // size)
+                if draws % size:
+                    chosen.append(random.choice(indices, draws % size, replace=False))
+                first += size
+            self._order = np.concatenate(chosen)
+            random.shuffle(self._order)
         return self._order
 
-    def _read(self, index: int, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        if index in self._cache:
-            return self._cache[index]
+    def _read(self, index: int, speed: float, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+        if (index, speed) in self._cache:
+            return self._cache[index, speed]
         config, recording, mel = self._config, self.recordings[index], None
         # a piece could not be aligned with the mel of the whole
         longest = LONGEST if self._mels is None else float("inf")
-        wave, whole = read_recording(recording, self._sample_rate, trim=config.trim, longest=longest, random=random)
+        wave, whole = read_recording(
+            recording, self._sample_rate, trim=config.trim, speed=speed, longest=longest, random=random
+        )
         if self._mels is not None:
             mel, wave = self._mels.read(recording, wave)
         if len(wave) < self._segment and config.short == "skip":
             trimmed = "" if config.trim is None else " after its silence is cut"
+            faster = "" if speed == 1 else f" at speed {speed:g}"
             raise Unusable(
-                f"{recording.path}: is too short; it has {len(wave)} samples{trimmed}, "
+                f"{recording.path}: is too short; it has {len(wave)} samples{trimmed}{faster}, "
                 f"a segment {self._segment} (at {self._sample_rate} Hz)",
-                whole=whole,
+                whole=whole and speed == min(config.speeds),  # slower, it may be long enough
             )
         if config.peak is not None:
             wave = wave * (config.peak / wave.abs().max())
         if whole and _size(wave, mel) <= self._room:
             self._room -= _size(wave, mel)
-            self._cache[index] = (wave, mel)
+            self._cache[index, speed] = (wave, mel)
         return wave, mel
 
     def _cut(self, wave: Tensor, mel: Tensor | None, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
@@ -190,6 +211,12 @@ class Batches(Dataset[Batch]):
         if whole:
             self._rejected.add(index)
         self._news[self.recordings[index].path] = reason
+
+
+def _draws(sizes: Sequence[int], weights: Sequence[float]) -> list[tuple[int, int]]:
+    """Return recordings and segments in an epoch of each source that has any."""
+    weights = weights or [1.0] * len(sizes)
+    return [(size, max(1, round(size * weight))) for size, weight in zip(sizes, weights, strict=True) if size]
 
 
 def _size(wave: Tensor, mel: Tensor | None) -> int:

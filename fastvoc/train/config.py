@@ -10,26 +10,31 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 from typing_extensions import Self
 
-from fastvoc.audio import CONVENTIONS, MelConfig
+from fastvoc.audio import CONVENTIONS, MelConfig, Normalization
 from fastvoc.checkpoints import VocoderConfig
 from fastvoc.config import config, from_dict, nearest, read_plain, to_dict
-from fastvoc.models import GeneratorConfig, MelGANConfig
+from fastvoc.models import GeneratorConfig, GriffinLimNetConfig, MelGANConfig
 from fastvoc.train.adversary import AdversaryConfig
+from fastvoc.train.data import DataConfig
 from fastvoc.train.optimisers import OptimiserConfig
-from fastvoc.train.recordings import DataConfig
 from fastvoc.train.weight_norm import Dress
 
 
 def _convention(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if value.endswith(".json"):
+        settings = read_plain(Path(value))
+        if not isinstance(settings, dict) or "mel" not in settings:
+            raise ValueError(f"{value} has no mel; expected the config.json of a vocoder that fastvoc has written")
+        return settings["mel"]
     if value not in CONVENTIONS:
         raise ValueError(f"{value!r} is not a mel convention; {nearest(value, list(CONVENTIONS))}")
     return CONVENTIONS[value]
 
 
 Convention = Annotated[MelConfig, BeforeValidator(_convention)]
-"""A mel convention: its fields, or the name of a public project's."""
+"""A mel convention: its fields, the name of a public project's, or the config.json of a vocoder."""
 
 
 @config
@@ -48,12 +53,19 @@ class LossWeights:
     """Multi-resolution STFT loss of the wave."""
     subband_stft: NonNegativeFloat = 0.0
     """Multi-resolution STFT loss of the sub-bands before the filter bank joins them."""
+    magnitude: NonNegativeFloat = 0.0
+    """Distance of the magnitudes that a Griffin-Lim network estimates; alone, it needs no wave to be made."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
         if not any(vars(self).values()):
             raise ValueError("every weight is zero; a generator needs something to minimise")
         return self
+
+    @property
+    def of_waves(self) -> bool:
+        """Whether there is a term that compares a generated wave with its recording."""
+        return bool(self.mel or self.multi_scale_mel or self.stft or self.subband_stft)
 
 
 @config
@@ -81,7 +93,11 @@ class TrainConfig:
     start_from: Path | None = None
     """A vocoder of the same network, in any format, whose weights are the first ones."""
     start_adversary_from: Path | None = None
-    """A checkpoint folder of an earlier run, or an official `do_` file, whose discriminators are the first ones."""
+    """A checkpoint folder of an earlier run, an official `do_` file, or a checkpoint of ParallelWaveGAN, whose
+    discriminators are the first ones."""
+    continue_from: Path | None = None
+    """A `do_` file with its `g_` beside it, or a checkpoint of ParallelWaveGAN, that the run goes on from: with its
+    weights, what its optimisers remember, its step and epoch."""
 
     steps: PositiveInt
     """Updates of the generator."""
@@ -119,19 +135,35 @@ class TrainConfig:
             raise ValueError(f"segment {self.segment} is not a multiple of the hop {self.mel.hop}; such as {lower}")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts (accumulate)")
+        if self.continue_from is not None and (self.start_from or self.start_adversary_from):
+            raise ValueError("continue_from brings all weights; leave out start_from and start_adversary_from")
         weights = self.losses
         if bool(weights.adversarial or weights.features) != (self.adversary is not None):
             raise ValueError("losses.adversarial and losses.features need an adversary, and an adversary needs one")
-        if (
-            self.adversary
-            and self.adversary.starts_at
-            and not (weights.mel or weights.multi_scale_mel or weights.stft or weights.subband_stft)
-        ):
+        if self.adversary and self.adversary.starts_at and not (weights.of_waves or weights.magnitude):
             raise ValueError(f"before adversary.starts_at {self.adversary.starts_at} there is nothing to minimise")
         banded = isinstance(self.generator, MelGANConfig) and self.generator.pqmf is not None
         if weights.subband_stft and not banded:
             raise ValueError("losses.subband_stft needs a generator of sub-bands (generator.pqmf)")
+        if isinstance(self.generator, GriffinLimNetConfig):
+            _check_magnitudes(self.generator, self.mel)
+        elif weights.magnitude:
+            raise ValueError("losses.magnitude needs a generator that estimates magnitudes (griffin-lim-net)")
+        if weights.magnitude and self.precision != "float32":
+            raise ValueError(
+                f"losses.magnitude needs precision float32, not {self.precision}: magnitudes span five decades"
+            )
         return self
+
+
+def _check_magnitudes(generator: GriffinLimNetConfig, mel: MelConfig) -> None:
+    """Raise unless a mel is the logarithm of magnitudes of the network's own transform."""
+    size = generator.fft_size
+    needed = {"fft_size": size, "window_size": size, "padding": "same", "power": 1, "logarithm": "natural", "gain": 1}
+    needed |= {"floor": generator.mel_floor, "floor_mode": "clamp", "normalization": Normalization()}
+    for name, value in needed.items():
+        if getattr(mel, name) != value:
+            raise ValueError(f"generator griffin-lim-net needs mel.{name} {value}; it is {getattr(mel, name)}")
 
 
 def recipes() -> list[str]:

@@ -1,76 +1,93 @@
-"""Recordings as an endless supply of equally long segments."""
+"""What a run hears, as values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated, Literal
 
-import numpy as np
-import torch
-from torch import Tensor
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import Self
 
-from fastvoc.audio import read_audio, resample
+from fastvoc.config import config
+
+Sources = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+"""One or several folders, globs, lists or sound files; a single one may stand without brackets."""
 
 
-class Segments:
-    """Random segments of recordings, in memory.
+@config
+class DataConfig:
+    """What a run hears, and what is done to it before the first network sees it."""
 
-    Parameters
-    ----------
-    groups : sequence of (sequence of Path, float)
-        Recordings and how often a second of them is drawn, relative to the others.
-    sample_rate : int
-        In Hz; other recordings are resampled.
-    samples : int
-        Length of a segment; shorter recordings are followed by silence.
-    speeds : sequence of float
-        Each recording is also played at these speeds, pitch included, as if other people had spoken; such copies
-        are drawn a third as often.
-    gain : float
-        Lowest level of a segment, in dB below a peak of 0.95 in its recording; the level is uniform in dB.
-    seed : int
-        Equal seeds give equal segments.
-    """
+    recordings: Sources = Field(min_length=1)
+    """To train on: folders (with all below), globs, sound files, lists (`path` or `id|text` lines), Kaldi wav.scp,
+    JSON-lines manifests."""
 
-    def __init__(
-        self,
-        groups: Sequence[tuple[Sequence[Path], float]],
-        *,
-        sample_rate: int,
-        samples: int,
-        speeds: Sequence[float] = (),
-        gain: float = -14.0,
-        seed: int = 0,
-    ) -> None:
-        self.samples = samples
-        self.gain = gain
-        self.waves: list[Tensor] = []
-        weights: list[float] = []
-        for paths, weight in groups:
-            for path in paths:
-                wave, _ = read_audio(path, sample_rate)
-                wave = 0.95 * wave / wave.abs().max().clamp(min=1e-5)
-                for speed in (1.0, *speeds):
-                    # resampled to another rate and played at the old one
-                    copy = resample(wave, round(sample_rate * speed), sample_rate)
-                    self.waves.append(copy)
-                    weights.append(len(copy) * weight * (1.0 if speed == 1.0 else 1 / 3))
-        if not self.waves:
-            raise ValueError("Segments: no recordings; at least one is needed")
-        self._probabilities = np.array(weights) / np.sum(weights)
-        self._random = np.random.default_rng(seed)
+    weights: tuple[PositiveFloat, ...] = ()
+    """How many segments of a recording an epoch draws, for each source of `recordings` in turn: of two folders, 1 and
+    0.25 draw from a quarter of the second one's recordings, in each epoch from others. Empty is 1 for all."""
 
-    def batch(self, size: int) -> Tensor:
-        """Draw segments.
+    root: str | None = None
+    """Folder that relative paths in lists start from; None is the folder of each list."""
 
-        Returns
-        -------
-        Tensor, shape (size, samples), float32
-        """
-        segments = torch.zeros(size, self.samples)
-        for row, index in zip(segments, self._random.choice(len(self.waves), size, p=self._probabilities), strict=True):
-            wave = self.waves[index]
-            start = int(self._random.integers(max(1, len(wave) - self.samples)))
-            part = wave[start : start + self.samples]
-            row[: len(part)] = part * 10 ** (self._random.uniform(self.gain, 0) / 20)
-        return segments
+    held_out: int = Field(4, ge=0)
+    """Recordings taken out of `recordings`, evenly over their order, to validate on; only where `validation` is
+    empty."""
+
+    validation: Sources = ()
+    """To validate on, of voices that are also trained on; never trained on themselves."""
+
+    unseen: Sources = ()
+    """To validate on, of voices that are not trained on; never trained on themselves."""
+
+    validation_clips: PositiveInt = 8
+    """Most recordings of each validation set that are used; of more, that many are taken evenly over their order."""
+
+    trim: PositiveFloat | None = None
+    """Silence at both ends that is this far under the loudest frame is cut, in dB; None keeps it."""
+
+    peak: float | None = Field(None, gt=0, le=1)
+    """Largest magnitude that each recording is scaled to before `gain`; None keeps its level."""
+
+    gain: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest level of a segment, in dB; drawn uniformly."""
+
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0,), min_length=1)
+    """Speeds that segments are played at, pitch included, as if other people had spoken; drawn uniformly, so that one
+    that is named twice is drawn twice as often."""
+
+    polarity: bool = False
+    """Whether half of the segments are turned upside down, which no ear notices."""
+
+    short: Literal["skip", "pad"] = "skip"
+    """What happens to recordings that are shorter than a segment: left out, or followed by silence."""
+
+    mels: str | None = None
+    """Folder of mels of another network, one `name.npy` of shape (bands, frames) for each recording `name.*`, to
+    fine-tune on; None computes mels from the recordings."""
+
+    mel_tolerance: int = Field(3, ge=0)
+    """Frames that a mel of `mels` may be longer or shorter than its recording, which is then padded or cut."""
+
+    workers: int = Field(2, ge=0)
+    """Processes that read ahead; 0 reads in the training process itself. Has no influence on the samples."""
+
+    cache: float = Field(1.0, ge=0)
+    """Decoded recordings that are kept in memory, in GB, all workers of a process together; 0 keeps none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.gain[0] > self.gain[1]:
+            raise ValueError(f"gain {self.gain} is empty; the first value is the lower one")
+        if self.weights and len(self.weights) != len(self.recordings):
+            raise ValueError(
+                f"weights are {len(self.weights)}, but recordings names {len(self.recordings)} sources; give each one"
+            )
+        if self.mels is None:
+            return self
+        changed = [name for name in ("trim", "peak") if getattr(self, name) is not None]
+        changed += ["gain"] * (self.gain != (0.0, 0.0)) + ["speeds"] * (self.speeds != (1.0,))
+        changed += ["short"] * (self.short == "pad")
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} would change the recordings and not the mels of {self.mels!r}; leave out either"
+            )
+        return self

@@ -51,10 +51,16 @@ class ScaleDiscriminatorConfig:
     """Sub-discriminators."""
     channels: Annotated[int, Field(gt=0, multiple_of=16)] = 128
     """Of the first convolution."""
+    strides: Annotated[tuple[PositiveInt, ...], Field(min_length=5, max_length=5)] = (2, 2, 4, 4, 1)
+    """Of the grouped convolutions: (4, 4, 4, 4, 1) in the recipes of ParallelWaveGAN."""
+    spectral: bool = True
+    """Whether the first scale wears spectral norm; otherwise weight norm, like the others."""
 
     def build(self) -> nn.Module:
         """Build it with fresh weights."""
-        return networks.ScaleDiscriminator(scales=self.scales, channels=self.channels)
+        return networks.ScaleDiscriminator(
+            scales=self.scales, channels=self.channels, strides=self.strides, spectral=self.spectral
+        )
 
 
 @config

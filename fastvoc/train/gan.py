@@ -17,6 +17,7 @@ from fastvoc.audio import FULL_BAND, SUB_BAND, PqmfConfig, mel_l1, mel_spectrogr
 from fastvoc.blocks import PqmfHead
 from fastvoc.models.discriminators import Maps
 from fastvoc.models.generator import TrunkGenerator
+from fastvoc.models.griffinlimnet import GriffinLimNet
 from fastvoc.train import losses
 from fastvoc.train.adversary import Adversary
 from fastvoc.train.networks import Networks
@@ -110,9 +111,11 @@ class GanTask(Networks):
         numbers: Numbers = {}
         weights = self.config.losses
         for part in parts:
-            fake = self._make(part)
-            terms = self._spectra(part, fake)
+            terms = self._magnitude(part) if weights.magnitude else {}
+            if weights.of_waves:
+                terms |= self._spectra(part, self._make(part))
             if judge is not None:
+                fake = self._make(part)
                 with folded(judge.network), self._autocast():
                     wave, features = part.wave[:, None], weights.features > 0
                     terms |= judge.judge(wave, fake, part.real_maps, features=features)
@@ -120,6 +123,10 @@ class GanTask(Networks):
             _count(numbers, terms, len(parts))
             self.learner.backward(loss / len(parts))
         return numbers
+
+    def _magnitude(self, part: _Part) -> Numbers:
+        generator: GriffinLimNet = self.generator  # type: ignore[assignment]
+        return {"magnitude": losses.magnitude(generator.magnitude(part.mel), part.wave, self.config.mel)}
 
     def _spectra(self, part: _Part, fake: Tensor) -> Numbers:
         weights, mel, wave = self.config.losses, self.config.mel, part.wave

@@ -18,8 +18,9 @@ from typing_extensions import Self
 
 from fastvoc.audio import MelConfig
 from fastvoc.train.batches import Batch, Batches
+from fastvoc.train.data import DataConfig
 from fastvoc.train.predicted import PredictedMels
-from fastvoc.train.recordings import DataConfig, split_recordings
+from fastvoc.train.recordings import split_recordings
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def make_loader(
     ValueError
         If there are no recordings, or none of those that are tried is usable, or mels do not fit.
     """
-    recordings = split_recordings(config).training
+    split = split_recordings(config)
     mels = None
     if config.mels is not None:
         if mel is None:
@@ -80,7 +81,7 @@ def make_loader(
             )
         mels = PredictedMels(config.mels, mel, tolerance=config.mel_tolerance)
     batches = Batches(
-        recordings,
+        split.training,
         config,
         sample_rate=sample_rate,
         segment=segment,
@@ -88,6 +89,7 @@ def make_loader(
         rows=range(rank * batch, (rank + 1) * batch),
         whole_batch=batch * world_size,
         mels=mels,
+        sizes=split.sizes,
     )
     loader = Loader(batches, workers=config.workers)
     unusable = batches.try_out()
@@ -107,7 +109,8 @@ class Loader:
     Attributes
     ----------
     steps_per_epoch : int
-        Batches in which each recording is drawn once, but for a rest that does not fill a batch; at least 1.
+        Batches in which each recording is drawn once (or as often as `DataConfig.weights` says), but for a rest that
+        does not fill a batch; at least 1.
     skipped : dict of str to str
         Recordings that could not be used so far, by path, and why.
     """

@@ -2,7 +2,8 @@
 
 Adversarial: Lim and Ye 2017, arXiv:1705.02894 (hinge); Mao 2017, arXiv:1611.04076 (least squares). Features: Kumar
 2019, arXiv:1910.06711, eq. 3, and Kong 2020, arXiv:2010.05646, eq. 6. Spectra: `fastvoc.audio.metrics`, and Kumar
-2023, arXiv:2306.06546, § 3.5, for mels at several scales.
+2023, arXiv:2306.06546, § 3.5, for mels at several scales. Magnitudes, without a wave: Arik 2018, arXiv:1808.06719,
+eqs. 3 and 4.
 
 Notes
 -----
@@ -13,14 +14,16 @@ update: they do not depend on the generator, and its loss moves nothing but the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.audio import MelConfig, mel_l1, multi_resolution_stft
+from fastvoc.audio.mel import frame_window, mel_filters
 
 Objective = Literal["hinge", "least-squares"]
 Across = Literal["sum", "mean"]
@@ -138,6 +141,48 @@ def _scales(sample_rate: int) -> tuple[MelConfig, ...]:
         )
         for bands, window in SCALES
     )
+
+
+def magnitude(estimate: Tensor, wave: Tensor, mel: MelConfig) -> Tensor:
+    """Distance of magnitudes from those of a recording: of their logarithms, spectral convergence, and of two mels.
+
+    The mels count double: that of the convention, and one as fine of all frequencies up to half the sample rate.
+
+    Parameters
+    ----------
+    estimate : Tensor, shape (B, fft_size // 2 + 1, T / hop), float32 or float64
+    wave : Tensor, shape (B, T), same dtype
+        T is a multiple of the hop.
+    mel : MelConfig
+        Logarithms of magnitudes, "same" padding.
+    """
+    constants: _Spectra = _spectra(mel, wave.device, wave.dtype)
+    side = (mel.fft_size - mel.hop) // 2
+    padded = F.pad(wave, (side, side), "reflect")
+    spectrum = torch.stft(padded, mel.fft_size, mel.hop, window=constants.window, center=False, return_complex=True)
+    target = spectrum.abs()
+    convergence = torch.linalg.vector_norm(estimate - target) / torch.linalg.vector_norm(target)
+    total: Tensor = convergence + _log_distance(estimate, target, mel.floor)
+    for filters in constants.filters:
+        total = total + 2 * _log_distance(filters @ estimate, filters @ target, mel.floor)
+    return total
+
+
+def _log_distance(x: Tensor, y: Tensor, floor: float) -> Tensor:
+    return (x.clamp(min=floor).log() - y.clamp(min=floor).log()).abs().mean()
+
+
+class _Spectra(NamedTuple):
+    window: Tensor  # (fft_size,)
+    filters: tuple[Tensor, Tensor]  # (bands, fft_size // 2 + 1), of the mel and of all frequencies
+
+
+@lru_cache(maxsize=8)
+def _spectra(mel: MelConfig, device: torch.device, dtype: torch.dtype) -> _Spectra:
+    shown, whole = (
+        torch.from_numpy(mel_filters(bank)).to(device, dtype) for bank in (mel, replace(mel, low=0, high=None))
+    )
+    return _Spectra(frame_window(mel, device, dtype), (shown, whole))
 
 
 def _mean(x: Tensor) -> Tensor:

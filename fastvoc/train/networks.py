@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastvoc.models import Generator
+from fastvoc.audio.mel import mel_filters
+from fastvoc.models import Generator, GriffinLimNet
 from fastvoc.train import parallel
 from fastvoc.train.adversary import Adversary
 from fastvoc.train.config import TrainConfig
@@ -36,7 +37,10 @@ class Networks:
         self.precision = _precision(config.precision, self.device)
         scaled = self.precision == torch.float16
         torch.manual_seed(config.seed)
-        self.generator = config.generator.build().to(self.device, dtype)
+        generator: Generator = config.generator.build()
+        if isinstance(generator, GriffinLimNet):
+            generator.start_from(torch.from_numpy(mel_filters(config.mel)))
+        self.generator = generator.to(self.device, dtype)
         dress(self.generator, config.weight_norm)
         self.learner = Learner(self.generator, config.optimiser, scaled=scaled)
         self.average = MovingAverage(self.generator, config.ema) if config.ema else None

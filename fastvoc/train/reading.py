@@ -43,6 +43,7 @@ def read_recording(
     sample_rate: int,
     *,
     trim: float | None = None,
+    speed: float = 1.0,
     longest: float = LONGEST,
     random: np.random.Generator | None = None,
 ) -> tuple[Tensor, bool]:
@@ -56,6 +57,8 @@ def read_recording(
         Rate to resample to, in Hz.
     trim : float, optional
         Silence at both ends that is this far under the loudest frame is cut, in dB.
+    speed : float
+        To play it at, pitch included: 2 halves its length.
     longest : float
         Of a longer recording a piece of this length is read, in seconds.
     random : numpy.random.Generator, optional
@@ -82,7 +85,7 @@ def read_recording(
         raise Unusable(f"{path}: holds {broken} values that are not finite", whole=whole)
     if trim is not None:
         mono, _ = librosa.effects.trim(mono, top_db=trim)
-    wave = resample(torch.from_numpy(np.ascontiguousarray(mono)), rate, sample_rate)
+    wave = resample(torch.from_numpy(np.ascontiguousarray(mono)), round(rate * speed), sample_rate)
     peak = float(wave.abs().max()) if len(wave) else 0.0
     if peak < SILENT:
         level = f"its peak is {20 * math.log10(peak):.0f} dB of full scale" if peak else "all samples are zero"

@@ -3,88 +3,16 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
-from typing_extensions import Self
-
-from fastvoc.config import config
+from fastvoc.train.data import DataConfig
 from fastvoc.train.lists import Recording, is_sound, read_list
-
-Sources = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-"""One or several folders, globs, lists or sound files; a single one may stand without brackets."""
-
-
-@config
-class DataConfig:
-    """What a run hears, and what is done to it before the first network sees it."""
-
-    recordings: Sources = Field(min_length=1)
-    """To train on: folders (with all below), globs, sound files, lists (`path` or `id|text` lines), Kaldi wav.scp,
-    JSON-lines manifests."""
-
-    root: str | None = None
-    """Folder that relative paths in lists start from; None is the folder of each list."""
-
-    held_out: int = Field(4, ge=0)
-    """Recordings taken out of `recordings`, evenly over their order, to validate on; only where `validation` is
-    empty."""
-
-    validation: Sources = ()
-    """To validate on, of voices that are also trained on; never trained on themselves."""
-
-    unseen: Sources = ()
-    """To validate on, of voices that are not trained on; never trained on themselves."""
-
-    validation_clips: PositiveInt = 8
-    """Most recordings of each validation set that are used; of more, that many are taken evenly over their order."""
-
-    trim: PositiveFloat | None = None
-    """Silence at both ends that is this far under the loudest frame is cut, in dB; None keeps it."""
-
-    peak: float | None = Field(None, gt=0, le=1)
-    """Largest magnitude that each recording is scaled to before `gain`; None keeps its level."""
-
-    gain: tuple[float, float] = (0.0, 0.0)
-    """Lowest and highest level of a segment, in dB; drawn uniformly."""
-
-    polarity: bool = False
-    """Whether half of the segments are turned upside down, which no ear notices."""
-
-    short: Literal["skip", "pad"] = "skip"
-    """What happens to recordings that are shorter than a segment: left out, or followed by silence."""
-
-    mels: str | None = None
-    """Folder of mels of another network, one `name.npy` of shape (bands, frames) for each recording `name.*`, to
-    fine-tune on; None computes mels from the recordings."""
-
-    mel_tolerance: int = Field(3, ge=0)
-    """Frames that a mel of `mels` may be longer or shorter than its recording, which is then padded or cut."""
-
-    workers: int = Field(2, ge=0)
-    """Processes that read ahead; 0 reads in the training process itself. Has no influence on the samples."""
-
-    cache: float = Field(1.0, ge=0)
-    """Decoded recordings that are kept in memory, in GB, all workers of a process together; 0 keeps none."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.gain[0] > self.gain[1]:
-            raise ValueError(f"gain {self.gain} is empty; the first value is the lower one")
-        if self.mels is None:
-            return self
-        changed = [name for name in ("trim", "peak") if getattr(self, name) is not None]
-        changed += ["gain"] * (self.gain != (0.0, 0.0)) + ["short"] * (self.short == "pad")
-        if changed:
-            raise ValueError(
-                f"{', '.join(changed)} would change the recordings and not the mels of {self.mels!r}; leave out either"
-            )
-        return self
 
 
 class Recordings:
@@ -144,8 +72,7 @@ class Recordings:
 
     def evenly(self, count: int) -> list[int]:
         """Return indices of this many recordings, evenly over their order; of all where there are fewer."""
-        count = min(count, len(self))
-        return [(2 * k + 1) * len(self) // (2 * count) for k in range(count)]
+        return _evenly(count, len(self))
 
 
 class Split(NamedTuple):
@@ -156,6 +83,8 @@ class Split(NamedTuple):
     """Of voices that are trained on."""
     unseen: Recordings
     """Of other voices."""
+    sizes: tuple[int, ...]
+    """Recordings of `training` that come from each source, in its order."""
 
 
 def find_recordings(sources: Iterable[str], *, root: str | None = None) -> Recordings:
@@ -202,23 +131,34 @@ def split_recordings(config: DataConfig) -> Split:
     FileNotFoundError, ValueError
         As `find_recordings`; or if nothing is left to train on.
     """
-    found = find_recordings(config.recordings, root=config.root)
+    parts = [find_recordings((source,), root=config.root) for source in config.recordings]
     seen = find_recordings(config.validation, root=config.root)
     unseen = find_recordings(config.unseen, root=config.root)
-    total = len(found)
+    found = sum(map(len, parts))
     aside = {recording.path for part in (seen, unseen) for recording in part}
     if aside:
-        found = Recordings(recording for recording in found if recording.path not in aside)
-    held_out = set(() if config.validation else found.evenly(config.held_out))
-    if len(found) == len(held_out):
+        parts = [Recordings(recording for recording in part if recording.path not in aside) for part in parts]
+    total = sum(map(len, parts))
+    held_out = set(() if config.validation else _evenly(config.held_out, total))
+    if total == len(held_out):
         raise ValueError(
-            f"data.recordings: all {total} are set aside for validation (by held_out, validation or unseen); "
+            f"data.recordings: all {found} are set aside for validation (by held_out, validation or unseen); "
             "needs at least one more to train on, or a smaller held_out"
         )
-    if not held_out:
-        return Split(found, seen, unseen)
-    training = Recordings(recording for index, recording in enumerate(found) if index not in held_out)
-    return Split(training, Recordings(found[index] for index in sorted(held_out)), unseen)
+    training = Recordings()
+    sizes = []
+    numbers = itertools.count()
+    for part in parts:
+        before = len(training)
+        for recording, number in zip(part, numbers, strict=False):
+            (seen if number in held_out else training).append(recording)
+        sizes.append(len(training) - before)
+    return Split(training, seen, unseen, tuple(sizes))
+
+
+def _evenly(count: int, total: int) -> list[int]:
+    count = min(count, total)
+    return [(2 * k + 1) * total // (2 * count) for k in range(count)]
 
 
 def _of_source(source: str, root: str | None) -> Iterator[Recording]:

@@ -177,7 +177,7 @@ class Report:
             if self._tensorboard is not None:
                 if name not in self._heard:
                     self._tensorboard.add_audio(f"recording/{name}", recorded[None].cpu(), step, rate)
-                self._tensorboard.add_audio(f"generated/{name}", made[None].float().cpu(), step, rate)
+                self._tensorboard.add_audio(f"generated/{name}", made[None].float().cpu().clamp(-1, 1), step, rate)
             self._heard.add(name)
         picture = self.folder / SPECTROGRAMS
         pictures.save(pictures.spectrograms(finite, self._mel, title=f"step {step}"), picture)

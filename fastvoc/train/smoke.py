@@ -37,6 +37,7 @@ def smoke_config(config: TrainConfig) -> TrainConfig:
     data = replace(
         config.data,
         recordings=(str(tones),),
+        weights=(),
         root=None,
         validation=(),
         unseen=(),
@@ -50,6 +51,7 @@ def smoke_config(config: TrainConfig) -> TrainConfig:
         adversary=adversary,
         start_from=None if config.start_from is None else beginning,
         start_adversary_from=None,
+        continue_from=None,
         steps=STEPS,
         batch=2 * config.accumulate * parallel.world_size(),
         report_every=1,

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints import VocoderConfig, open_checkpoint
-from fastvoc.config import to_dict, write_json
+from fastvoc.checkpoints import VocoderConfig
+from fastvoc.config import from_dict, to_dict, write_json
 from fastvoc.train import parallel, state
+from fastvoc.train.beginning import begin
 from fastvoc.train.config import TrainConfig
 from fastvoc.train.gan import GanTask
 from fastvoc.train.loader import Loader, make_loader
-from fastvoc.train.official import read_discriminators
 from fastvoc.train.validation import generate, measure, validation_clips
 
 SAMPLES = 4
@@ -132,7 +131,7 @@ def start(config: TrainConfig, device: torch.device, *, allow_changes: bool = Fa
     checkpoint = state.latest(config.folder)
     saved = None if checkpoint is None else state.load(checkpoint)
     strict = not allow_changes
-    if saved is not None and strict and (changed := state.differences(saved["config"], to_dict(config))):
+    if saved is not None and strict and (changed := state.differences(_complete(saved["config"]), to_dict(config))):
         raise ValueError(
             f"{config.folder}: holds a run of {saved['step']} steps with another configuration: {'; '.join(changed)}; "
             "restore it, name another folder, or allow changes"
@@ -159,7 +158,7 @@ def start(config: TrainConfig, device: torch.device, *, allow_changes: bool = Fa
     if saved is not None:
         _resume(run, saved, strict=strict)
     else:
-        _begin(task)
+        run.step = begin(task, loader, strict=strict)
     task.agree()
     return run
 
@@ -182,36 +181,13 @@ def _resume(run: Run, saved: dict[str, Any], *, strict: bool) -> None:
         state.save_vocoder(run.config.folder, run.vocoder, run.task.plain_generator().state_dict())
 
 
-def _begin(task: GanTask) -> None:
-    """Take first weights from elsewhere where the configuration says so."""
-    config = task.config
-    if config.start_from is not None:
-        checkpoint = open_checkpoint(config.start_from)
-        for name, theirs, ours in (
-            ("generator", checkpoint.config.generator, config.generator),
-            ("mel", checkpoint.config.mel, config.mel),
-        ):
-            if theirs != ours:
-                raise ValueError(
-                    f"start_from {config.start_from}: its {name} is another one: "
-                    f"{'; '.join(state.differences(to_dict(theirs), to_dict(ours), name))}; use its own settings"
-                )
-        task.start_from(checkpoint.weights)
-    if config.start_adversary_from is not None:
-        task.start_adversary_from(_discriminators(config.start_adversary_from, config))
-
-
-def _discriminators(path: Path, config: TrainConfig) -> dict[str, Tensor]:
-    """Read the discriminators of a checkpoint, of the latest one of a run, or of an official file."""
-    if path.is_file() and config.adversary is not None:
-        return read_discriminators(path, config.adversary)
-    checkpoint = path if (path / state.TRAINING).exists() else state.latest(path)
-    if checkpoint is None:
-        raise FileNotFoundError(f"start_adversary_from {path}: holds no checkpoint of a run")
-    weights: dict[str, Tensor] | None = state.load(checkpoint)["task"].get("discriminators")
-    if weights is None:
-        raise ValueError(f"start_adversary_from {checkpoint}: that run has no discriminators")
-    return weights
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Add what a version before had no setting for, with its default."""
+    try:
+        completed: dict[str, Any] = to_dict(from_dict(TrainConfig, settings, "saved settings"))
+    except ValueError:  # one of its settings has gone: the difference says which
+        return settings
+    return completed
 
 
 def _size(task: GanTask) -> int:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from fastvoc.audio import MelConfig, mel_l1, mel_spectrogram, multi_resolution_stft, pesq
 from fastvoc.audio.pitch import pitch, voicing_error
+from fastvoc.train.data import DataConfig
 from fastvoc.train.reading import Unusable, read_recording
-from fastvoc.train.recordings import DataConfig, Recordings, split_recordings
+from fastvoc.train.recordings import Recordings, split_recordings
 
 _logger = logging.getLogger(__name__)
 
