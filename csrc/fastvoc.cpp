@@ -3,9 +3,12 @@
 #include "fastvoc.h"
 
 #include "ceiling/cpu.h"
+#include "common/sizes.h"
 #include "conv1d/cpu.h"
+#include "conv1d_backward/cpu.h"
 #include "plan/cpu.h"
 #include "upsample/cpu.h"
+#include "upsample_backward/cpu.h"
 
 namespace {
 
@@ -27,6 +30,24 @@ const fastvoc::Upsample& upsample_of(int isa) {
   return fastvoc::portable::upsample;
 }
 
+const fastvoc::Conv1dBackward& conv1d_backward_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d_backward;
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d_backward;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d_backward;
+#endif
+  return fastvoc::portable::conv1d_backward;
+}
+
+const fastvoc::UpsampleBackward& upsample_backward_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample_backward;
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample_backward;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample_backward;
+#endif
+  return fastvoc::portable::upsample_backward;
+}
+
 const fastvoc::Plans& plans_of(int isa) {
 #if defined(FASTVOC_X86)
   if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::plans;
@@ -39,6 +60,11 @@ const fastvoc::Plans& plans_of(int isa) {
 // A plan begins with the instruction set that it was made for.
 const fastvoc::Plans& plans_of(const void* plan) { return plans_of(*static_cast<const int*>(plan)); }
 
+using fastvoc::fits;
+
+// Whether what all threads hold of a signal at once does: some hundred rows and their halo.
+bool tiles_fit(int threads, int64_t span, int64_t channels) { return fits({threads, span + 1024, channels + 64}); }
+
 }  // namespace
 
 const char* fastvoc_error(int error) {
@@ -48,7 +74,7 @@ const char* fastvoc_error(int error) {
     case FASTVOC_BAD_ISA:
       return "the instruction set is not usable on this processor; ask fastvoc_isa_usable first";
     case FASTVOC_BAD_SIZE:
-      return "a size is out of range; sizes are positive, and at least one frame results";
+      return "a size is out of range; sizes are positive, at least one frame results, and memory could hold it";
     case FASTVOC_BAD_PADDING:
       return "padding or crop is negative, its mode is unknown, or reflection is longer than the input";
     case FASTVOC_BAD_PRECISION:
@@ -63,7 +89,11 @@ const char* fastvoc_error(int error) {
 const char* fastvoc_isa_name(int isa) {
   switch (isa) {
     case FASTVOC_ISA_PORTABLE:
+#if defined(__aarch64__)
+      return "neon";  // which every one of these processors has
+#else
       return "portable";
+#endif
     case FASTVOC_ISA_AVX2:
       return "avx2";
     case FASTVOC_ISA_AVX512:
@@ -100,13 +130,21 @@ int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result) {
 
 int fastvoc_conv1d_check(const fastvoc_conv1d_call* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
-  const int64_t span = call->dilation * (call->taps - 1);
-  if (call->threads < 1 || call->batch < 0 || call->in_channels < 1 || call->in_frames < 0 || call->out_channels < 1 ||
-      call->taps < 1 || call->dilation < 1 || call->in_frames + call->left + call->right <= span)
+  if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
+      !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->dilation) ||
+      !fits({call->batch, call->in_frames}) ||
+      !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps))
+    return FASTVOC_BAD_SIZE;
+  if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;
+  if (!fits({call->left}) || !fits({call->right})) return FASTVOC_BAD_SIZE;
+  const int64_t frames = call->in_frames + call->left + call->right, span = call->dilation * (call->taps - 1);
+  if (frames <= span || !fits({call->batch, frames, call->in_channels}) ||
+      !fits({call->batch, frames, call->out_channels}) || !tiles_fit(call->threads, span, call->in_channels) ||
+      !tiles_fit(call->threads, span, call->out_channels))
     return FASTVOC_BAD_SIZE;
   const int64_t widest = call->left > call->right ? call->left : call->right;
-  if (call->left < 0 || call->right < 0 || call->padding_mode < FASTVOC_ZERO ||
-      call->padding_mode > FASTVOC_REPLICATE || (call->padding_mode == FASTVOC_REFLECT && widest >= call->in_frames) ||
+  if (call->padding_mode < FASTVOC_ZERO || call->padding_mode > FASTVOC_REPLICATE ||
+      (call->padding_mode == FASTVOC_REFLECT && widest >= call->in_frames) ||
       (call->padding_mode == FASTVOC_REPLICATE && call->in_frames == 0))
     return FASTVOC_BAD_PADDING;
   return FASTVOC_OK;
@@ -130,13 +168,33 @@ int fastvoc_conv1d(const fastvoc_conv1d_call* call, const float* x, const int64_
   return FASTVOC_OK;
 }
 
+int64_t fastvoc_conv1d_backward_workspace_size(const fastvoc_conv1d_call* call) {
+  return conv1d_backward_of(call->isa).workspace_size(*call);
+}
+
+int fastvoc_conv1d_backward(const fastvoc_conv1d_call* call, const float* grad, const int64_t* grad_strides,
+                            const float* x, const int64_t* x_strides, const float* weight, float* grad_x,
+                            const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace) {
+  conv1d_backward_of(call->isa)
+      .run(*call, grad, grad_strides, x, x_strides, weight, grad_x, grad_x_strides, grad_weight, grad_bias, workspace);
+  return FASTVOC_OK;
+}
+
 int fastvoc_upsample_check(const fastvoc_upsample_call* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
-  if (call->threads < 1 || call->batch < 0 || call->in_channels < 1 || call->in_frames < 1 || call->out_channels < 1 ||
-      call->taps < 1 || call->stride < 1 ||
-      (call->in_frames - 1) * call->stride + call->taps <= call->left + call->right)
+  if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
+      !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->stride) ||
+      call->in_frames < 1 || !fits({call->batch, call->in_frames, call->stride}) ||
+      !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps + call->stride))
     return FASTVOC_BAD_SIZE;
-  return call->left < 0 || call->right < 0 ? FASTVOC_BAD_PADDING : FASTVOC_OK;
+  if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;
+  if (!fits({call->left}) || !fits({call->right})) return FASTVOC_BAD_SIZE;
+  const int64_t frames = (call->in_frames - 1) * call->stride + call->taps;
+  if (frames <= call->left + call->right || !fits({call->batch, call->in_frames + call->taps, call->in_channels}) ||
+      !fits({call->batch, frames, call->out_channels}) || !tiles_fit(call->threads, call->taps, call->in_channels) ||
+      !tiles_fit(call->threads, call->taps, call->stride * call->out_channels))
+    return FASTVOC_BAD_SIZE;
+  return FASTVOC_OK;
 }
 
 int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call* call) {
@@ -158,6 +216,18 @@ int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const in
   return FASTVOC_OK;
 }
 
+int64_t fastvoc_upsample_backward_workspace_size(const fastvoc_upsample_call* call) {
+  return upsample_backward_of(call->isa).workspace_size(*call);
+}
+
+int fastvoc_upsample_backward(const fastvoc_upsample_call* call, const float* grad, const int64_t* grad_strides,
+                              const float* x, const int64_t* x_strides, const float* weight, float* grad_x,
+                              const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace) {
+  upsample_backward_of(call->isa)
+      .run(*call, grad, grad_strides, x, x_strides, weight, grad_x, grad_x_strides, grad_weight, grad_bias, workspace);
+  return FASTVOC_OK;
+}
+
 int64_t fastvoc_plan_size(const fastvoc_network* network) { return plans_of(network->isa).size(*network); }
 
 int fastvoc_plan_make(const fastvoc_network* network, void* plan) {
@@ -168,14 +238,13 @@ int fastvoc_plan_make(const fastvoc_network* network, void* plan) {
 int64_t fastvoc_plan_packed_size(const void* plan) { return plans_of(plan).packed_size(plan); }
 
 int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, void* packed) {
-  plans_of(plan).pack(*network, plan, packed);
-  return FASTVOC_OK;
+  return plans_of(plan).pack(*network, plan, packed);
 }
 
 int64_t fastvoc_plan_state_size(const void* plan) { return plans_of(plan).state_size(plan); }
 
 int64_t fastvoc_plan_workspace_size(const void* plan, int threads) {
-  return plans_of(plan).workspace_size(plan, threads);
+  return fastvoc::is_threads(threads) ? plans_of(plan).workspace_size(plan, threads) : -1;
 }
 
 int fastvoc_plan_toom_cook_layers(const void* plan) { return plans_of(plan).toom_cook_layers(plan); }
@@ -186,11 +255,11 @@ int fastvoc_plan_begin(const void* plan, void* state) {
 }
 
 int64_t fastvoc_plan_ready(const void* plan, const void* state, int64_t frames, int last) {
-  return plans_of(plan).ready(plan, state, frames, last);
+  return frames >= 0 && frames <= fastvoc::kMostFrames ? plans_of(plan).ready(plan, state, frames, last) : -1;
 }
 
 int fastvoc_plan_run(const void* plan, const void* packed, void* state, void* workspace, int threads, const float* x,
                      const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
-  if (threads < 1 || frames < 0) return FASTVOC_BAD_SIZE;
+  if (!fastvoc::is_threads(threads) || frames < 0 || frames > fastvoc::kMostFrames) return FASTVOC_BAD_SIZE;
   return plans_of(plan).run(plan, packed, state, workspace, threads, x, x_strides, frames, last, y, y_strides);
 }

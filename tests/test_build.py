@@ -111,23 +111,6 @@ def test_a_library_that_does_not_load_is_a_reason(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@needs_native
-@needs_sources
-def test_random_native_calls_stay_inside_their_memory(tmp_path: Path) -> None:
-    cmake, ninja = shutil.which("cmake", path=TOOLS), shutil.which("ninja", path=TOOLS)
-    if cmake is None or ninja is None:
-        pytest.skip("cmake and ninja are not installed")
-    configure = [cmake, "-S", str(CSRC), "-B", str(tmp_path), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    for command in (
-        [*configure, "-DFASTVOC_SANITIZE=ON"],
-        [cmake, "--build", str(tmp_path)],
-        [tmp_path / "random_calls"],
-    ):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-
-
-@pytest.mark.slow
 @needs_sources
 @pytest.mark.parametrize(("compiler", "mode", "built"), [("", "require", True), ("/nonexistent", "auto", False)])
 def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: str, mode: str, built: bool) -> None:

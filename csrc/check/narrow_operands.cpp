@@ -1,11 +1,12 @@
 // Random convolutions with bfloat16 and 8-bit operands against plain loops over the same operands in double precision,
 // in memory of exactly the promised size. Vector instructions, and tiles with the meaning that amx_on_any_cpu.h gives.
 //
-// Compiled with the flags of avx512-bf16, and with -DFASTVOC_EMULATE_AMX. Exits with 0 if every result is right, or if
-// this processor has not the instructions.
+// Compiled with the flags of avx512-bf16, and with -DFASTVOC_EMULATE_AMX. An argument is how many to draw. Exits with 0
+// if every result is right, or if this processor has not the instructions.
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <vector>
 
@@ -243,10 +244,11 @@ bool rounding_is_right() {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512vnni")) return 0;
   if (!rounding_is_right()) return std::printf("rounding is wrong\n"), 1;
-  for (int call = 0; call < 500; ++call) {
+  const int count = argc > 1 ? std::atoi(argv[1]) : 500;
+  for (int call = 0; call < count; ++call) {
     if (!is_right<Bf16>()) return std::printf("bfloat16: call %d is wrong\n", call), 1;
     if (!is_right<Int8>()) return std::printf("8 bits: call %d is wrong\n", call), 1;
     if (call % 8 == 0 && !is_right<Amx>()) return std::printf("tiles: call %d is wrong\n", call), 1;

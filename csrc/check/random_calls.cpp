@@ -1,10 +1,11 @@
 // Random calls of the whole surface against plain loops, in memory of exactly the promised size.
 //
 // Built with -DFASTVOC_SANITIZE=ON, so that an access beyond any array, or undefined behaviour, ends the program.
-// Exits with 0 if every result is right.
+// An argument is how many to draw. Exits with 0 if every result is right.
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <vector>
 
@@ -57,7 +58,7 @@ int64_t source(const fastvoc_conv1d_call& call, int64_t frame) {
 // Sums of at most 70 * 20 products of normal numbers in float32 stay well within this.
 bool close(double exact, float got) { return std::fabs(exact - got) < 2e-4; }
 
-bool conv1d_is_right() {
+fastvoc_conv1d_call conv1d_call() {
   fastvoc_conv1d_call call{};
   call.isa = draw(0, FASTVOC_ISA_COUNT - 1);
   call.threads = draw(1, 3);
@@ -72,6 +73,11 @@ bool conv1d_is_right() {
   call.padding_mode = draw(FASTVOC_ZERO, FASTVOC_REPLICATE);
   call.tanh = toss();
   call.slope = toss() ? 0.1f : 1.0f;
+  return call;
+}
+
+bool conv1d_is_right() {
+  const fastvoc_conv1d_call call = conv1d_call();
   if (fastvoc_conv1d_check(&call) != FASTVOC_OK) return true;
 
   const int64_t frames = call.in_frames + call.left + call.right - call.dilation * (call.taps - 1);
@@ -101,7 +107,7 @@ bool conv1d_is_right() {
   return true;
 }
 
-bool upsample_is_right() {
+fastvoc_upsample_call upsample_call() {
   fastvoc_upsample_call call{};
   call.isa = draw(0, FASTVOC_ISA_COUNT - 1);
   call.threads = draw(1, 3);
@@ -116,6 +122,11 @@ bool upsample_is_right() {
   // Often a single frame is left, where both memory orders look alike.
   if (toss()) call.right = (call.in_frames - 1) * call.stride + call.taps - call.left - 1;
   call.slope = toss() ? 0.1f : 1.0f;
+  return call;
+}
+
+bool upsample_is_right() {
+  const fastvoc_upsample_call call = upsample_call();
   if (fastvoc_upsample_check(&call) != FASTVOC_OK) return true;
 
   const int64_t frames = (call.in_frames - 1) * call.stride + call.taps - call.left - call.right;
@@ -144,11 +155,115 @@ bool upsample_is_right() {
   return true;
 }
 
+// Gradients in double, and those of the library, each of them now and then not asked for.
+struct Gradients {
+  Signal x;
+  std::vector<double> exact_x, exact_weight, exact_bias;
+  std::vector<float> weight, bias;
+  bool wanted[3] = {toss(), toss(), toss()};
+
+  Gradients(int64_t batch, int64_t channels, int64_t frames, int64_t weights, int64_t biases)
+      : x{batch, channels, frames},
+        exact_x(x.data.size()),
+        exact_weight(weights),
+        exact_bias(biases),
+        weight(unwritten(weights)),
+        bias(unwritten(biases)) {}
+
+  double& exact_x_at(int64_t b, int64_t c, int64_t t) {
+    return exact_x[b * x.strides[0] + c * x.strides[1] + t * x.strides[2]];
+  }
+
+  float* wanted_x() { return wanted[0] ? x.data.data() : nullptr; }
+  float* wanted_weight() { return wanted[1] ? weight.data() : nullptr; }
+  float* wanted_bias() { return wanted[2] ? bias.data() : nullptr; }
+
+  bool right() const {
+    const auto same = [](const std::vector<double>& exact, const std::vector<float>& got) {
+      for (size_t i = 0; i < exact.size(); ++i)
+        if (!close(exact[i], got[i])) return false;
+      return true;
+    };
+    return (!wanted[0] || same(exact_x, x.data)) && (!wanted[1] || same(exact_weight, weight)) &&
+           (!wanted[2] || same(exact_bias, bias));
+  }
+};
+
+double passed_on(float x, float slope) { return x > 0 ? 1 : slope; }
+
+bool conv1d_backward_is_right() {
+  const fastvoc_conv1d_call call = conv1d_call();
+  if (fastvoc_conv1d_check(&call) != FASTVOC_OK) return true;
+
+  const int64_t frames = call.in_frames + call.left + call.right - call.dilation * (call.taps - 1);
+  Signal x{call.batch, call.in_channels, call.in_frames}, grad{call.batch, call.out_channels, frames};
+  fill(x.data);
+  fill(grad.data);
+  const auto weight = filled(call.out_channels * call.in_channels * call.taps);
+  Gradients got(call.batch, call.in_channels, call.in_frames, (int64_t)weight.size(), call.out_channels);
+  auto work = unwritten(fastvoc_conv1d_backward_workspace_size(&call));
+  fastvoc_conv1d_backward(&call, grad.data.data(), grad.strides, x.data.data(), x.strides, weight.data(),
+                          got.wanted_x(), got.x.strides, got.wanted_weight(), got.wanted_bias(), work.data());
+
+  for (int64_t b = 0; b < call.batch; ++b)
+    for (int64_t o = 0; o < call.out_channels; ++o)
+      for (int64_t t = 0; t < frames; ++t) {
+        const double g = grad.at(b, o, t);
+        got.exact_bias[o] += g;
+        for (int64_t k = 0; k < call.taps; ++k) {
+          const int64_t from = source(call, t + k * call.dilation - call.left);
+          for (int64_t i = 0; from >= 0 && i < call.in_channels; ++i) {
+            const int64_t at = (o * call.in_channels + i) * call.taps + k;
+            const float value = x.at(b, i, from);
+            got.exact_weight[at] += g * activate(value, call.slope);
+            got.exact_x_at(b, i, from) += g * weight[at] * passed_on(value, call.slope);
+          }
+        }
+      }
+  return got.right();
+}
+
+bool upsample_backward_is_right() {
+  const fastvoc_upsample_call call = upsample_call();
+  if (fastvoc_upsample_check(&call) != FASTVOC_OK) return true;
+
+  const int64_t frames = (call.in_frames - 1) * call.stride + call.taps - call.left - call.right;
+  Signal x{call.batch, call.in_channels, call.in_frames}, grad{call.batch, call.out_channels, frames};
+  fill(x.data);
+  fill(grad.data);
+  const auto weight = filled(call.in_channels * call.out_channels * call.taps);
+  Gradients got(call.batch, call.in_channels, call.in_frames, (int64_t)weight.size(), call.out_channels);
+  auto work = unwritten(fastvoc_upsample_backward_workspace_size(&call));
+  fastvoc_upsample_backward(&call, grad.data.data(), grad.strides, x.data.data(), x.strides, weight.data(),
+                            got.wanted_x(), got.x.strides, got.wanted_weight(), got.wanted_bias(), work.data());
+
+  for (int64_t b = 0; b < call.batch; ++b)
+    for (int64_t o = 0; o < call.out_channels; ++o)
+      for (int64_t t = 0; t < frames; ++t) {
+        const double g = grad.at(b, o, t);
+        got.exact_bias[o] += g;
+        for (int64_t k = (t + call.left) % call.stride; k < call.taps; k += call.stride) {
+          const int64_t from = (t + call.left - k) / call.stride;
+          if (t + call.left < k || from >= call.in_frames) continue;
+          for (int64_t i = 0; i < call.in_channels; ++i) {
+            const int64_t at = (i * call.out_channels + o) * call.taps + k;
+            const float value = x.at(b, i, from);
+            got.exact_weight[at] += g * activate(value, call.slope);
+            got.exact_x_at(b, i, from) += g * weight[at] * passed_on(value, call.slope);
+          }
+        }
+      }
+  return got.right();
+}
+
 }  // namespace
 
-int main() {
-  for (int call = 0; call < 1000; ++call) {
+int main(int argc, char** argv) {
+  const int count = argc > 1 ? std::atoi(argv[1]) : 1000;
+  for (int call = 0; call < count; ++call) {
     if (!conv1d_is_right()) return std::printf("conv1d: call %d is wrong\n", call), 1;
     if (!upsample_is_right()) return std::printf("upsample: call %d is wrong\n", call), 1;
+    if (!conv1d_backward_is_right()) return std::printf("conv1d_backward: call %d is wrong\n", call), 1;
+    if (!upsample_backward_is_right()) return std::printf("upsample_backward: call %d is wrong\n", call), 1;
   }
 }

@@ -10,7 +10,7 @@
 // the tile pass. A panel narrower than a vector (the head has one channel) takes `group` input channels per step
 // instead, and adds neighbouring lanes at the end: with a group of all lanes it is a dot product.
 //
-// 12 rows x 2 vectors of accumulators fill the 32 registers of AVX-512, 6 x 2 the 16 of AVX2.
+// 12 rows x 2 vectors of accumulators fill the 32 registers of AVX-512 and NEON, 6 x 2 the 16 of AVX2.
 #pragma once
 
 #include "../fastvoc.h"
@@ -25,8 +25,13 @@ constexpr int kRows = 12;
 constexpr int kChunk = 48;
 
 // Longest chain of additions in one accumulator; longer sums are sums of such chains, which keeps rounding as small as
-// that of blocked libraries (768 to 2816 terms: a third of the error of one chain).
+// that of blocked libraries (768 to 2816 terms: a third of the error of one chain). Where products are rounded before
+// they are added, chains are shorter for that.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 constexpr int64_t kChain = 128;
+#else
+constexpr int64_t kChain = 32;
+#endif
 
 // Half of a 1 MiB second-level cache, with room for a panel of weights beside it.
 constexpr int64_t kTileFloats = 48 * 1024;
@@ -105,7 +110,7 @@ inline void load_tile(const fastvoc_conv1d_call& call, const float* x, const int
   const int64_t end = larger(smaller(call.in_frames - frame, valid), begin);
   const auto fill = [&](int64_t r, int64_t from) {
     float* to = rows + r * row;
-    const float* in = x + from * along;
+    const float* in = from < 0 ? nullptr : x + from * along;
     if (from < 0) {
       for (int64_t c = 0; c < row; ++c) to[c] = 0;
     } else if (across == 1) {
@@ -175,7 +180,7 @@ inline void flush(Vector (&sum)[Rows][Vectors], const float* bias, float* sums) 
 
 // `Rows` x `Vectors` accumulators over all taps and channels. The taps and the channels are
 // run-time numbers on purpose, and the function is kept out of line: constant ones make GCC spill accumulators.
-template <int Rows, int Vectors, int Group>
+template <int Rows, int Vectors, int Group, int64_t Chain = kChain>
 __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const float* weight, int64_t taps,
                                           int64_t dilation, int64_t steps, const float* bias, float* sums) {
   static_assert(Rows % 3 == 0);
@@ -187,7 +192,7 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
 #pragma GCC unroll 4
     for (int i = 0; i < Rows / 3; ++i) x[i] = rows + (tap * dilation + 3 * i) * row;
     for (int64_t step = 0; step < steps;) {
-      const int64_t end = smaller(step + kChain - chained, steps);
+      const int64_t end = smaller(step + Chain - chained, steps);
       chained += end - step;
       for (; step < end; ++step) {
         Vector w[Vectors];
@@ -205,7 +210,7 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
           x[i] += Group;
         }
       }
-      if (chained == kChain) {
+      if (chained == Chain) {
         flush<Rows, Vectors, Group>(sum, bias, sums);
         bias = nullptr;
         chained = 0;
@@ -216,6 +221,7 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
 }
 
 // Sums of kRows rows of a panel, row after row, `panel.width` floats each.
+template <int64_t Chain = kChain>
 inline void accumulate_panel(const Panel& panel, const fastvoc_conv1d_call& call, const float* rows, int64_t row,
                              const float* packed, const float* bias, float* sums) {
   const auto run = [&](auto function, int height) {
@@ -223,15 +229,15 @@ inline void accumulate_panel(const Panel& panel, const fastvoc_conv1d_call& call
       function(rows + r * row, row, packed + panel.offset, call.taps, call.dilation, row / panel.group, bias,
                sums + r * panel.width);
   };
-  constexpr int kHeight = kLanes == 16 ? 12 : 6;
-  if (panel.vectors() == 2) return run(accumulate<kHeight, 2, 1>, kHeight);
-  if (panel.group == 1) return run(accumulate<kRows, 1, 1>, kRows);
-  if (panel.group == 2) return run(accumulate<kRows, 1, 2>, kRows);
-  if (panel.group == 4) return run(accumulate<kRows, 1, 4>, kRows);
+  constexpr int kHeight = kRegisters == 32 ? 12 : 6;
+  if (panel.vectors() == 2) return run(accumulate<kHeight, 2, 1, Chain>, kHeight);
+  if (panel.group == 1) return run(accumulate<kRows, 1, 1, Chain>, kRows);
+  if (panel.group == 2) return run(accumulate<kRows, 1, 2, Chain>, kRows);
+  if (panel.group == 4) return run(accumulate<kRows, 1, 4, Chain>, kRows);
   if constexpr (kLanes >= 8) {
-    if (panel.group == 8) return run(accumulate<kRows, 1, 8>, kRows);
+    if (panel.group == 8) return run(accumulate<kRows, 1, 8, Chain>, kRows);
   }
-  if constexpr (kLanes >= 16) return run(accumulate<kRows, 1, 16>, kRows);
+  if constexpr (kLanes >= 16) return run(accumulate<kRows, 1, 16, Chain>, kRows);
 }
 
 // The bias of a panel in the lanes of its finished sums.
@@ -355,7 +361,7 @@ inline void pack_panels(const fastvoc_conv1d_call& call, int64_t row, const floa
 }
 
 // All rows of a loaded tile, for one panel: `to_memory(sums, chunk, count)` takes them, kChunk at a time.
-template <class ToMemory>
+template <int64_t Chain = kChain, class ToMemory>
 inline void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const float* rows, int64_t row,
                            int64_t height, const float* packed, const float* bias, float* sums, ToMemory to_memory) {
   alignas(64) float lanes[2 * kLanes];
@@ -363,7 +369,7 @@ inline void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, 
   for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
     const int64_t count = smaller(kChunk, height - chunk);
     for (int64_t r = 0; r < count; r += kRows)
-      accumulate_panel(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width);
+      accumulate_panel<Chain>(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width);
     to_memory(sums, chunk, count);
   }
 }

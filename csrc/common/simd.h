@@ -21,6 +21,13 @@ constexpr int kLanes = 8;
 constexpr int kLanes = 4;
 #endif
 
+// Registers that hold one.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t Lanes __attribute__((vector_size(kLanes * sizeof(float))));
 
@@ -57,6 +64,12 @@ static inline Vector repeat(const float* from) {
     return (Vector)_mm256_set1_pd(pair);
   } else if constexpr (Group == 4) {
     return (Vector)_mm256_broadcast_ps((const __m128*)from);
+#else
+  } else if constexpr (Group == 2) {
+    double pair;
+    __builtin_memcpy(&pair, from, sizeof pair);
+    typedef double Pairs __attribute__((vector_size(kLanes * sizeof(float))));
+    return (Vector)Pairs{pair, pair};
 #endif
   } else {
     Vector v;

@@ -1,58 +1,67 @@
 // Toom-Cook convolution on the CPU: fewer multiplications than the sum itself has.
 //
-// A convolution is a product of polynomials, and a product is known from its values at enough points. Here in the
-// transposed form that filters use: `tile` outputs of a filter of t taps take tile + t - 1 inputs, and as many products
+// A convolution is a product of polynomials, and a product is known from its values at enough points. Transposed, as
+// filters need it, that is
 //
 //     y = A [ (G w) * (B x) ]        B: inputs to points,  G: taps to points,  A: points to outputs
 //
-// where * is one product per point and pair of channels, so that over the channels each point is a matrix product, which
-// the register-blocked kernel of direct.h does. The points are 0, 1, -1, 1/2, -1/2, 2, -2 and, where eight are needed,
-// infinity: 3 taps take 8 products for 6 outputs instead of 18, and 5 take 8 for 4 instead of 20. No other points lose as
-// few digits, and with one more the error triples; so longer filters are cut into groups of four taps, which shift by
-// exactly one tile. A filter of groups is again a convolution, now of tiles, and takes the points 0, 1, -1, infinity:
+// where n outputs of t taps take n + t - 1 inputs, points and products, instead of n t products. Over the channels each
+// point is a product of matrices, for a register-blocked kernel as in direct.h. The points are 0, 1, -1, 1/2, -1/2, 2,
+// -2 and, where eight are needed, infinity:
 //
-//     7 or 8 taps      2 groups, 3 tiles to a block    28 products for 12 outputs instead of 84 or 96
-//     11 or 12 taps    3 groups, 2 tiles to a block    28 products for 8 outputs instead of 88 or 96
+//     3 taps             8 products for 6 outputs instead of 18
+//     5 taps             8 products for 4 outputs instead of 20
 //
-// One product less if a zero comes before the first tap: it is the value of the first group at 0. Other filters sum over
-// groups directly. A dilation d interleaves d signals: block i of signal r is column i * d + r of the transformed input,
-// so that its columns in memory, too, are rows of the kernel.
+// No other points lose so few digits, and with one more the error triples. So longer filters are cut into groups of
+// four taps, each of which is one tile of four outputs further on. A filter of groups is again a convolution, now of
+// tiles, and takes the points 0, 1, -1 and infinity of its own:
 //
-// Transformed values of the input are of the order of 5 times the input and cancel later: the error is some five times
-// that of the direct sum.
+//     7 or 8 taps        2 groups, 3 tiles to a block: 28 products for 12 outputs instead of 84 or 96
+//     11 or 12 taps      3 groups, 2 tiles to a block: 28 products for 8 outputs instead of 88 or 96
+//
+// A zero before the first of 7 or 11 taps saves one more, the value of the first group at 0. All other filters add up
+// their groups as they are.
+//
+// A dilation d interleaves d signals. Block i of signal r becomes column i * d + r of the transformed input, so that
+// outputs of a block are rows block * i + r, + d, + 2d ... and the groups of a filter are d columns apart.
+//
+// Products are larger than the sums that they make: the error is two to three times that of the direct sum, which is
+// 4e-7 to 7e-7 of the signal (root mean square, 16 to 512 channels).
 #pragma once
+
+#include <numeric>
 
 #include "direct.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-constexpr int64_t kTransformedFloats = 160 * 1024;
-
+// How a filter is cut.
 struct ToomCook {
   int tile;         // outputs of one inner transform
   int points;       // 7, or 8 with infinity
   int outer_tiles;  // tiles of a block
-  int outer_taps;   // groups of taps that the outer transform takes; 1: there is none
+  int outer_taps;   // groups that an outer transform takes, or 1 if there is none
   int step;         // taps from one group to the next
-  int groups;       // groups that are summed directly
+  int groups;       // groups that are added up as they are
   int front;        // zeros before the first tap: 0 or 1
 
   int block() const { return tile * outer_tiles; }
-  int outer_points() const { return outer_taps == 1 ? 1 : 4; }
-  int all_points() const { return points * outer_points(); }
-  // Inputs that a column is made of.
-  int window() const { return points + (outer_taps == 1 ? 0 : 3 * tile); }
-  // Blocks whose columns the groups beyond the first take.
+  int outer_points() const { return outer_taps > 1 ? 4 : 1; }
+  int all_points() const { return outer_points() * points; }
+  // Inputs of a column.
+  int window() const { return points + (outer_taps > 1 ? 3 * tile : 0); }
+  // Blocks of input beyond the last block of output.
   int extra() const { return (groups - 1) * step / block(); }
-  // The groups in which a point has a value that is not zero: [first_group, groups).
-  int first_group(int point) const {
+  // A point has products with groups [first_group, groups): all others are zero there.
+  int first_group(int outer, int point) const {
     if (point == 7) return groups - 1;
-    return point == 0 ? front : 0;
+    return outer == 0 && point == 0 ? front : 0;
   }
 };
 
-// Inputs of a column beyond those that its outputs need would make results depend on what follows, so the taps always
-// fill their groups: seven points take 5 taps for 3 outputs, or 4 for 4; a zero in front and infinity each save one.
+// A column must not take inputs that its outputs do not need, lest results depend on what comes later: so taps always
+// fill their groups. The last group has 5 taps with infinity, 4 without, for tiles of 4; 6 and 5 for tiles of 3; a zero
+// in front counts as a tap.
 inline ToomCook toom_cook_of(int64_t all_taps) {
   const int taps = int(all_taps), front = taps % 4 == 3, fours = (taps + front) / 4;
   if (taps == 3) return {6, 8, 1, 1, 3, 1, 0};
@@ -64,176 +73,183 @@ inline ToomCook toom_cook_of(int64_t all_taps) {
   return {4, 7, 1, 1, 4, fours, front};
 }
 
-// Rows of a block: results depend on the block in which they lie, and on nothing else.
+// Rows of a block. An output depends on the inputs of its block, aligned to the first row of the call, and on nothing
+// else: neither on the rows of the call nor on its place in it.
 inline int64_t toom_cook_block(const fastvoc_conv1d_call& call) {
   return toom_cook_of(call.taps).block() * call.dilation;
 }
 
-// Rows that must be readable, the last one for at least kLanes floats. What lies beyond count + span, and beyond the
-// channels of a row, is not used.
+// Rows that must be readable, the last for kLanes floats at least. Beyond them, and beyond the channels of a row,
+// anything may lie; where the last block is not whole, its missing inputs count as zeros.
 inline int64_t toom_cook_rows_read(const fastvoc_conv1d_call& call, int64_t count) { return count + span_of(call); }
 
-// Whether it is faster than the direct sum for calls of that many rows.
-inline bool toom_cook_pays(const fastvoc_conv1d_call& call, int64_t count) {
-  return call.taps >= 3 && call.in_channels >= 32 && call.out_channels >= 32 && count >= toom_cook_block(call);
-}
-
-// Columns are rows of the kernel, `toom_cook_row` floats apart: an odd number of cache lines, lest twelve of them share
-// one set of the cache.
-inline int64_t toom_cook_row(const fastvoc_conv1d_call& call) {
-  const int64_t row = round_up(call.in_channels, 16);
-  return row % 32 == 0 ? row + 16 : row;
-}
-
-// Blocks of which the transformed input is held at once.
-inline int64_t toom_cook_pass(const fastvoc_conv1d_call& call, int64_t count) {
-  const int64_t floats = toom_cook_of(call.taps).all_points() * toom_cook_row(call) * call.dilation;
-  const int64_t wanted = larger(kTransformedFloats / floats, 48 / call.dilation);
-  const int64_t unit = larger(1, 12 / call.dilation);
-  return smaller(round_up(wanted, unit), (count + toom_cook_block(call) - 1) / toom_cook_block(call));
-}
-
-// Blocks whose products wait for their transform at once: at least kRows columns.
-inline int64_t toom_cook_batch(const fastvoc_conv1d_call& call, int64_t pass) {
-  const int64_t most = larger(1, 12 / call.dilation);
-  return smaller(most, pass);
-}
-
-struct ToomCookWork {
-  int64_t pass, batch;           // blocks
-  int64_t columns, products;     // from one point to the next, in columns
-  int64_t zeros, transformed, product, sums, total;  // floats: sizes and where they begin
-};
-
-inline ToomCookWork toom_cook_work(const fastvoc_conv1d_call& call, int64_t count) {
-  const ToomCook plan = toom_cook_of(call.taps);
-  ToomCookWork work{};
-  work.pass = toom_cook_pass(call, count);
-  work.batch = toom_cook_batch(call, work.pass);
-  work.columns = (work.pass + plan.extra()) * call.dilation;
-  work.products = round_up(work.batch * call.dilation, 3);
-  work.transformed = toom_cook_row(call);
-  work.product = work.transformed + (plan.all_points() * work.columns + kRows) * toom_cook_row(call);
-  work.sums = work.product + plan.all_points() * work.products * 2 * kLanes;
-  work.total = round_up(work.sums + work.batch * toom_cook_block(call) * 2 * kLanes, 16);
-  return work;
-}
-
-// Floats of workspace for one thread.
-inline int64_t toom_cook_workspace_floats(const fastvoc_conv1d_call& call, int64_t count) {
-  return toom_cook_work(call, count).total;
-}
-
-// Panels of whole vectors.
-inline Panel toom_cook_panel(const fastvoc_conv1d_call& call, int64_t first, int64_t offset) {
-  return {first, call.out_channels - first > kLanes ? 2 * kLanes : kLanes, 1, offset};
-}
-
-// Products per pair of channels, over all points and groups.
-inline int64_t toom_cook_products(const fastvoc_conv1d_call& call) {
-  const ToomCook plan = toom_cook_of(call.taps);
+// Products per pair of channels and column.
+inline int64_t toom_cook_products(const ToomCook& plan) {
   int64_t products = 0;
   for (int outer = 0; outer < plan.outer_points(); ++outer)
-    for (int point = 0; point < plan.points; ++point)
-      products += plan.groups - (outer == 0 ? plan.first_group(point) : 0);
+    for (int point = 0; point < plan.points; ++point) products += plan.groups - plan.first_group(outer, point);
   return products;
 }
 
+inline int64_t toom_cook_packed_floats(const fastvoc_conv1d_call& call) {
+  return toom_cook_products(toom_cook_of(call.taps)) * call.in_channels * round_up(call.out_channels, kLanes);
+}
+
+// Whether it is faster than the direct sum of `count` rows.
+//
+// Each point of a column costs as much to transform, per vector of channels, as multiplying 8 vectors with AVX-512, and
+// less with narrower ones; few columns cost as much as one more. Measured with AVX-512 on a busy core of an EPYC 9005,
+// as a multiple of the speed of the direct sum, medians over 256 to 2048 rows and dilations 1, 3 and 5:
+//
+//     channels       8     16     24     32     64    128    256    512
+//      3 taps      0.6    1.1    1.6    1.5    1.7    1.7    1.8    1.7
+//      5 taps      0.7    1.2    1.8    1.7    1.8    2.0    2.0    2.0
+//      7 taps      0.9    1.4    1.9    1.9    2.1    2.0    1.9    2.2
+//     11 taps      1.0    1.6    2.1    2.2    2.3    2.4    2.2    2.4
+//
+// 96 rows are slower where they are no whole blocks, down to 1.2 times with 32 channels, 3 taps and dilation 5.
+inline bool toom_cook_pays(const fastvoc_conv1d_call& call, int64_t count) {
+  constexpr int64_t kTransform = 8;
+  if (call.taps < 3) return false;
+  const ToomCook plan = toom_cook_of(call.taps);
+  const int64_t in = call.in_channels, blocks = (count - 1) / toom_cook_block(call) + 1;
+  const int64_t in_vectors = (in - 1) / kLanes + 1, out_vectors = (call.out_channels - 1) / kLanes + 1;
+  const int64_t column =
+      toom_cook_products(plan) * in * out_vectors + kTransform * plan.all_points() * (in_vectors + out_vectors);
+  int64_t lanes = 0;
+  for_each_panel(call, in, [&](const Panel& panel) { lanes += panel.width; });
+  return (round_up(blocks * call.dilation, 3) + 1) * column * kLanes < round_up(count, kRows) * call.taps * in * lanes;
+}
+
+// From one column to the next: an odd number of cache lines, lest the rows of a kernel share one set of the cache.
+inline int64_t odd_lines(int64_t floats) { return round_up(floats, 16) | 16; }
+
+// Where the parts of a workspace begin, in floats.
+struct ToomCookWork {
+  int64_t pass;         // blocks whose transformed input is held at once
+  int64_t row, stride;  // of the transformed input: from column to column, from point to point
+  int64_t ring;         // blocks whose sums wait for memory at once: all that kRows columns can touch
+  int64_t transformed, products, sums, end;
+};
+
+inline ToomCookWork toom_cook_work(const fastvoc_conv1d_call& call, int64_t count) {
+  // A third of a second-level cache, but enough columns for the weights that pass by.
+  constexpr int64_t kHeldFloats = 96 * 1024, kHeldColumns = 48;
+  const ToomCook plan = toom_cook_of(call.taps);
+  const int64_t d = call.dilation, block = toom_cook_block(call);
+  ToomCookWork work{};
+  work.row = odd_lines(call.in_channels);
+  const int64_t held = larger(kHeldFloats / (plan.all_points() * work.row), kHeldColumns);
+  // Whole kernels of 12 columns or, if they take many blocks, of 6 or 3.
+  int64_t unit = kRows;
+  while (unit > 3 && unit / std::gcd(unit, d) * d > held) unit /= 2;
+  work.pass = smaller(round_up(larger(held / d, 1), unit / std::gcd(unit, d)), (count + block - 1) / block);
+  work.stride = odd_lines((work.pass + plan.extra()) * d * work.row);
+  work.ring = kRows % d == 0 ? kRows / d : (kRows - 1) / d + 2;
+  work.transformed = work.row;
+  work.products = work.transformed + plan.all_points() * work.stride + kRows * work.row;
+  work.sums = work.products + plan.all_points() * kRows * 2 * kLanes;
+  // store_chunk reads whole squares.
+  work.end = work.sums + work.ring * block * 2 * kLanes + kLanes * kLanes;
+  return work;
+}
+
+// Floats of workspace for one thread, which also serve fewer rows.
+inline int64_t toom_cook_workspace_floats(const fastvoc_conv1d_call& call, int64_t count) {
+  return toom_cook_work(call, count).end;
+}
+
+// Panels are whole vectors here: `visit(panel)`.
 template <class Visit>
 void for_each_toom_cook_panel(const fastvoc_conv1d_call& call, Visit visit) {
-  const int64_t products = toom_cook_products(call);
+  const int64_t products = toom_cook_products(toom_cook_of(call.taps));
   int64_t offset = 0;
   for (int64_t first = 0; first < call.out_channels;) {
-    const Panel panel = toom_cook_panel(call, first, offset);
+    const Panel panel{first, call.out_channels - first > kLanes ? 2 * kLanes : kLanes, 1, offset};
     visit(panel);
     first += panel.width;
     offset += products * call.in_channels * panel.width;
   }
 }
 
-inline int64_t toom_cook_packed_floats(const fastvoc_conv1d_call& call) {
-  return toom_cook_products(call) * call.in_channels * round_up(call.out_channels, kLanes);
-}
-
-// The values at all points of one group of taps, in float64.
-inline void toom_cook_values(const ToomCook& plan, const double* taps, int count, double* values) {
+// The value at a point of the group of `count` taps from `first` on, divided by what B leaves out.
+template <class Tap>
+inline double toom_cook_value(Tap tap, int64_t first, int64_t count, int point) {
   constexpr double kPoints[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
-  // The product of the distances from the other points.
-  constexpr double kScales[7] = {-1, -4.5, -4.5, 1.40625, 1.40625, 90, 90};
-  for (int point = 0; point < 7; ++point) {
-    double value = 0;
-    for (int k = count; k-- > 0;) value = value * kPoints[point] + taps[k];
-    values[point] = value / kScales[point];
-  }
-  if (plan.points == 8) values[7] = taps[count - 1];
+  constexpr double kDistances[7] = {-1, -4.5, -4.5, 1.40625, 1.40625, 90, 90};
+  if (point == 7) return tap(first + count - 1);
+  double value = 0;
+  for (int64_t k = count; k-- > 0;) value = value * kPoints[point] + tap(first + k);
+  return value / kDistances[point];
 }
 
+// The transformed weights of a pair of channels, in the order in which they are multiplied: `put(value)`.
+template <class Tap, class Put>
+inline void toom_cook_weights(const ToomCook& plan, Tap tap, int64_t count, Put put) {
+  if (plan.outer_taps == 1) {
+    for (int point = 0; point < plan.points; ++point)
+      for (int group = plan.first_group(0, point); group < plan.groups; ++group) {
+        const int64_t first = group * plan.step, last = group + 1 == plan.groups;
+        put(toom_cook_value(tap, first, last ? count - first : plan.step, point));
+      }
+    return;
+  }
+  double a[7], b[7], c[7];
+  for (int point = 0; point < 7; ++point) {
+    a[point] = toom_cook_value(tap, 0, 4, point);
+    b[point] = toom_cook_value(tap, 4, 4, point);
+    c[point] = plan.outer_taps == 3 ? toom_cook_value(tap, 8, 4, point) : 0;
+  }
+  for (int point = plan.first_group(0, 0); point < 7; ++point) put(-a[point]);
+  for (int point = 0; point < 7; ++point) put((a[point] + b[point] + c[point]) / 2);
+  for (int point = 0; point < 7; ++point) put((a[point] - b[point] + c[point]) / 2);
+  for (int point = 0; point < 7; ++point) put(plan.outer_taps == 3 ? c[point] : b[point]);
+}
+
+// Bring a weight (out_channels, in_channels, taps) into the order in which it is read.
 inline void toom_cook_pack(const fastvoc_conv1d_call& call, const float* weight, float* packed) {
   const ToomCook plan = toom_cook_of(call.taps);
   for_each_toom_cook_panel(call, [&](const Panel& panel) {
-    float* const begin = packed + panel.offset;
-    const int64_t total = toom_cook_products(call), step = call.in_channels * panel.width;
-    (void)total;
+#pragma omp parallel for num_threads(call.threads) if (call.in_channels * call.taps * panel.width > 65536)
     for (int64_t in = 0; in < call.in_channels; ++in)
       for (int64_t lane = 0; lane < panel.width; ++lane) {
         const int64_t out = panel.first + lane;
-        const float* from = out < call.out_channels ? weight + (out * call.in_channels + in) * call.taps : nullptr;
-        const auto tap = [&](int64_t k) {
-          return from && k >= plan.front && k < call.taps + plan.front ? double(from[k - plan.front]) : 0.0;
-        };
-        float* to = begin + in * panel.width + lane;
-        const auto values_of = [&](int64_t first, int64_t count, double* values) {
-          double taps[8] = {};
-          for (int64_t k = 0; k < count; ++k) taps[k] = tap(first + k);
-          toom_cook_values(plan, taps, int(count), values);
-        };
-        if (plan.outer_taps > 1) {
-          double groups[3][8] = {};
-          for (int g = 0; g < plan.outer_taps; ++g) values_of(4 * g, 4, groups[g]);
-          for (int outer = 0; outer < 4; ++outer)
-            for (int point = 0; point < 7; ++point) {
-              if (outer == 0 && plan.first_group(point) > 0) continue;
-              const double a = groups[0][point], b = groups[1][point], c = groups[2][point];
-              *to = float(outer == 0   ? -a
-                          : outer == 1 ? (a + b + c) / 2
-                          : outer == 2 ? (a - b + c) / 2
-                                       : groups[plan.outer_taps - 1][point]);
-              to += step;
-            }
-        } else {
-          for (int point = 0; point < plan.points; ++point)
-            for (int group = plan.first_group(point); group < plan.groups; ++group) {
-              const int64_t first = group * plan.step, left = call.taps + plan.front - first;
-              double values[8];
-              values_of(first, group < plan.groups - 1 ? plan.step : left, values);
-              *to = float(values[point]);
-              to += step;
-            }
-        }
+        const float* taps = out < call.out_channels ? weight + (out * call.in_channels + in) * call.taps : nullptr;
+        const auto tap = [&](int64_t k) { return taps && k >= plan.front ? double(taps[k - plan.front]) : 0.0; };
+        float* to = packed + panel.offset + in * panel.width + lane;
+        toom_cook_weights(plan, tap, plan.front + call.taps, [&](double value) {
+          *to = float(value);
+          to += call.in_channels * panel.width;
+        });
       }
   });
 }
 
-// Values of a window of inputs at the points, for kLanes channels.
+// The values at a point and its opposite, from the inputs of even and of odd number.
+__attribute__((always_inline)) inline void toom_cook_pair(const Vector (&d)[8], float first, float middle, float point,
+                                                          float* plus, float* minus) {
+  const Vector even = d[6] - middle * d[4] + first * d[2], odd = d[5] - middle * d[3] + first * d[1];
+  store(plus, even + point * odd);
+  store(minus, even - point * odd);
+}
+
+// The values of a window of inputs at all points. Out of line, the window would go through memory.
 template <int Points>
-inline void toom_cook_inputs(const Vector (&d)[8], float* to, int64_t stride) {
-  const auto pair = [&](int point, float scale, float middle, float times) {
-    const Vector even = scale * d[2] - middle * d[4] + d[6], odd = scale * d[1] - middle * d[3] + d[5];
-    store(to + point * stride, even + times * odd);
-    store(to + (point + 1) * stride, even - times * odd);
-  };
+__attribute__((always_inline)) inline void toom_cook_inputs(const Vector (&d)[8], float* to, int64_t stride) {
   store(to, d[6] - d[0] + 5.25f * (d[2] - d[4]));
-  pair(1, 1, 4.25f, 1);
-  pair(3, 4, 5, 0.5f);
-  pair(5, 0.25f, 1.25f, 2);
+  toom_cook_pair(d, 1, 4.25f, 1, to + stride, to + 2 * stride);
+  toom_cook_pair(d, 4, 5, 0.5f, to + 3 * stride, to + 4 * stride);
+  toom_cook_pair(d, 0.25f, 1.25f, 2, to + 5 * stride, to + 6 * stride);
   if constexpr (Points == 8) store(to + 7 * stride, d[7] - d[1] + 5.25f * (d[3] - d[5]));
 }
 
-// One column of the transformed input; `inputs` are the rows of its window.
+// A column of the transformed input; `inputs` are the rows of its window. The outer transform comes first, because its
+// values need fewer registers than its points.
 template <int Points, bool Outer>
 inline void toom_cook_column(const float* const* inputs, int64_t channels, float* to, int64_t stride) {
   for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t at = larger(0, smaller(c, channels - kLanes));
+    // The last channels are done twice rather than in part.
+    const int64_t at = larger(smaller(c, channels - kLanes), 0);
     const auto in = [&](int j) { return load(inputs[j] + at); };
     Vector d[8] = {};
     if constexpr (Outer) {
@@ -257,142 +273,230 @@ inline void toom_cook_column(const float* const* inputs, int64_t channels, float
   }
 }
 
-// The sums of a tile from its products. M: from point to point.
+// Products of `Rows` columns at one point, summed over channels and groups: `accumulate` of direct.h, out of line for
+// the same reason, with shorter chains of additions. Their rounding is magnified by what follows, and chains of 32
+// halve it at no cost. The weights of all points are more than a cache holds and are read in one stream, which is
+// fetched 24 steps ahead: 5 to 10 % with 256 channels.
+template <int Rows, int Vectors>
+__attribute__((noinline)) void toom_cook_multiply(const float* columns, int64_t row, const float* weight,
+                                                  int64_t groups, int64_t shift, int64_t channels, const float* start,
+                                                  float* products) {
+  static_assert(Rows % 3 == 0);
+  constexpr int kTerms = 32, kAhead = 24;
+  Vector sum[Rows][Vectors] = {};
+  for (int64_t group = 0; group < groups; ++group) {
+    const float* x[Rows / 3];
+#pragma GCC unroll 4
+    for (int i = 0; i < Rows / 3; ++i) x[i] = columns + (group * shift + 3 * i) * row;
+    for (int64_t channel = 0; channel < channels;) {
+      for (const int64_t end = smaller(channel + kTerms, channels); channel < end; ++channel) {
+        Vector w[Vectors];
+#pragma GCC unroll 2
+        for (int v = 0; v < Vectors; ++v) {
+          w[v] = load(weight + v * kLanes);
+          __builtin_prefetch(weight + (kAhead * Vectors + v) * kLanes);
+        }
+        weight += Vectors * kLanes;
+#pragma GCC unroll 4
+        for (int i = 0; i < Rows / 3; ++i) {
+#pragma GCC unroll 3
+          for (int j = 0; j < 3; ++j) {
+            const Vector value = splat(x[i][j * row]);
+#pragma GCC unroll 2
+            for (int v = 0; v < Vectors; ++v) sum[3 * i + j][v] += value * w[v];
+          }
+          ++x[i];
+        }
+      }
+      flush<Rows, Vectors, 1>(sum, start, products);
+      start = nullptr;
+    }
+  }
+}
+
+// The outputs of a tile from its products.
 template <int Tile, int Points>
-inline void toom_cook_tile(const float* products, int64_t stride, Vector (&y)[Tile]) {
+__attribute__((always_inline)) inline void toom_cook_tile(const float* products, int64_t stride, Vector (&y)[Tile]) {
   const auto m = [&](int point) { return load(products + point * stride); };
-  const Vector s1 = m(1) + m(2), d1 = m(1) - m(2), sh = m(3) + m(4), dh = m(3) - m(4), s2 = m(5) + m(6),
-               d2 = m(5) - m(6);
-  y[0] = m(0) + s1 + sh + s2;
+  const Vector sum_1 = m(1) + m(2), difference_1 = m(1) - m(2), sum_half = m(3) + m(4), difference_half = m(3) - m(4),
+               sum_2 = m(5) + m(6), difference_2 = m(5) - m(6);
+  y[0] = m(0) + sum_1 + sum_half + sum_2;
   float power = 1;
 #pragma GCC unroll 6
   for (int j = 1; j < Tile; ++j) {
     power *= 2;
-    y[j] = j % 2 ? d1 + (1 / power) * dh + power * d2 : s1 + (1 / power) * sh + power * s2;
+    y[j] = j % 2 ? difference_1 + (1 / power) * difference_half + power * difference_2
+                 : sum_1 + (1 / power) * sum_half + power * sum_2;
   }
   if constexpr (Points == 8) y[Tile - 1] += m(7);
 }
 
-template <int Tile, int Points, int OuterTiles>
-inline void toom_cook_outputs(const float* products, int64_t stride, int64_t length, float* sums, int64_t along) {
-  for (int64_t c = 0; c < length; c += kLanes) {
+// The outputs of a column, `along` floats from one to the next.
+template <int Tile, int Points, int OuterTiles, int Vectors>
+inline void toom_cook_outputs(const float* products, float* sums, int64_t along) {
+  constexpr int kStride = kRows * Vectors * kLanes;
+  for (int v = 0; v < Vectors; ++v, products += kLanes, sums += kLanes) {
+    float* to = sums;
     if constexpr (OuterTiles == 1) {
       Vector y[Tile];
-      toom_cook_tile<Tile, Points>(products + c, stride, y);
+      toom_cook_tile<Tile, Points>(products, kStride, y);
 #pragma GCC unroll 6
-      for (int j = 0; j < Tile; ++j) store(sums + c + j * along, y[j]);
+      for (int j = 0; j < Tile; ++j, to += along) store(to, y[j]);
     } else {
       Vector y[4][Tile];
 #pragma GCC unroll 4
       for (int outer = 0; outer < 4; ++outer)
-        toom_cook_tile<Tile, Points>(products + c + outer * Points * stride, stride, y[outer]);
+        toom_cook_tile<Tile, Points>(products + outer * Points * kStride, kStride, y[outer]);
 #pragma GCC unroll 4
-      for (int j = 0; j < Tile; ++j) {
-        const Vector sum = y[1][j] + y[2][j], difference = y[1][j] - y[2][j];
-        float* to = sums + c + j * along;
-        store(to, y[0][j] + sum);
-        if constexpr (OuterTiles == 2) {
-          store(to + Tile * along, difference + y[3][j]);
-        } else {
-          store(to + Tile * along, difference);
-          store(to + 2 * Tile * along, sum + y[3][j]);
-        }
-      }
+      for (int j = 0; j < Tile; ++j, to += along) store(to, y[0][j] + y[1][j] + y[2][j]);
+#pragma GCC unroll 4
+      for (int j = 0; j < Tile; ++j, to += along)
+        store(to, OuterTiles == 2 ? y[1][j] - y[2][j] + y[3][j] : y[1][j] - y[2][j]);
+#pragma GCC unroll 4
+      for (int j = 0; OuterTiles == 3 && j < Tile; ++j, to += along) store(to, y[1][j] + y[2][j] + y[3][j]);
     }
   }
 }
 
-// Products of `count` columns at one point.
-inline void toom_cook_multiply(const Panel& panel, const float* columns, int64_t row, const float* weight,
-                               int64_t groups, int64_t shift, int64_t channels, const float* bias, int64_t count,
-                               float* products) {
-  const auto run = [&](auto function, int64_t& at, int height) {
-    function(columns + at * row, row, weight, groups, shift, channels, bias, products + at * panel.width);
-    at += height;
-  };
-  for (int64_t at = 0; at < count;) {
-    const int64_t left = count - at;
-    if (panel.vectors() == 2) {
-      if constexpr (kLanes == 16) {
-        if (left > 6) {
-          run(accumulate<12, 2, 1>, at, 12);
+// One call, with the plan's numbers as constants.
+template <int Tile, int Points, int OuterTiles>
+struct ToomCookRun {
+  static constexpr int kOuterPoints = OuterTiles > 1 ? 4 : 1;
+
+  const fastvoc_conv1d_call& call;
+  const ToomCook& plan;
+  const ToomCookWork& work;
+  float* const workspace;
+
+  // Columns [0, columns) of the transformed input, of the blocks from output `begin` on.
+  void transform(const float* rows, int64_t row, int64_t valid, int64_t begin, int64_t columns) const {
+    const int64_t d = call.dilation, block = toom_cook_block(call);
+    const int window = plan.window();
+    int64_t first = begin - plan.front * d, signal = 0;
+    for (int64_t column = 0; column < columns; ++column) {
+      const float* inputs[8 + 3 * 4];
+      if (first >= 0 && first + (window - 1) * d < valid) {
+        for (int j = 0; j < window; ++j) inputs[j] = rows + first * row + j * (d * row);
+      } else {
+        for (int j = 0; j < window; ++j) {
+          const int64_t at = first + j * d;
+          inputs[j] = at >= 0 && at < valid ? rows + at * row : workspace;
+        }
+      }
+      toom_cook_column<Points, (OuterTiles > 1)>(inputs, call.in_channels,
+                                                 workspace + work.transformed + column * work.row, work.stride);
+      ++first;
+      if (++signal == d) {
+        signal = 0;
+        first += block - d;
+      }
+    }
+  }
+
+  // Products of up to kRows columns at all points. The bias is the same for all outputs, and so is what the point 1
+  // adds to them: its sums begin with the bias.
+  template <int Vectors>
+  void multiply(const float* columns, int64_t count, const float* weight, const float* bias) const {
+    const int64_t channels = call.in_channels, shift = plan.step / plan.block() * call.dilation;
+    alignas(64) const float none[2 * kLanes] = {};
+    float* products = workspace + work.products;
+    for (int outer = 0; outer < kOuterPoints; ++outer)
+      for (int point = 0; point < Points; ++point, columns += work.stride, products += kRows * Vectors * kLanes) {
+        const int64_t first = plan.first_group(outer, point), groups = plan.groups - first;
+        if (groups == 0) {
+          for (int k = 0; k < kRows * Vectors; ++k) store(products + k * kLanes, Vector{});
           continue;
         }
+        const float* start = point == 1 && outer == (kOuterPoints > 1) ? bias : none;
+        const auto run = [&](auto function, int64_t at) {
+          function(columns + (first * shift + at) * work.row, work.row, weight, groups, shift, channels, start,
+                   products + at * Vectors * kLanes);
+        };
+        // 16 registers are for 6 rows of two vectors.
+        constexpr bool kTall = kRegisters == 32 || Vectors == 1;
+        for (int64_t at = 0; at < count;) {
+          const int64_t left = count - at;
+          if constexpr (kTall) {
+            if (left > 6) {
+              left > 9 ? run(toom_cook_multiply<12, Vectors>, at) : run(toom_cook_multiply<9, Vectors>, at);
+              break;
+            }
+          }
+          left > 3 ? run(toom_cook_multiply<6, Vectors>, at) : run(toom_cook_multiply<3, Vectors>, at);
+          at += 6;
+        }
+        weight += groups * channels * Vectors * kLanes;
       }
-      left > 3 ? run(accumulate<6, 2, 1>, at, 6) : run(accumulate<3, 2, 1>, at, 3);
-    } else {
-      left > 6 ? run(accumulate<12, 1, 1>, at, 12) : left > 3 ? run(accumulate<6, 1, 1>, at, 6) : run(accumulate<3, 1, 1>, at, 3);
+  }
+
+  // All columns for a panel, and its finished blocks, outputs [begin, end), to memory.
+  template <int Vectors, class ToMemory>
+  void panel(const Panel& panel, const float* packed, const float* bias, int64_t begin, int64_t end, int64_t columns,
+             ToMemory to_memory) const {
+    constexpr int kWidth = Vectors * kLanes;
+    const int64_t d = call.dilation, block = toom_cook_block(call);
+    float* const sums = workspace + work.sums;
+    alignas(64) float lanes[2 * kLanes];
+    load_bias(panel, call, bias, lanes);
+    int64_t slot = 0, signal = 0, written = 0;
+    for (int64_t first = 0; first < columns; first += kRows) {
+      const int64_t count = smaller(kRows, columns - first);
+      multiply<Vectors>(workspace + work.transformed + first * work.row, count, packed + panel.offset, lanes);
+      for (int64_t column = 0; column < count; ++column) {
+        toom_cook_outputs<Tile, Points, OuterTiles, Vectors>(workspace + work.products + column * kWidth,
+                                                             sums + (slot * block + signal) * kWidth, d * kWidth);
+        if (++signal == d) {
+          signal = 0;
+          if (++slot == work.ring) slot = 0;
+        }
+      }
+      const int64_t finished = first + count < columns ? (first + count) / d : (columns + d - 1) / d;
+      while (written < finished) {
+        const int64_t at = written % work.ring, blocks = smaller(finished - written, work.ring - at);
+        const int64_t row = begin + written * block;
+        to_memory(panel, sums + at * block * kWidth, row, smaller(blocks * block, end - row));
+        written += blocks;
+      }
     }
   }
-}
 
-template <int Tile, int Points, int OuterTiles, class ToMemory>
-void toom_cook_run(const fastvoc_conv1d_call& call, const float* rows, int64_t row, int64_t count, const float* packed,
-                   const float* bias, float* workspace, ToMemory to_memory) {
-  constexpr bool kOuter = OuterTiles > 1;
-  const ToomCook plan = toom_cook_of(call.taps);
-  const ToomCookWork work = toom_cook_work(call, count);
-  const int64_t d = call.dilation, channels = call.in_channels, length = toom_cook_row(call), valid = count + span_of(call);
-  const int64_t blocks = (count + toom_cook_block(call) - 1) / toom_cook_block(call), shift = plan.step / plan.block() * d;
-  float *const zeros = workspace, *const transformed = workspace + work.transformed,
-               *const products = workspace + work.product, *const sums = workspace + work.sums;
-  for (int64_t c = 0; c < length; ++c) zeros[c] = 0;
-  const int64_t stride = work.columns * length;
-  for (int64_t begin = 0; begin < blocks; begin += work.pass) {
-    const int64_t pass = smaller(work.pass, blocks - begin);
-    for (int64_t i = 0; i < pass + plan.extra(); ++i)
-      for (int64_t r = 0; r < d; ++r) {
-        const float* inputs[19];
-        for (int j = 0; j < plan.window(); ++j) {
-          const int64_t at = ((begin + i) * plan.block() + j - plan.front) * d + r;
-          inputs[j] = at >= 0 && at < valid ? rows + at * row : zeros;
-        }
-        toom_cook_column<Points, kOuter>(inputs, channels, transformed + (i * d + r) * length, stride);
-      }
-    for_each_toom_cook_panel(call, [&](const Panel& panel) {
-      alignas(64) float lanes[2 * kLanes], none[2 * kLanes] = {};
-      load_bias(panel, call, bias, lanes);
-      for (int64_t first = 0; first < pass; first += work.batch) {
-        const int64_t batch = smaller(work.batch, pass - first);
-        const float* weight = packed + panel.offset;
-        const int64_t across = work.products * panel.width;
-        for (int outer = 0; outer < (kOuter ? 4 : 1); ++outer)
-          for (int point = 0; point < Points; ++point) {
-            const int64_t group = outer == 0 ? plan.first_group(point) : 0, groups = plan.groups - group;
-            float* to = products + (outer * Points + point) * across;
-            if (groups == 0) {
-              for (int64_t k = 0; k < across; ++k) to[k] = 0;
-              continue;
-            }
-            const float* columns = transformed + (outer * Points + point) * stride + (first * d + group * shift) * length;
-            const bool constant = point == 1 && outer == (kOuter ? 1 : 0);
-            toom_cook_multiply(panel, columns, length, weight, groups, shift, channels, constant ? lanes : none,
-                               batch * d, to);
-            weight += groups * channels * panel.width;
-          }
-        for (int64_t i = 0; i < batch; ++i)
-          for (int64_t r = 0; r < d; ++r)
-            toom_cook_outputs<Tile, Points, OuterTiles>(products + (i * d + r) * panel.width, across, panel.width,
-                                                        sums + (i * plan.block() * d + r) * panel.width,
-                                                        d * panel.width);
-        const int64_t from = (begin + first) * toom_cook_block(call);
-        to_memory(panel, sums, from, smaller(batch * toom_cook_block(call), count - from));
-      }
-    });
+  template <class ToMemory>
+  void operator()(const float* rows, int64_t row, int64_t count, const float* packed, const float* bias,
+                  ToMemory to_memory) const {
+    const int64_t d = call.dilation, block = toom_cook_block(call);
+    for (int64_t c = 0; c < work.row; ++c) workspace[c] = 0;
+    for (int64_t begin = 0; begin < count; begin += work.pass * block) {
+      const int64_t end = smaller(begin + work.pass * block, count), last = (end - begin - 1) / block;
+      // The signals of the last block may end before they begin.
+      const int64_t columns = last * d + smaller(end - begin - last * block, d);
+      transform(rows, row, count + span_of(call), begin, columns + plan.extra() * d);
+      for_each_toom_cook_panel(call, [&](const Panel& at) {
+        at.vectors() == 2 ? panel<2>(at, packed, bias, begin, end, columns, to_memory)
+                          : panel<1>(at, packed, bias, begin, end, columns, to_memory);
+      });
+    }
   }
-}
+};
 
+// Rows [0, count) of the convolution, with 3 taps or more, of `rows` that are padded, activated and `row` floats apart:
+//
+//     output row r        sum over tap k, channel c of  rows[r + k * dilation][c] * weight[:][c][k]
+//
+// `to_memory(panel, sums, first, count)` takes the finished sums, bias and all, of `count` rows of a panel from row
+// `first` on, panel.width floats each.
 template <class ToMemory>
 void toom_cook(const fastvoc_conv1d_call& call, const float* rows, int64_t row, int64_t count, const float* packed,
                const float* bias, float* workspace, ToMemory to_memory) {
   const ToomCook plan = toom_cook_of(call.taps);
-  const auto run = [&](auto function) { function(call, rows, row, count, packed, bias, workspace, to_memory); };
-  if (plan.tile == 6) return run(toom_cook_run<6, 8, 1, ToMemory>);
-  if (plan.tile == 3) return plan.points == 7 ? run(toom_cook_run<3, 7, 1, ToMemory>) : run(toom_cook_run<3, 8, 1, ToMemory>);
-  if (plan.points == 8) return run(toom_cook_run<4, 8, 1, ToMemory>);
-  if (plan.outer_tiles == 3) return run(toom_cook_run<4, 7, 3, ToMemory>);
-  if (plan.outer_tiles == 2) return run(toom_cook_run<4, 7, 2, ToMemory>);
-  run(toom_cook_run<4, 7, 1, ToMemory>);
+  const ToomCookWork work = toom_cook_work(call, count);
+  const auto run = [&](const auto& with) { with(rows, row, count, packed, bias, to_memory); };
+  if (plan.tile == 6) return run(ToomCookRun<6, 8, 1>{call, plan, work, workspace});
+  if (plan.tile == 3 && plan.points == 8) return run(ToomCookRun<3, 8, 1>{call, plan, work, workspace});
+  if (plan.tile == 3) return run(ToomCookRun<3, 7, 1>{call, plan, work, workspace});
+  if (plan.points == 8) return run(ToomCookRun<4, 8, 1>{call, plan, work, workspace});
+  if (plan.outer_tiles == 3) return run(ToomCookRun<4, 7, 3>{call, plan, work, workspace});
+  if (plan.outer_tiles == 2) return run(ToomCookRun<4, 7, 2>{call, plan, work, workspace});
+  run(ToomCookRun<4, 7, 1>{call, plan, work, workspace});
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

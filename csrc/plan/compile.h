@@ -1,18 +1,20 @@
 // A network compiled into a plan: which rows stand where, and how long.
 //
-// A *line* is the result of a layer in one form (behind a leaky ReLU or not), as channels-last rows. Rows of a tile stand
-// in a *slot* of the workspace, which lines share that are not needed at the same time; the last rows of a line, which
-// the next tile needs again, wait in the state. A *stage* is an upsampling and what follows it up to the next one; it
-// takes its tiles out of those of the stage before, so that each has the size that suits its width.
+// A *line* is the result of a layer in one form (behind a leaky ReLU or not, in one precision), as channels-last rows.
+// Rows of a tile stand in a *slot* of the workspace, which lines share that are not needed at the same time; the last
+// rows of a line, which the next tile needs again, wait in the state. A *stage* is an upsampling and what follows it up
+// to the next one; it takes its tiles out of those of the stage before, so that each has the size that suits its width.
 #pragma once
 
+#include "../common/sizes.h"
 #include "../common/toom_cook.h"
 #include "precision.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-constexpr int kMaxLayers = 512, kForms = 3, kMaxLines = 2 * kMaxLayers, kReaders = 24, kSlots = 64;
+constexpr int kMaxLayers = 512, kForms = 4, kMaxLines = 2 * kMaxLayers, kReaders = 24, kSlots = 64;
 constexpr int64_t kAlign = 64;  // bytes: a cache line
+constexpr int64_t kMostInt8Products = INT32_MAX / (255 * 127);
 
 struct Line {
   int layer;      // whose result it is; FASTVOC_INPUT is the network's
@@ -23,8 +25,11 @@ struct Line {
   int readers;
   short reader[kReaders];
   float slope;    // of the leaky ReLU that it has been through
-  bool operand;   // of a multiplication, in the precision of the plan; what is added is float32
+  int precision;  // of an operand that of its layer; what is added is float32
+  float scale;    // if it is 8-bit, as is the next
+  int zero_point;
   int64_t row;    // elements
+  int64_t width;  // of them, those that the panels of its layer write
   int64_t bytes;  // of a row
   int64_t front, back;  // rows of padding
   int64_t kept;   // most rows from tile to tile
@@ -53,7 +58,7 @@ struct Stage {
 };
 
 struct Plan {
-  int isa, precision, layers, lines, stages, slots, toom_cook_layers;
+  int isa, layers, lines, stages, slots, toom_cook_layers;
   int64_t packed, state;  // bytes
   Stage stage[kMaxLayers];
   Line line[kMaxLines];
@@ -76,6 +81,16 @@ inline const Stage& stage_of(const Plan& plan, int layer) {
 
 inline bool adds(int layer) { return layer != FASTVOC_NONE; }
 
+// Call a function with the precision of a line.
+template <class Function>
+auto as_precision(const Line& line, Function function) {
+  return in_precision(line.precision, line.scale, line.zero_point, function);
+}
+
+inline int64_t element_size(const Line& line) {
+  return as_precision(line, [](auto precision) -> int64_t { return sizeof(typename decltype(precision)::Element); });
+}
+
 // Whether a padding mode needs to see the signal.
 inline bool looks(const Line& line) { return line.mode != FASTVOC_ZERO && line.front + line.back > 0; }
 
@@ -84,29 +99,36 @@ inline bool looks(const Line& line) { return line.mode != FASTVOC_ZERO && line.f
 inline int64_t stage_rows(int64_t channels) { return larger(512, 16384 / channels); }
 
 // Output channels with what fills up the last panel.
-template <class Precision>
-int64_t panels_width(const Step& step) {
+inline int64_t panels_width(const Plan& plan, const Step& step) {
   int64_t width = 0;
   const auto widen = [&](const Panel& panel) { width = panel.first + panel.width; };
   if (step.toom_cook) {
     for_each_toom_cook_panel(step.call, widen);
   } else {
-    Precision::for_each_panel(step.call, 1, widen);
+    as_precision(plan.line[step.input], [&](auto precision) { precision.for_each_panel(step.call, 1, widen); });
   }
   return width;
 }
 
-// The result of a layer behind a leaky ReLU, made if nobody has asked for it yet.
-template <class Precision>
-int line_of(Plan& plan, int layer, float slope, bool operand) {
-  operand = operand && sizeof(typename Precision::Element) < sizeof(float);
-  for (int i = 0; i < plan.lines; ++i)
-    if (plan.line[i].layer == layer && plan.line[i].slope == slope && plan.line[i].operand == operand) return i;
+inline int precision_of(const fastvoc_network& network, const fastvoc_layer& layer) {
+  return layer.input_scale != 0 ? FASTVOC_INT8 : network.precision;
+}
+
+// The result of a layer in one form, made if nobody has asked for it yet.
+inline int line_of(Plan& plan, int layer, float slope, int precision, float scale = 0, int zero_point = 0) {
+  for (int i = 0; i < plan.lines; ++i) {
+    const Line& line = plan.line[i];
+    if (line.layer == layer && line.slope == slope && line.precision == precision && line.scale == scale &&
+        line.zero_point == zero_point)
+      return i;
+  }
   if (plan.lines == kMaxLines) return -1;
   Line& line = plan.line[plan.lines] = {};
   line.layer = layer;
   line.slope = slope;
-  line.operand = operand;
+  line.precision = precision;
+  line.scale = scale;
+  line.zero_point = zero_point;
   line.mode = FASTVOC_ZERO;
   line.last = -1;
   return plan.lines++;
@@ -121,17 +143,28 @@ inline bool reads(Plan& plan, int index, int reader) {
 
 inline int check_layer(const fastvoc_network& network, int index) {
   const fastvoc_layer& layer = network.layers[index];
-  const auto channels = [&](int from) { return network.layers[from].out_channels; };
-  const auto earlier = [&](int from) { return from >= 0 && from < index; };
-  if (layer.kind != FASTVOC_CONV1D && layer.kind != FASTVOC_UPSAMPLE) return FASTVOC_BAD_NETWORK;
-  if (layer.in_channels < 1 || layer.out_channels < 1 || layer.taps < 1 || layer.dilation < 1 || layer.stride < 1)
+  const auto has = [&](int from, int64_t channels) {
+    if (from == FASTVOC_INPUT) return network.layers[0].in_channels == channels;
+    return from >= 0 && from < index && network.layers[from].out_channels == channels;
+  };
+  if ((layer.kind != FASTVOC_CONV1D && layer.kind != FASTVOC_UPSAMPLE) || !layer.weight) return FASTVOC_BAD_NETWORK;
+  if (!is_count(layer.in_channels) || !is_count(layer.out_channels) || !is_count(layer.taps) ||
+      !is_count(layer.dilation) || !is_count(layer.stride) || !fits({layer.dilation, layer.taps}) ||
+      !weight_fits(layer.in_channels, layer.out_channels, layer.taps + layer.stride))
     return FASTVOC_BAD_SIZE;
   if (layer.left < 0 || layer.right < 0 || layer.padding_mode < FASTVOC_ZERO || layer.padding_mode > FASTVOC_REPLICATE)
     return FASTVOC_BAD_PADDING;
-  if (layer.input != FASTVOC_INPUT && !(earlier(layer.input) && channels(layer.input) == layer.in_channels))
-    return FASTVOC_BAD_NETWORK;
+  if (!fits({layer.left}) || !fits({layer.right})) return FASTVOC_BAD_SIZE;
+  if (layer.input_scale != 0) {
+    if (!is_known(FASTVOC_INT8)) return FASTVOC_BAD_PRECISION;
+    // sums of products of 255 and 127 are to stay within 32 bits
+    if (!(layer.input_scale > 1e-30f && layer.input_scale < 1e30f) || layer.input_zero_point < 0 ||
+        layer.input_zero_point > 255 || layer.in_channels * layer.taps > kMostInt8Products)
+      return FASTVOC_BAD_PRECISION;
+  }
+  if (!has(layer.input, layer.in_channels)) return FASTVOC_BAD_NETWORK;
   for (const int added : {layer.residual, layer.partial})
-    if (adds(added) && !(earlier(added) && channels(added) == layer.out_channels)) return FASTVOC_BAD_NETWORK;
+    if (adds(added) && !has(added, layer.out_channels)) return FASTVOC_BAD_NETWORK;
   if (layer.kind == FASTVOC_UPSAMPLE) {
     if (adds(layer.residual) || adds(layer.partial) || layer.dilation != 1) return FASTVOC_BAD_NETWORK;
     // What is repeated in front of an upsampling is one row, and what is behind its last row is cropped.
@@ -147,27 +180,36 @@ inline int check_layer(const fastvoc_network& network, int index) {
 // Divide the layers into stages; each may read only itself and one earlier result.
 inline int make_stages(const fastvoc_network& network, Plan& plan) {
   int stage_of[kMaxLayers];
+  int64_t longer[kMaxLayers];  // than what the stage begins with, by so many rows
+  int64_t rate = 1;
   for (int i = 0; i < network.count; ++i) {
     const fastvoc_layer& layer = network.layers[i];
-    if (i == 0 || layer.kind == FASTVOC_UPSAMPLE) {
-      const bool up = layer.kind == FASTVOC_UPSAMPLE;
+    const bool up = layer.kind == FASTVOC_UPSAMPLE;
+    if (i == 0 || up) {
       plan.stage[plan.stages++] = {i, i, layer.input, up ? layer.stride : 1,
                                    larger(stage_rows(layer.out_channels) / (up ? layer.stride : 1), 1)};
+      rate *= up ? layer.stride : 1;
+      if (!is_count(rate)) return FASTVOC_BAD_SIZE;
     }
     Stage& stage = plan.stage[plan.stages - 1];
     stage.end = i + 1;
     stage_of[i] = plan.stages - 1;
+    const auto inside = [&](int from) { return from >= 0 && stage_of[from] == plan.stages - 1; };
     for (const int from : {layer.input, layer.residual, layer.partial}) {
-      if (from == FASTVOC_NONE || (from >= 0 && stage_of[from] == plan.stages - 1)) continue;
+      if (from == FASTVOC_NONE || inside(from)) continue;
       const int before = from == FASTVOC_INPUT ? -1 : stage_of[from];
       if (from != stage.source || before != plan.stages - 2) return FASTVOC_BAD_NETWORK;
+      if (i > stage.first && network.layers[stage.first].kind == FASTVOC_UPSAMPLE) return FASTVOC_BAD_NETWORK;
     }
+    const auto length = [&](int from) { return inside(from) ? longer[from] : 0; };
+    longer[i] = up ? 0 : length(layer.input) + layer.left + layer.right - layer.dilation * (layer.taps - 1);
+    for (const int added : {layer.residual, layer.partial})
+      if (adds(added) && length(added) != longer[i]) return FASTVOC_BAD_NETWORK;
   }
   return FASTVOC_OK;
 }
 
-template <class Precision>
-int make_steps(const fastvoc_network& network, Plan& plan) {
+inline int make_steps(const fastvoc_network& network, Plan& plan) {
   for (int i = 0; i < network.count; ++i) {
     const fastvoc_layer& layer = network.layers[i];
     Step& step = plan.step[i] = {};
@@ -185,16 +227,24 @@ int make_steps(const fastvoc_network& network, Plan& plan) {
     step.before = up ? taps - 1 : layer.left;
     step.wait = up ? 0 : span - layer.left;
     const Stage& stage = stage_of(plan, i);
-    step.toom_cook = Precision::kToomCook && !network.in_order && !up && toom_cook_pays(step.call, stage.rows * stage.stride);
+    const int precision = precision_of(network, layer);
+    // Its sums cancel, which would lose the bits of a narrow operand.
+    step.toom_cook = precision == FASTVOC_FLOAT32 && !network.in_order && !up &&
+                     toom_cook_pays(step.call, stage.rows * stage.stride);
     step.block = step.toom_cook ? toom_cook_block(step.call) : 1;
     plan.toom_cook_layers += step.toom_cook;
     step.divisor = layer.divisor;
     step.slope_after = layer.slope_after;
-    step.input = line_of<Precision>(plan, layer.input, layer.slope, true);
-    step.residual = adds(layer.residual) ? line_of<Precision>(plan, layer.residual, 1.0f, false) : FASTVOC_NONE;
-    step.partial = adds(layer.partial) ? line_of<Precision>(plan, layer.partial, 1.0f, false) : FASTVOC_NONE;
+    step.input = line_of(plan, layer.input, layer.slope, precision, layer.input_scale,
+                         precision == FASTVOC_INT8 ? layer.input_zero_point : 0);
+    const auto added = [&](int from) { return adds(from) ? line_of(plan, from, 1.0f, FASTVOC_FLOAT32) : FASTVOC_NONE; };
+    step.residual = added(layer.residual);
+    step.partial = added(layer.partial);
     for (const int index : {step.input, step.residual, step.partial})
       if (index == -1 || (index >= 0 && !reads(plan, index, i))) return FASTVOC_BAD_NETWORK;
+    // What is added is read as wide as the panels are.
+    for (const int added : {step.residual, step.partial})
+      if (added >= 0) plan.line[added].row = larger(plan.line[added].row, panels_width(plan, step));
 
     Line& line = plan.line[step.input];
     // Behind the end an upsampling looks at zeros as far as its kernel reaches; a convolution at its padding.
@@ -206,27 +256,27 @@ int make_steps(const fastvoc_network& network, Plan& plan) {
     }
     line.front = larger(line.front, front);
     line.back = larger(line.back, back);
-    line.row = larger(line.row, Precision::row_length(step.call));
+    as_precision(line, [&](auto operand) { line.row = larger(line.row, operand.row_length(step.call)); });
   }
   return FASTVOC_OK;
 }
 
 // The forms of each result, and the lengths of rows.
-template <class Precision>
-int make_lines(const fastvoc_network& network, Plan& plan) {
+inline int make_lines(const fastvoc_network& network, Plan& plan) {
   for (int i = 0; i < plan.lines; ++i) {
     Line& line = plan.line[i];
     if (line.layer == FASTVOC_INPUT) {
       line.stage = -1;
       line.row = larger(line.row, network.layers[0].in_channels);
-      line.bytes = line.row * (line.operand ? sizeof(typename Precision::Element) : sizeof(float));
+      line.bytes = line.row * element_size(line);
       continue;
     }
     Step& step = plan.step[line.layer];
     if (step.line_count == kForms) return FASTVOC_BAD_NETWORK;
     step.lines[step.line_count++] = i;
-    line.row = larger(line.row, panels_width<Precision>(step));
-    line.bytes = line.row * (line.operand ? sizeof(typename Precision::Element) : sizeof(float));
+    line.width = panels_width(plan, step);
+    line.row = larger(line.row, line.width);
+    line.bytes = line.row * element_size(line);
     line.stage = int(&stage_of(plan, line.layer) - plan.stage);
   }
   for (int i = 0; i + 1 < network.count; ++i)
@@ -261,14 +311,15 @@ inline void measure_lines(Plan& plan) {
   }
   for (int l = 0; l < plan.lines; ++l) {
     Line& line = plan.line[l];
-    line.kept = looks(line) ? 2 * line.front + 1 : line.front;
+    line.kept = looks(line) ? larger(2 * line.front, line.back) + 1 : line.front;
     int64_t farthest = 0;
     for (int r = 0; r < line.readers; ++r) {
       const int reader = line.reader[r];
       const Step& step = plan.step[reader];
       const bool inside = line.layer >= 0 && reader < plan.stage[line.stage].end;
       const int64_t before = step.input == l ? step.before : 0;
-      const int64_t lag = step.upsamples ? step.right / step.stride + 1 : most[reader] - (inside ? least[line.layer] : 0);
+      const int64_t lag = step.upsamples ? (step.right + step.stride - 1) / step.stride + 1
+                                         : most[reader] - (inside ? least[line.layer] : 0);
       line.kept = larger(line.kept, before + lag);
       farthest = larger(farthest, step.block);
       if (inside) {
@@ -302,8 +353,7 @@ inline int make_slots(Plan& plan) {
   return FASTVOC_OK;
 }
 
-template <class Precision>
-void make_memory(Plan& plan) {
+inline void make_memory(Plan& plan) {
   plan.state = round_up((int64_t)sizeof(Stream), kAlign);
   for (int l = 0; l < plan.lines; ++l) {
     plan.line[l].history = plan.state;
@@ -312,8 +362,10 @@ void make_memory(Plan& plan) {
   for (int i = 0; i < plan.layers; ++i) {
     Step& step = plan.step[i];
     step.packed = plan.packed;
+    const Line& input = plan.line[step.input];
+    const auto packed_bytes = [&](auto precision) -> int64_t { return precision.packed_bytes(step.call, input.row); };
     step.packed_phase = round_up(step.toom_cook ? toom_cook_packed_floats(step.call) * (int64_t)sizeof(float)
-                                                : Precision::packed_bytes(step.call, plan.line[step.input].row),
+                                                : as_precision(input, packed_bytes),
                                  kAlign);
     plan.packed += step.packed_phase * (step.upsamples ? step.stride : 1);
     step.bias = plan.packed;
@@ -321,27 +373,36 @@ void make_memory(Plan& plan) {
   }
 }
 
-template <class Precision>
-int compile(const fastvoc_network& network, Plan& plan) {
-  if (network.count < 1 || network.count > kMaxLayers) return FASTVOC_BAD_NETWORK;
+// Rows that a stage takes or makes in a tile.
+inline int64_t tile_rows_of(const Plan& plan, int stage, int threads) {
+  return stage < 0 ? plan.stage[0].rows * threads : plan.stage[stage].rows * plan.stage[stage].stride * threads;
+}
+
+// Whether the memory of every line is taken, with any number of threads.
+inline bool lines_fit(const Plan& plan) {
+  for (int l = 0; l < plan.lines; ++l) {
+    const Line& line = plan.line[l];
+    if (!fits({line.kept + tile_rows_of(plan, line.stage, kMostThreads) + line.slack, line.row})) return false;
+  }
+  return true;
+}
+
+inline int compile(const fastvoc_network& network, Plan& plan) {
+  if (network.count < 1 || network.count > kMaxLayers || !network.layers) return FASTVOC_BAD_NETWORK;
+  if (!is_known(network.precision) || network.precision == FASTVOC_INT8) return FASTVOC_BAD_PRECISION;
   plan.isa = network.isa;
-  plan.precision = network.precision;
   plan.layers = network.count;
   plan.lines = plan.stages = plan.slots = plan.toom_cook_layers = 0;
   plan.packed = plan.state = 0;
   for (int i = 0; i < network.count; ++i)
     if (const int error = check_layer(network, i)) return error;
-  for (const auto make : {make_stages, make_steps<Precision>, make_lines<Precision>})
+  for (const auto make : {make_stages, make_steps, make_lines})
     if (const int error = make(network, plan)) return error;
   measure_lines(plan);
+  if (!lines_fit(plan)) return FASTVOC_BAD_SIZE;
   if (const int error = make_slots(plan)) return error;
-  make_memory<Precision>(plan);
+  make_memory(plan);
   return FASTVOC_OK;
-}
-
-// Rows that a stage takes or makes in a tile.
-inline int64_t tile_rows_of(const Plan& plan, int stage, int threads) {
-  return stage < 0 ? plan.stage[0].rows * threads : plan.stage[stage].rows * plan.stage[stage].stride * threads;
 }
 
 inline int64_t slot_bytes(const Plan& plan, int slot, int threads) {

@@ -17,8 +17,11 @@
 namespace fastvoc::FASTVOC_ISA {
 namespace {
 
-// Where threads wait for one another. Of OpenMP's own barrier each call costs a time slice wherever cores are shared with
-// others; this one gives its core away when the others are late.
+template <class Precision>
+using Element = typename Precision::Element;
+
+// Where threads wait for one another. Of OpenMP's own barrier each call costs a time slice wherever cores are shared
+// with others; this one gives its core away when the others are late.
 class Meeting {
  public:
   void wait(int threads) {
@@ -43,10 +46,7 @@ class Meeting {
 };
 
 // One thread's walk.
-template <class Precision>
 struct Walk {
-  using Element = typename Precision::Element;
-
   const Plan& plan;
   Meeting& meeting;
   const char* packed;
@@ -132,7 +132,7 @@ struct Walk {
 
   void pad_with_zeros(int line) {
     const Line& of = plan.line[line];
-    std::memset(at(line, made(of.layer)), 0, of.back * of.bytes);
+    std::memset(at(line, made(of.layer)), of.zero_point, of.back * of.bytes);
   }
 
   // A share of `count` things, in whole units.
@@ -152,17 +152,20 @@ struct Walk {
     call.in_frames = x_frames;
     call.slope = of.slope;
     const int64_t from = made(FASTVOC_INPUT) - x_first;
-    if (!of.operand) {
+    if (of.precision == FASTVOC_FLOAT32) {
       if (begin < end)
         load_tile(call, x, x_strides, from + begin, end - begin, end - begin,
                   at<float>(line, made(FASTVOC_INPUT) + begin), of.row);
       return;
     }
-    for (int64_t t = begin; t < end; ++t)
-      for (int64_t c = 0; c < of.row; ++c) {
-        const float value = c < call.in_channels ? x[c * x_strides[1] + (from + t) * x_strides[2]] : 0;
-        Precision::store(at<Element>(line, made(FASTVOC_INPUT) + t) + c, activate(value, of.slope));
-      }
+    as_precision(of, [&](auto precision) {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t c = 0; c < of.row; ++c) {
+          const float value = c < call.in_channels ? x[c * x_strides[1] + (from + t) * x_strides[2]] : 0;
+          precision.store(at<Element<decltype(precision)>>(line, made(FASTVOC_INPUT) + t) + c,
+                          activate(value, of.slope));
+        }
+    });
   }
 
   // Take frames of the network's input.
@@ -263,12 +266,10 @@ struct Walk {
       for (int64_t i = 0; i < count * width; i += kLanes) store(part + i, tanh(load(part + i)));
 
     for (int f = 0; f < step.line_count; ++f) {
-      const Line& line = plan.line[step.lines[f]];
-      if (line.operand) {
-        put<Precision>(line, at<Element>(step.lines[f], row), panel, part, count, apart);
-      } else {
-        put<Float32>(line, at<float>(step.lines[f], row), panel, part, count, apart);
-      }
+      const int line = step.lines[f];
+      as_precision(plan.line[line], [&](auto precision) {
+        put(precision, plan.line[line], at<Element<decltype(precision)>>(line, row), panel, part, count, apart);
+      });
     }
     if (step.line_count == 0) {
       fastvoc_conv1d_call call = step.call;
@@ -280,14 +281,14 @@ struct Walk {
   }
 
   // Store one form of a panel's results in every `apart`-th row.
-  template <class Kind>
-  static void put(const Line& line, typename Kind::Element* rows, const Panel& panel, const float* part, int64_t count,
-                  int64_t apart) {
+  template <class Precision>
+  static void put(const Precision precision, const Line& line, Element<Precision>* rows, const Panel& panel,
+                  const float* part, int64_t count, int64_t apart) {
     const int64_t width = panel.width, along = line.row * apart;
-    typename Kind::Element* const to = rows + panel.first;
+    Element<Precision>* const to = rows + panel.first;
     const auto store_all = [&](auto function) {
       for_each_vector(count, width, along == width, [&](int64_t r, int64_t c, auto kind) {
-        Kind::store(to + r * along + c, function(fetch<decltype(kind)>(part + r * width + c)));
+        precision.store(to + r * along + c, function(fetch<decltype(kind)>(part + r * width + c)));
       });
     };
     if (line.slope == 1.0f) {
@@ -298,7 +299,7 @@ struct Walk {
     // Channels that only fill up a row meet weights of zero, but must be numbers.
     if (panel.first + width >= line.width)
       for (int64_t r = 0; r < count; ++r)
-        for (int64_t c = width; c < line.row - panel.first; ++c) Kind::store(to + r * along + c, 0.0f);
+        for (int64_t c = width; c < line.row - panel.first; ++c) precision.store(to + r * along + c, 0.0f);
   }
 
   void convolve(const Step& step, int64_t from, int64_t count) {
@@ -307,22 +308,23 @@ struct Walk {
     if (begin == end) return;
     const int64_t row = plan.line[step.input].row;
     const float* bias = reinterpret_cast<const float*>(packed + step.bias);
-    if constexpr (Precision::kToomCook) {
-      if (step.toom_cook) {
-        const float* rows = at<float>(step.input, from + begin - step.before);
-        return toom_cook(step.call, rows, row, end - begin, reinterpret_cast<const float*>(packed + step.packed), bias,
-                         workspace, [&](const Panel& panel, float* part, int64_t chunk, int64_t height) {
-                           finish(step, panel, part, from + begin + chunk, height, 1);
-                         });
-      }
+    if (step.toom_cook) {
+      const float* rows = at<float>(step.input, from + begin - step.before);
+      return toom_cook(step.call, rows, row, end - begin, reinterpret_cast<const float*>(packed + step.packed), bias,
+                       workspace, [&](const Panel& panel, float* part, int64_t chunk, int64_t height) {
+                         finish(step, panel, part, from + begin + chunk, height, 1);
+                       });
     }
-    const Element* rows = at<Element>(step.input, from + begin - step.before);
-    Precision::for_each_panel(step.call, row, [&](const Panel& panel) {
-      Precision::convolve_panel(panel, step.call, rows, row, end - begin,
-                                reinterpret_cast<const Element*>(packed + step.packed), bias, sums,
-                                [&](float* part, int64_t chunk, int64_t height) {
-                                  finish(step, panel, part, from + begin + chunk, height, 1);
-                                });
+    as_precision(plan.line[step.input], [&](auto precision) {
+      using Operand = Element<decltype(precision)>;
+      const Operand* rows = at<Operand>(step.input, from + begin - step.before);
+      precision.for_each_panel(step.call, row, [&](const Panel& panel) {
+        precision.convolve_panel(panel, step.call, rows, row, end - begin,
+                                 reinterpret_cast<const Operand*>(packed + step.packed), bias, sums,
+                                 [&](float* part, int64_t chunk, int64_t height) {
+                                   finish(step, panel, part, from + begin + chunk, height, 1);
+                                 });
+      });
     });
   }
 
@@ -335,19 +337,25 @@ struct Walk {
     if (begin == end) return;
     const int64_t row = plan.line[step.input].row;
     const float* bias = reinterpret_cast<const float*>(packed + step.bias);
-    const Element* rows = at<Element>(step.input, first + begin - step.before);
-    Precision::for_each_panel(step.call, row, [&](const Panel& panel) {
-      for (int64_t phase = 0; phase < step.stride; ++phase)
-        Precision::convolve_panel(panel, step.call, rows, row, end - begin,
-                                  reinterpret_cast<const Element*>(packed + step.packed + phase * step.packed_phase),
-                                  bias, sums, [&](float* part, int64_t chunk, int64_t height) {
-                         const int64_t q = first + begin + chunk, shift = phase - step.left;
-                         const int64_t skipped = q * step.stride + shift < from;
-                         const int64_t over = (q + height - 1) * step.stride + shift >= from + count;
-                         if (height > skipped + over)
-                           finish(step, panel, part + skipped * panel.width, (q + skipped) * step.stride + shift,
-                                  height - skipped - over, step.stride);
-                       });
+    const auto finish_phase = [&](const Panel& panel, int64_t phase, float* part, int64_t chunk, int64_t height) {
+      const int64_t q = first + begin + chunk, shift = phase - step.left;
+      const int64_t skipped = q * step.stride + shift < from;
+      const int64_t over = (q + height - 1) * step.stride + shift >= from + count;
+      if (height > skipped + over)
+        finish(step, panel, part + skipped * panel.width, (q + skipped) * step.stride + shift,
+               height - skipped - over, step.stride);
+    };
+    as_precision(plan.line[step.input], [&](auto precision) {
+      using Operand = Element<decltype(precision)>;
+      const Operand* rows = at<Operand>(step.input, first + begin - step.before);
+      precision.for_each_panel(step.call, row, [&](const Panel& panel) {
+        for (int64_t phase = 0; phase < step.stride; ++phase)
+          precision.convolve_panel(panel, step.call, rows, row, end - begin,
+                                   reinterpret_cast<const Operand*>(packed + step.packed + phase * step.packed_phase),
+                                   bias, sums, [&](float* part, int64_t chunk, int64_t height) {
+                                     finish_phase(panel, phase, part, chunk, height);
+                                   });
+      });
     });
   }
 
@@ -405,26 +413,7 @@ const Plan& plan_at(const void* memory) { return *static_cast<const Plan*>(memor
 
 int64_t size(const fastvoc_network&) { return sizeof(Plan); }
 
-// Call a function with the precision of a plan or network; others than these are refused when a plan is made.
-template <class Function>
-auto in_precision(int precision, Function function) {
-#if defined(__AVX512BF16__)
-  if (precision == FASTVOC_BFLOAT16) return function(Bfloat16{});
-#endif
-  return function(Float32{});
-}
-
-int make(const fastvoc_network& network, void* memory) {
-#if defined(__AVX512BF16__)
-  const bool known = network.precision == FASTVOC_FLOAT32 || network.precision == FASTVOC_BFLOAT16;
-#else
-  const bool known = network.precision == FASTVOC_FLOAT32;
-#endif
-  if (!known) return FASTVOC_BAD_PRECISION;
-  return in_precision(network.precision, [&](auto precision) {
-    return compile<decltype(precision)>(network, *static_cast<Plan*>(memory));
-  });
-}
+int make(const fastvoc_network& network, void* memory) { return compile(network, *static_cast<Plan*>(memory)); }
 
 int64_t packed_size(const void* memory) { return plan_at(memory).packed; }
 
@@ -439,34 +428,28 @@ int64_t workspace_size(const void* memory, int threads) {
 int toom_cook_layers(const void* memory) { return plan_at(memory).toom_cook_layers; }
 
 template <class Precision>
-void pack_weights(const fastvoc_network& network, const Plan& plan, char* packed) {
-  for (int i = 0; i < plan.layers; ++i) {
-    const Step& step = plan.step[i];
-    const fastvoc_layer& layer = network.layers[i];
-    const int64_t row = plan.line[step.input].row;
-    auto* const to = reinterpret_cast<typename Precision::Element*>(packed + step.packed);
-    if (step.upsamples) {
-      const fastvoc_upsample_call call = {network.isa, 1, 1, layer.in_channels, 1, layer.out_channels, layer.taps,
-                                          layer.stride, layer.left, layer.right, 1.0f};
-      Precision::pack_phases(call, row, step.packed_phase, layer.weight, to);
-    } else if (step.toom_cook) {
-      toom_cook_pack(step.call, layer.weight, reinterpret_cast<float*>(to));
-    } else {
-      Precision::pack(step.call, row, layer.weight, to);
-    }
-    float* const bias = reinterpret_cast<float*>(packed + step.bias);
-    for (int64_t c = 0; c < layer.out_channels; ++c) bias[c] = layer.bias ? layer.bias[c] : 0;
+void pack_weight(Precision, const fastvoc_layer& layer, const Step& step, int64_t row, char* packed) {
+  auto* const to = reinterpret_cast<Element<Precision>*>(packed + step.packed);
+  if (step.upsamples) {
+    const fastvoc_upsample_call call = {step.call.isa, 1, 1, layer.in_channels, 1, layer.out_channels, layer.taps,
+                                        layer.stride, layer.left, layer.right, 1.0f};
+    Precision::pack_phases(call, row, step.packed_phase, layer.weight, to);
+  } else if (step.toom_cook) {
+    toom_cook_pack(step.call, layer.weight, reinterpret_cast<float*>(to));
+  } else {
+    Precision::pack(step.call, row, layer.weight, to);
   }
 }
 
 // Whether a plan was made for this network.
 bool is_of(const Plan& plan, const fastvoc_network& network) {
-  if (network.isa != plan.isa || network.precision != plan.precision || network.count != plan.layers) return false;
+  if (network.isa != plan.isa || network.count != plan.layers) return false;
   for (int i = 0; i < plan.layers; ++i) {
     const Step& step = plan.step[i];
     const fastvoc_layer& layer = network.layers[i];
     if (!layer.weight || (layer.kind == FASTVOC_UPSAMPLE) != (step.upsamples != 0) || layer.taps != step.taps ||
-        layer.stride != step.stride || layer.in_channels != step.call.in_channels ||
+        layer.stride != step.stride || precision_of(network, layer) != plan.line[step.input].precision ||
+        layer.in_channels != step.call.in_channels ||
         layer.out_channels != step.call.out_channels)
       return false;
   }
@@ -476,8 +459,15 @@ bool is_of(const Plan& plan, const fastvoc_network& network) {
 int pack(const fastvoc_network& network, const void* memory, void* packed) {
   const Plan& plan = plan_at(memory);
   if (!is_of(plan, network)) return FASTVOC_BAD_NETWORK;
-  in_precision(plan.precision,
-               [&](auto precision) { pack_weights<decltype(precision)>(network, plan, static_cast<char*>(packed)); });
+  for (int i = 0; i < plan.layers; ++i) {
+    const Step& step = plan.step[i];
+    const Line& input = plan.line[step.input];
+    const fastvoc_layer& layer = network.layers[i];
+    char* const bytes = static_cast<char*>(packed);
+    as_precision(input, [&](auto precision) { pack_weight(precision, layer, step, input.row, bytes); });
+    float* const bias = reinterpret_cast<float*>(bytes + step.bias);
+    for (int64_t c = 0; c < layer.out_channels; ++c) bias[c] = layer.bias ? layer.bias[c] : 0;
+  }
   return FASTVOC_OK;
 }
 
@@ -486,29 +476,31 @@ void begin(const void* memory, void* state) {
   std::memset(state, 0, plan.state);
   Stream& stream = *static_cast<Stream*>(state);
   for (int l = 0; l < plan.lines; ++l) {
-    stream.begin[l] = -plan.line[l].front;
-    stream.fronted[l] = !looks(plan.line[l]);
+    const Line& line = plan.line[l];
+    stream.begin[l] = -line.front;
+    stream.fronted[l] = !looks(line);
+    std::memset(static_cast<char*>(state) + line.history, line.zero_point, line.kept * line.bytes);
   }
 }
 
 int64_t ready(const void* memory, const void* state, int64_t frames, int last) {
   const Plan& plan = plan_at(memory);
   Meeting nobody;
-  Walk<Float32> walk{plan, nobody};
+  Walk walk{plan, nobody};
   std::memcpy(&walk.now, state, sizeof(Stream));
   walk.threads = 1;
   const int64_t before = walk.made(plan.layers - 1);
   return walk.run(frames, last) == FASTVOC_OK ? walk.made(plan.layers - 1) - before : -1;
 }
 
-template <class Precision>
-int walk_through(const Plan& plan, const void* packed, void* state, void* workspace, int threads, const float* x,
-                 const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
+int run(const void* memory, const void* packed, void* state, void* workspace, int threads, const float* x,
+        const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
+  const Plan& plan = plan_at(memory);
   int result = FASTVOC_OK;
   Meeting meeting;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
-    Walk<Precision> walk{plan, meeting, static_cast<const char*>(packed), static_cast<char*>(state)};
+    Walk walk{plan, meeting, static_cast<const char*>(packed), static_cast<char*>(state)};
     char* place = static_cast<char*>(workspace);
     for (int s = 0; s < plan.slots; ++s) {
       walk.slot[s] = place;
@@ -538,14 +530,6 @@ int walk_through(const Plan& plan, const void* packed, void* state, void* worksp
     }
   }
   return result;
-}
-
-int run(const void* memory, const void* packed, void* state, void* workspace, int threads, const float* x,
-        const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
-  return in_precision(plan_at(memory).precision, [&](auto precision) {
-    return walk_through<decltype(precision)>(plan_at(memory), packed, state, workspace, threads, x, x_strides, frames,
-                                             last, y, y_strides);
-  });
 }
 
 }  // namespace

@@ -8,4 +8,14 @@ from fastvoc.ops.conv1d import conv1d
 from fastvoc.ops.residual import residual
 from fastvoc.ops.upsample import upsample
 
-__all__ = ["OPS", "backends", "conv1d", "explain", "forced_backend", "last_backends", "residual", "upsample", "use_backend"]
+__all__ = [
+    "OPS",
+    "backends",
+    "conv1d",
+    "explain",
+    "forced_backend",
+    "last_backends",
+    "residual",
+    "upsample",
+    "use_backend",
+]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
@@ -21,15 +24,50 @@ def missing(name: str) -> str | None:
     if name == "cuda":
         return _native.missing() or _native.missing_cuda() or _missing_gpu()
     if name == "triton":
-        if find_spec("triton") is None:
-            return "the package triton is not installed"
-        return _missing_gpu()
+        return _missing_triton()
     raise ValueError(f"backends: {name!r} is not a backend; known: {', '.join(NAMES)}")
 
 
 def backends() -> dict[str, str | None]:
     """Return, for each backend, why it cannot be used on this machine, or None if it can."""
     return {name: missing(name) for name in NAMES} | {"reference": None}
+
+
+OLDEST_TRITON = (3, 4)
+OLDEST_FOR_TRITON = (8, 0)
+
+
+def interpreted() -> bool:
+    """Tell whether Triton was asked to interpret kernels on the CPU, which is for tests."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+
+
+def triton_version() -> str:
+    """Return the version of Triton, without importing it where its package goes by that name."""
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return str(import_module("triton").__version__)
+
+
+def too_old_for_triton(device: int | torch.device) -> str | None:
+    """Return why Triton cannot multiply matrices on a GPU, as a sentence, or None if it can."""
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) >= OLDEST_FOR_TRITON:
+        return None
+    return f"the GPU is sm_{major}{minor}; Triton uses the matrix units of sm_80 and newer only"
+
+
+def _missing_triton() -> str | None:
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    found = triton_version()
+    if tuple(map(int, found.split(".")[:2])) < OLDEST_TRITON:
+        return f"triton {found} is installed; the kernels need {'.'.join(map(str, OLDEST_TRITON))} or newer"
+    if interpreted():
+        return None
+    reasons = [too_old_for_triton(device) for device in range(torch.cuda.device_count())]
+    return _missing_gpu() or (None if None in reasons else reasons[0])
 
 
 def _missing_gpu() -> str | None:

@@ -50,8 +50,15 @@ def forward() -> list[Case]:
 
 
 def backward() -> list[Case]:
-    """Return the cases of its gradient: the same calls, with a gradient in place of a result."""
-    return [_backward_of(case) for case in forward()]
+    """Return the cases of its gradient: the same calls, with a gradient in place of a result, and edges of its own."""
+    wide = _case("", 2, (35, 26), 300, 5, 3, padding=(6, 6), mode="reflect", slope=0.1, model=False)
+    return [
+        *(_backward_of(case) for case in forward()),
+        _backward_of(wide, "only the input's", needs=(True, False, False)),
+        _backward_of(wide, "only the weight's, another memory order", needs=(False, True, False), last=True),
+        _backward_of(wide, "only the bias's", needs=(False, False, True)),
+        _backward_of(wide, "one number for all of the gradient", constant=True),
+    ]
 
 
 def _same(
@@ -132,14 +139,23 @@ def _case(
     )
 
 
-def _backward_of(case: Case) -> Case:
+def _backward_of(
+    case: Case,
+    name: str | None = None,
+    *,
+    needs: tuple[bool, bool, bool] | None = None,
+    last: bool = False,
+    constant: bool = False,
+) -> Case:
     def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
         x, weight, bias, _, dilation, left, right, mode, slope, _ = case.make(draw, frames)
-        grad = draw(x.shape[0], weight.shape[0], frames + left + right - dilation * (weight.shape[2] - 1))
-        return grad, x, weight, dilation, left, right, mode, slope, [True, True, bias is not None]
+        shape = x.shape[0], weight.shape[0], frames + left + right - dilation * (weight.shape[2] - 1)
+        grad = draw(1, 1, 1).expand(shape) if constant else draw(*shape)
+        wanted = [True, True, bias is not None] if needs is None else list(needs)
+        return to_channels_last(grad) if last else grad, x, weight, dilation, left, right, mode, slope, wanted
 
     return Case(
-        name=case.name,
+        name=name or case.name,
         frames=case.frames,
         make=make,
         flops=lambda frames: 2 * case.flops(frames),

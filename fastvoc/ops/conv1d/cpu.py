@@ -1,4 +1,4 @@
-"""The call of the C++ kernel of `conv1d`: checks, memory, pointers."""
+"""The calls of the C++ kernels of `conv1d` and of its gradient: checks, memory, pointers."""
 
 from __future__ import annotations
 
@@ -95,8 +95,93 @@ def conv1d(
     return y
 
 
+def refuses_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    dilation: int,
+    left: int,
+    right: int,
+    padding_mode: str,
+    slope: float,
+    needs: list[bool],
+) -> str | None:
+    """Return why the kernels cannot run this call, or None."""
+    if x.device.type != "cpu":
+        return f"x is on {x.device}"
+    if x.dtype != torch.float32:
+        return f"x is {x.dtype}; these kernels compute in torch.float32"
+    if grad.shape[2] == 1:
+        # 256 channels, 3 taps: one frame takes 201 us against 89 us, two 208 us against 262 us (same machine and day).
+        return Slower("the gradient is a single frame, for which plain PyTorch was measured to be faster")
+    if not needs[0] and grad.shape[0] * grad.shape[2] < 32:
+        # The same layer, without x's gradient: 16 frames take 262 us against 155 us (as above).
+        return Slower("only the weight's gradient of a few frames is needed; plain PyTorch was measured to be faster")
+    return None
+
+
+def conv1d_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    dilation: int,
+    left: int,
+    right: int,
+    padding_mode: str,
+    slope: float,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the kernels for the gradients that are needed: x's; weight's; bias's."""
+    none = x.new_empty(0)
+    grad_x = empty_like_layout(x, x.shape[1], x.shape[2]) if needs[0] else none
+    grad_weight = x.new_empty(tuple(weight.shape)) if needs[1] else none
+    grad_bias = x.new_empty(weight.shape[0]) if needs[2] else none
+    ffi, library = _native.library()
+    call = _described(
+        _native.isa(),
+        torch.get_num_threads(),
+        *x.shape,
+        weight.shape[0],
+        weight.shape[2],
+        dilation,
+        left,
+        right,
+        padding_mode,
+        slope,
+        False,
+    )
+    memory = _native.scratch(library.fastvoc_conv1d_backward_workspace_size(call))
+    weight = weight.contiguous()
+
+    def pointer(tensor: Tensor, needed: bool = True) -> Any:
+        return ffi.cast("float *", tensor.data_ptr()) if needed else ffi.NULL
+
+    code = library.fastvoc_conv1d_backward(
+        call,
+        pointer(grad),
+        grad.stride(),
+        pointer(x),
+        x.stride(),
+        pointer(weight),
+        pointer(grad_x, needs[0]),
+        grad_x.stride() if needs[0] else (0, 0, 0),
+        pointer(grad_weight, needs[1]),
+        pointer(grad_bias, needs[2]),
+        pointer(memory),
+    )
+    _native.check("conv1d_backward", code)
+    return grad_x, grad_weight, grad_bias
+
+
+def _call(*settings: Any) -> tuple[Any, int, int]:
+    """Return the native description of a call, and how many floats it needs for packed weights and for work."""
+    library = _native.library()[1]
+    call = _described(*settings)
+    return call, library.fastvoc_conv1d_packed_size(call), library.fastvoc_conv1d_workspace_size(call)
+
+
 @functools.lru_cache(maxsize=1024)
-def _call(
+def _described(
     isa: int,
     threads: int,
     batch: int,
@@ -110,8 +195,8 @@ def _call(
     padding_mode: str,
     slope: float,
     tanh: bool,
-) -> tuple[Any, int, int]:
-    """Return the native description of a call, and how many floats it needs for packed weights and for work."""
+) -> Any:
+    """Return the native description of a call, checked."""
     ffi, library = _native.library()
     call = ffi.new(
         "fastvoc_conv1d_call *",
@@ -132,4 +217,4 @@ def _call(
         },
     )
     _native.check("conv1d", library.fastvoc_conv1d_check(call))
-    return call, library.fastvoc_conv1d_packed_size(call), library.fastvoc_conv1d_workspace_size(call)
+    return call

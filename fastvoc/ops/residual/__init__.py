@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvoc.ops import _check
 from fastvoc.ops._layout import empty_like_layout
 from fastvoc.ops._op import Op
-from fastvoc.ops.residual import cases, reference
+from fastvoc.ops.residual import cases, reference, triton
 
 
 def residual(
@@ -159,3 +159,4 @@ _residual = Op(
     composed=True,
     cases=cases.forward,
 )
+_residual.kernel("triton", triton.residual, refuses=triton.refuses)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc.ops import _check
 from fastvoc.ops._layout import empty_like_layout
 from fastvoc.ops._op import Op
-from fastvoc.ops.upsample import cases, cpu, reference
+from fastvoc.ops.upsample import cases, cpu, reference, triton
 
 
 def upsample(
@@ -100,12 +100,44 @@ def _fake(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, left: int
     return empty_like_layout(x, weight.shape[1], (x.shape[2] - 1) * stride + weight.shape[2] - left - right)
 
 
+def _fake_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, left: int, right: int, slope: float, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        empty_like_layout(x, x.shape[1], x.shape[2]) if needs[0] else x.new_empty(0),
+        x.new_empty(tuple(weight.shape)) if needs[1] else x.new_empty(0),
+        x.new_empty(weight.shape[1]) if needs[2] else x.new_empty(0),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, _, *settings = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.settings = settings
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    needs = list(ctx.needs_input_grad[:3])
+    grads = _upsample_backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    return (*(value if needed else None for value, needed in zip(grads, needs, strict=True)), *[None] * 4)
+
+
+_upsample_backward = Op(
+    "upsample_backward(Tensor grad, Tensor x, Tensor weight, int stride, int left, int right, float slope, "
+    "bool[3] needs) -> (Tensor, Tensor, Tensor)",
+    reference.upsample_backward,
+    fake=_fake_backward,
+    cases=cases.backward,
+)
 _upsample = Op(
     "upsample(Tensor x, Tensor weight, Tensor? bias, int stride, int left, int right, float slope) -> Tensor",
     reference.upsample,
     fake=_fake,
-    gradient="reference",
+    gradient=(_differentiate, _save),
     arguments=_arguments,
     cases=cases.forward,
 )
+_upsample.kernel("triton", triton.upsample, refuses=triton.refuses)
 _upsample.kernel("cpu", cpu.upsample, refuses=cpu.refuses)
+_upsample_backward.kernel("triton", triton.upsample_backward, refuses=triton.refuses_backward)
+_upsample_backward.kernel("cpu", cpu.upsample_backward, refuses=cpu.refuses_backward)

@@ -34,6 +34,18 @@ def forward() -> list[Case]:
     ]
 
 
+def backward() -> list[Case]:
+    """Return the cases of its gradient: the same calls, with a gradient in place of a result, and edges of its own."""
+    wide = _case("", 2, (35, 26), 300, 7, 3, crop=(2, 3), slope=0.1, model=False)
+    return [
+        *(_backward_of(case) for case in forward()),
+        _backward_of(wide, "only the input's", needs=(True, False, False)),
+        _backward_of(wide, "only the weight's, another memory order", needs=(False, True, False), last=True),
+        _backward_of(wide, "only the bias's", needs=(False, False, True)),
+        _backward_of(wide, "one number for all of the gradient", constant=True),
+    ]
+
+
 def _case(
     name: str,
     batch: int,
@@ -71,4 +83,29 @@ def _case(
             batch * (inner * frames + out * (frames * stride + extra)) + out * (inner * taps + bias)
         ),
         model=model,
+    )
+
+
+def _backward_of(
+    case: Case,
+    name: str | None = None,
+    *,
+    needs: tuple[bool, bool, bool] | None = None,
+    last: bool = False,
+    constant: bool = False,
+) -> Case:
+    def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
+        x, weight, bias, stride, left, right, slope = case.make(draw, frames)
+        shape = x.shape[0], weight.shape[1], (frames - 1) * stride + weight.shape[2] - left - right
+        grad = draw(1, 1, 1).expand(shape) if constant else draw(*shape)
+        wanted = [True, True, bias is not None] if needs is None else list(needs)
+        return to_channels_last(grad) if last else grad, x, weight, stride, left, right, slope, wanted
+
+    return Case(
+        name=name or case.name,
+        frames=case.frames,
+        make=make,
+        flops=lambda frames: 2 * case.flops(frames),
+        elements=lambda frames: 2 * case.elements(frames),
+        model=case.model,
     )

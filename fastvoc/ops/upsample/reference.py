@@ -1,7 +1,8 @@
-"""The definition of `upsample` in plain PyTorch."""
+"""The definition of `upsample`, and of its gradient, in plain PyTorch."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,3 +21,23 @@ def upsample(
         y = F.conv_transpose1d(u, weight, bias, stride=stride)
         y = y[..., left : y.shape[-1] - right]
     return in_layout_of(x, y)
+
+
+def upsample_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, left: int, right: int, slope: float, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients for x, weight and bias; empty where not needed."""
+    u = x if slope == 1.0 else F.leaky_relu(x, slope)
+    if not 0 <= left - right < stride:
+        grad, left, right = F.pad(grad, (left, right)), 0, 0
+    grad_u, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+        grad, u, weight, [weight.shape[1]], [stride], [left], [1], True, [left - right], 1, needs
+    )  # dw[i, o, k] = sum_s u[i, s] g[o, s stride + k - left]; db[o] = sum_t g[o, t]
+    if needs[0] and slope != 1.0:  # du[i, s] = sum_ok w[i, o, k] g[o, s stride + k - left]
+        grad_u = torch.ops.aten.leaky_relu_backward(grad_u, x, slope, False)  # dx = du (1 if x > 0 else slope)
+    none = x.new_empty(0)
+    return (
+        in_layout_of(x, grad_u) if needs[0] else none,
+        grad_weight.contiguous() if needs[1] else none,
+        grad_bias if needs[2] else none,
+    )

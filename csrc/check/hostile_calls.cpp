@@ -1,0 +1,163 @@
+// Sizes that no caller should pass: calls and networks with some numbers replaced by negative, huge and unknown ones.
+// They are refused, or the sizes of what they take are right.
+//
+// Built with -DFASTVOC_SANITIZE=ON, so that an overflow or an access beyond any array ends the program. An argument is
+// how many to draw. Exits with 0 if all is well.
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "networks.h"
+
+namespace {
+
+using namespace fastvoc_check;
+
+constexpr int64_t kHeld = 1 << 20;  // what is less is really run
+
+int64_t hostile() {
+  switch (draw(0, 5)) {
+    case 0:
+      return draw(-3, 3);
+    case 1:
+      return (int64_t{1} << draw(0, 62)) + draw(-1, 1);
+    case 2:
+      return draw(0, 1) ? INT64_MAX - draw(0, 2) : INT64_MIN + draw(0, 2);
+    case 3:
+      return -(int64_t{1} << draw(0, 62));
+    case 4:
+      return draw(1, 64);
+    default:
+      return draw(INT64_MIN, INT64_MAX);
+  }
+}
+
+float hostile_float() {
+  const float values[] = {0, -1, 1e38f, -1e38f, INFINITY, NAN, 1e-42f};
+  return values[draw(0, 6)];
+}
+
+// Spoil one of the numbers of a struct.
+void spoil(int& value) { value = int(hostile()); }
+void spoil(int64_t& value) { value = hostile(); }
+void spoil(float& value) { value = hostile_float(); }
+
+template <class... Numbers>
+void spoil_one(Numbers&... numbers) {
+  int64_t at = draw(0, int64_t(sizeof...(Numbers)) - 1);
+  ((at-- == 0 ? spoil(numbers) : void()), ...);
+}
+
+bool is_error(int code) { return code > FASTVOC_OK && code < FASTVOC_ERROR_COUNT; }
+
+// Sizes of calls that are taken are no larger than what they are made of.
+bool is_size(int64_t size) { return size >= 0 && size < int64_t{1} << 60; }
+
+std::vector<float> filled(int64_t count) { return std::vector<float>(size_t(count), 0.5f); }
+
+int64_t taken = 0, refused = 0;
+
+bool conv1d_is_safe() {
+  fastvoc_conv1d_call call{int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(1, 3)), draw(0, 2), draw(1, 20), draw(0, 40),
+                           draw(1, 20), draw(1, 7), draw(1, 3), draw(0, 9), draw(0, 9),
+                           int(draw(FASTVOC_ZERO, FASTVOC_REPLICATE)), int(draw(0, 1)), 0.1f};
+  for (int64_t count = draw(1, 4); count > 0; --count)
+    spoil_one(call.isa, call.threads, call.batch, call.in_channels, call.in_frames, call.out_channels, call.taps,
+              call.dilation, call.left, call.right, call.padding_mode, call.tanh, call.slope);
+  if (const int code = fastvoc_conv1d_check(&call)) return ++refused, is_error(code);
+  ++taken;
+  const int64_t packed = fastvoc_conv1d_packed_size(&call), work = fastvoc_conv1d_workspace_size(&call);
+  const int64_t frames = call.in_frames + call.left + call.right - call.dilation * (call.taps - 1);
+  const int64_t from = call.batch * call.in_channels * call.in_frames, to = call.batch * call.out_channels * frames;
+  if (!is_size(packed) || !is_size(work) || !is_size(from) || !is_size(to) || frames < 1) return false;
+  if (packed + work + from + to > kHeld || call.threads > 8) return true;
+  auto x = filled(from), weight = filled(call.out_channels * call.in_channels * call.taps), y = filled(to);
+  auto prepared = filled(packed), memory = filled(work);
+  const int64_t x_strides[] = {call.in_channels * call.in_frames, call.in_frames, 1};
+  const int64_t y_strides[] = {call.out_channels * frames, frames, 1};
+  fastvoc_conv1d_pack(&call, weight.data(), prepared.data());
+  fastvoc_conv1d(&call, x.data(), x_strides, prepared.data(), nullptr, nullptr, nullptr, y.data(), y_strides,
+                 memory.data());
+  return true;
+}
+
+bool upsample_is_safe() {
+  fastvoc_upsample_call call{int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(1, 3)), draw(0, 2), draw(1, 20),
+                             draw(1, 40), draw(1, 20), draw(1, 9), draw(1, 5), draw(0, 5), draw(0, 5), 0.1f};
+  for (int64_t count = draw(1, 4); count > 0; --count)
+    spoil_one(call.isa, call.threads, call.batch, call.in_channels, call.in_frames, call.out_channels, call.taps,
+              call.stride, call.left, call.right, call.slope);
+  if (const int code = fastvoc_upsample_check(&call)) return ++refused, is_error(code);
+  ++taken;
+  const int64_t packed = fastvoc_upsample_packed_size(&call), work = fastvoc_upsample_workspace_size(&call);
+  const int64_t frames = (call.in_frames - 1) * call.stride + call.taps - call.left - call.right;
+  const int64_t from = call.batch * call.in_channels * call.in_frames, to = call.batch * call.out_channels * frames;
+  if (!is_size(packed) || !is_size(work) || !is_size(from) || !is_size(to) || frames < 1) return false;
+  if (packed + work + from + to > kHeld || call.threads > 8) return true;
+  auto x = filled(from), weight = filled(call.in_channels * call.out_channels * call.taps), y = filled(to);
+  auto prepared = filled(packed), memory = filled(work);
+  const int64_t x_strides[] = {call.in_channels * call.in_frames, call.in_frames, 1};
+  const int64_t y_strides[] = {call.out_channels * frames, frames, 1};
+  fastvoc_upsample_pack(&call, weight.data(), prepared.data());
+  fastvoc_upsample(&call, x.data(), x_strides, prepared.data(), nullptr, y.data(), y_strides, memory.data());
+  return true;
+}
+
+bool network_is_safe() {
+  Network net = Network::random();
+  fastvoc_network network = net.described(int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(0, 1)), toss());
+  for (int64_t count = draw(1, 3); count > 0; --count) {
+    fastvoc_layer& layer = net.layers[size_t(draw(0, int64_t(net.layers.size()) - 1))];
+    if (draw(0, 15) == 0) layer.weight = nullptr;
+    if (draw(0, 15) == 0) network.layers = nullptr;
+    if (draw(0, 7) == 0) spoil_one(network.isa, network.precision, network.in_order);
+    if (draw(0, 7) == 0) network.count = int(draw(-2, int64_t(net.layers.size())));
+    spoil_one(layer.kind, layer.input, layer.residual, layer.partial, layer.padding_mode, layer.tanh, layer.in_channels,
+              layer.out_channels, layer.taps, layer.dilation, layer.stride, layer.left, layer.right, layer.slope,
+              layer.divisor, layer.slope_after);
+  }
+  const int64_t size = fastvoc_plan_size(&network);
+  if (size < 1 || size > kHeld) return false;
+  void* plan = nullptr;
+  if (posix_memalign(&plan, 64, size_t(size)) != 0) return false;
+  const bool safe = [&] {
+    if (const int code = fastvoc_plan_make(&network, plan)) return ++refused, is_error(code);
+    ++taken;
+    const int64_t packed = fastvoc_plan_packed_size(plan), state = fastvoc_plan_state_size(plan);
+    const int threads[] = {1, 3, 4096, int(hostile())};
+    for (const int count : threads) {
+      const int64_t work = fastvoc_plan_workspace_size(plan, count);
+      if (count < 1 || count > 4096 ? work != -1 : !is_size(work)) return false;
+    }
+    if (!is_size(packed) || !is_size(state)) return false;
+    if (state > 64 * kHeld) return true;
+    std::vector<char> memory(static_cast<size_t>(state) + 64);
+    void* const aligned = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+    fastvoc_plan_begin(plan, aligned);
+    const int64_t ready = fastvoc_plan_ready(plan, aligned, draw(0, 2000), 1);
+    const int64_t none = fastvoc_plan_ready(plan, aligned, -draw(1, INT64_MAX), 1);
+    const int64_t strides[] = {0, 1, 1};
+    const int code = fastvoc_plan_run(plan, nullptr, aligned, nullptr, -int(draw(0, 5)), nullptr, strides, 1, 0,
+                                      nullptr, strides);
+    network.count = -1;
+    return ready >= -1 && none == -1 && code == FASTVOC_BAD_SIZE &&
+           fastvoc_plan_pack(&network, plan, nullptr) == FASTVOC_BAD_NETWORK;
+  }();
+  std::free(plan);
+  return safe;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int64_t count = argc > 1 ? std::atoll(argv[1]) : 20000;
+  for (int64_t call = 0; call < count; ++call) {
+    generator().seed(uint32_t(call));
+    if (!conv1d_is_safe()) return std::printf("conv1d: call %lld is not safe\n", (long long)call), 1;
+    if (!upsample_is_safe()) return std::printf("upsample: call %lld is not safe\n", (long long)call), 1;
+    if (call % 8 == 0 && !network_is_safe()) return std::printf("network %lld is not safe\n", (long long)call), 1;
+  }
+  std::printf("%lld taken, %lld refused\n", (long long)taken, (long long)refused);
+  // Sizes that are all refused would prove nothing.
+  return 50 * taken < refused || 50 * refused < taken;
+}

@@ -1,0 +1,42 @@
+"""Batches whose items end at different frames, with the lengths in device memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+_ragged: ContextVar[tuple[Tensor, int] | None] = ContextVar("fastvoc_ragged", default=None)
+
+
+@contextmanager
+def ragged(lengths: Tensor, bucket: int) -> Iterator[None]:
+    """Let items end before the tensors do, inside a `with` block, for Triton kernels without a gradient.
+
+    Each item's result is then the one of that item alone, to the bit. What lies behind its end is neither read nor
+    written. The kernels read the lengths when they run, so that a captured graph can be replayed with others.
+
+    Parameters
+    ----------
+    lengths : Tensor, shape (B,), int32
+        True frames of each item, where the network's input has `bucket` of them.
+    bucket : int
+        Frames of the network's input; a tensor of T frames has ``(bucket - lengths[item]) * (T // bucket)`` too many.
+    """
+    token = _ragged.set((lengths, bucket))
+    try:
+        yield
+    finally:
+        _ragged.reset(token)
+
+
+def ragged_arguments(frames: int) -> dict[str, Any]:
+    """Return the arguments of a kernel that say where the items of an input of so many frames end."""
+    context = _ragged.get()
+    if context is None:
+        return {"lengths": None, "bucket": 0, "rate": 0}
+    lengths, bucket = context
+    return {"lengths": lengths, "bucket": bucket, "rate": frames // bucket}

@@ -1,0 +1,233 @@
+"""What Triton kernels owe beside the contract, under Triton's interpreter; `test_triton.py` runs this file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastvoc.engine.graphs import Graphs, bucket_of
+from fastvoc.models import hifigan, melgan
+from fastvoc.ops import OPS, conv1d, last_backends, residual, upsample, use_backend
+from fastvoc.ops._backends import interpreted
+from fastvoc.ops._contract import errors
+from fastvoc.ops._layout import to_channels_last
+from fastvoc.ops._triton import tiles
+from fastvoc.ops._triton.packing import keep
+from fastvoc.ops._triton.ragged import ragged
+
+pytestmark = pytest.mark.skipif(not interpreted(), reason="TRITON_INTERPRET is not 1")
+
+
+def weight(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * (shape[1] * shape[2]) ** -0.5
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("conv1d", "prime sizes, uneven padding"),
+        ("conv1d_backward", "reflected, channels-last"),
+        ("upsample", "odd stride, uneven crop"),
+        ("upsample_backward", "taps no multiple of the stride"),
+        ("residual", "two branches, channels-last"),
+    ],
+)
+def test_the_tiles_of_a_gpu_compute_the_same(name: str, case: str, capability: int) -> None:
+    op, (chosen,) = OPS[name], [known for known in OPS[name].cases() if known.name == case]
+    args = chosen.arguments(dtype=torch.float16, frames=133)
+    with patch.object(tiles, "_capability", lambda device: capability), use_backend("triton"):
+        got = op(*args)
+    for worst, allowed in errors(op, args, got):
+        assert worst <= allowed
+
+
+@pytest.mark.parametrize("mode", ["zero", "reflect", "replicate"])
+@pytest.mark.parametrize("last", [False, True])
+def test_items_of_a_ragged_batch_are_those_of_each_alone(mode: str, last: bool) -> None:
+    lengths, bucket = [11, 16, 9], 16
+    first, up, head = weight(6, 4, 3), weight(6, 5, 6), weight(1, 5, 7)
+    units, biases = [weight(5, 5, 3, seed=n) for n in range(4)], [torch.randn(5) for _ in range(4)]
+
+    def network(mel: Tensor) -> Tensor:
+        x = conv1d(mel, first, padding=(1, 1), padding_mode=mode)
+        x = upsample(x, up, stride=3, crop=(2, 1), slope=0.1)
+        x = residual(x, units, biases, [3, 1, 1, 2], branches=2, padding_mode=mode)
+        return conv1d(x, head, padding=(3, 3), padding_mode=mode, slope=0.01, tanh=True)
+
+    mel = torch.randn(3, 4, bucket)
+    mel = to_channels_last(mel) if last else mel
+    with use_backend("triton"):
+        alone = [network(mel[n : n + 1, :, :length]) for n, length in enumerate(lengths)]
+        for n, length in enumerate(lengths):
+            mel[n, :, length:] = float("nan")
+        with ragged(torch.tensor(lengths, dtype=torch.int32), bucket):
+            together = network(mel)
+    for n, length in enumerate(lengths):
+        assert torch.equal(together[n : n + 1, :, : 3 * length], alone[n])
+
+
+def test_a_frame_depends_neither_on_how_many_there_are_nor_on_its_neighbours_in_the_batch() -> None:
+    x, w = torch.randn(3, 24, 200), weight(40, 24, 7)
+    tile = 64  # NumPy's products, unlike a GPU's, depend on the place of a row in its tile
+    with use_backend("triton"):
+        whole, part = conv1d(x, w, dilation=3), conv1d(x[1:2, :, tile : tile + 100], w, dilation=3)
+    assert torch.equal(whole[1:2, :, tile : tile + 82], part)
+
+
+def test_tanh_is_right_to_a_few_ulp_everywhere() -> None:
+    x = torch.cat([torch.linspace(-20, 20, 4001), torch.logspace(-30, 0, 999)])[None, None]
+    with use_backend("triton"):
+        y = conv1d(x, torch.ones(1, 1, 1), tanh=True)
+    exact = x.double().tanh()
+    assert ((y.double() - exact).abs() <= 4 * torch.finfo(torch.float32).eps * exact.abs()).all()
+
+
+def test_not_a_number_reaches_all_that_it_touches_and_no_more() -> None:
+    x, w = torch.randn(1, 5, 40), weight(21, 5, 3)
+    x[0, 2, 20] = float("nan")
+    with use_backend("triton"):
+        y = conv1d(x, w, padding=(1, 1), slope=0.1, tanh=True)
+    assert y[..., 19:22].isnan().all()
+    assert y[..., :19].isfinite().all() and y[..., 22:].isfinite().all()
+
+
+def test_float64_is_refused_with_the_reason() -> None:
+    with use_backend("triton"), pytest.raises(NotImplementedError, match=r"x is torch.float64; these kernels compute"):
+        conv1d(torch.ones(1, 1, 16).double(), torch.ones(1, 1, 1).double())
+
+
+@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward"])
+def test_atomic_sums_are_as_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTVOC_ATOMICS", "1")
+    case = next(case for case in OPS[name].cases() if not case.model and case.frames > 12)
+    args = case.arguments(frames=case.frames)
+    with use_backend("triton"):
+        got = OPS[name](*args)
+    for worst, allowed in errors(OPS[name], args, got):
+        assert worst <= allowed
+
+
+@pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True)])
+@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward"])
+def test_each_gradient_comes_alone(name: str, needs: tuple[bool, ...]) -> None:
+    case = next(case for case in OPS[name].cases() if "odd stride" in case.name or "prime" in case.name)
+    args = (*case.arguments(frames=13 if "stride" in case.name else 31)[:-1], list(needs))
+    with use_backend("triton"):
+        got = OPS[name](*args)
+    for needed, one, (worst, allowed) in zip(needs, got, errors(OPS[name], args, got), strict=True):
+        assert (one.numel() > 0) == needed and worst <= allowed
+
+
+def test_weights_that_are_kept_are_packed_once() -> None:
+    packs: dict[Any, Tensor] = {}
+    x, w = torch.randn(1, 3, 20), weight(5, 3, 3)
+    with use_backend("triton"), keep(packs):
+        before = conv1d(x, w)
+        w.zero_()
+        assert torch.equal(conv1d(x, w), before)
+    assert len(packs) == 1
+
+
+class Network(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = torch.nn.Parameter(weight(6, 4, 3))
+        self.up = torch.nn.Parameter(weight(6, 5, 4))
+        self.units = torch.nn.ParameterList([weight(5, 5, 3, seed=n) for n in range(2)])
+        self.biases = torch.nn.ParameterList([torch.randn(5) for _ in range(2)])
+        self.head = torch.nn.Parameter(weight(1, 5, 7))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = conv1d(mel, self.stem, padding=(1, 1))
+        x = upsample(x, self.up, stride=2, crop=(1, 1), slope=0.1)
+        x = residual(x, list(self.units), list(self.biases), [3, 1])
+        return conv1d(x, self.head, padding=(3, 3), padding_mode="reflect", slope=0.01, tanh=True)
+
+
+def gradients(run: Callable[[Tensor], Tensor], model: Network, mel: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(run(mel).float().square().sum(), [mel, *model.parameters()]))
+
+
+@pytest.mark.parametrize("autocast", [None, torch.float16])
+def test_trained_eagerly_and_compiled_whole(autocast: torch.dtype | None) -> None:
+    model, mel = Network(), torch.randn(2, 4, 16, requires_grad=True)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    exact = gradients(model.double(), model, mel.detach().double().requires_grad_())
+    model.float()
+    with torch.autocast("cpu", dtype=autocast or torch.float16, enabled=autocast is not None):
+        with use_backend("reference"):
+            plain = gradients(model, model, mel)
+        with use_backend("triton"):
+            eager, traced = gradients(model, model, mel), gradients(compiled, model, mel)
+    assert {last_backends()[name] for name in ("conv1d", "conv1d_backward", "upsample_backward")} == {"triton"}
+    for one, other, reference, true in zip(eager, traced, plain, exact, strict=True):
+        # The network is four layers deep, and compiled code may add gradients in another order.
+        allowed = 2 * (reference - true).abs().max() + 4 * torch.finfo(autocast or torch.float32).eps * true.abs().max()
+        assert (one - true).abs().max() <= allowed and (other - true).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv1d_backward", "upsample", "upsample_backward", "residual"])
+def test_opcheck(name: str) -> None:
+    case = [case for case in OPS[name].cases() if not case.model][2]
+    args = case.arguments(frames=min(case.frames, 67))
+    if name in ("conv1d", "upsample"):
+        args = tuple(value.requires_grad_() if isinstance(value, Tensor) else value for value in args)
+    with use_backend("triton"):
+        torch.library.opcheck(OPS[name].overload, args)
+
+
+SMALL = {
+    "hifigan": hifigan.HiFiGANConfig(
+        mel_bands=8,
+        channels=16,
+        rates=(3,),
+        rate_kernel_sizes=(7,),
+        kernel_sizes=(3, 5),
+        dilations=((1, 3), (1, 3)),
+    ),
+    "hifigan, block 2, causal": hifigan.HiFiGANConfig(
+        mel_bands=8,
+        channels=16,
+        rates=(4, 2),
+        rate_kernel_sizes=(8, 4),
+        block="2",
+        kernel_sizes=(3, 5),
+        dilations=((1,), (2,)),
+        causal=True,
+    ),
+    "melgan": melgan.MelGANConfig(mel_bands=8, channels=8, rates=(4,), rate_kernel_sizes=(8,), units=2),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_whole_generators(name: str) -> None:
+    torch.manual_seed(0)
+    model, mel = SMALL[name].build().requires_grad_(False), torch.randn(1, 8, 9)
+    with use_backend("triton"):
+        got = model(to_channels_last(mel))
+    with use_backend("reference"):
+        plain, exact = model(mel), model.double()(mel.double())
+    ulp = torch.finfo(torch.float32).eps * exact.abs().max()
+    assert (got - exact).abs().max() <= 2 * (plain - exact).abs().max() + ulp
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) -> None:
+    def play(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
+        wave = run()
+        return lambda: wave.copy_(run()), wave
+
+    torch.manual_seed(0)
+    model, mel = SMALL[name].build().requires_grad_(False), torch.randn(2, 8, 9)
+    graphs = Graphs(model, capture=play)
+    graphs(torch.randn(2, 8, bucket_of(9)))  # leaves what must not be heard
+    with use_backend("triton"):
+        alone = model(mel)
+    assert graphs.explain(2, 9) is None and torch.equal(graphs(mel), alone)

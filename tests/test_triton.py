@@ -1,0 +1,117 @@
+"""The Triton kernels under Triton's interpreter, in processes of their own: it is switched on before triton loads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastvoc.ops import _backends, conv1d, explain, residual, upsample
+from fastvoc.ops._triton import launch
+
+
+def uninterpretable() -> str | None:
+    """Return why Triton's interpreter cannot run here, or None."""
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    triton, numpy = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
+    if triton < (3, 6) and numpy >= (2, 4):
+        return "the interpreter of Triton before 3.6 needs NumPy before 2.4"
+    return None
+
+
+needs_triton = pytest.mark.skipif(uninterpretable() is not None, reason=str(uninterpretable()))
+
+
+def interpret(*arguments: str) -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout.splitlines()[-1]
+
+
+@needs_triton
+@pytest.mark.parametrize("ops", ["conv1d: or upsample: or residual:", "conv1d_backward: or upsample_backward:"])
+def test_kernels_keep_the_contract(ops: str) -> None:
+    test = "tests/test_ops.py::test_every_backend_computes_the_definition"
+    interpret(test, "-k", f"triton and not bfloat16 and ({ops})")
+
+
+@needs_triton
+def test_kernels_do_what_the_contract_does_not_say() -> None:
+    interpret("tests/interpreted.py")
+
+
+@pytest.fixture
+def backend() -> Iterator[None]:
+    """Ask the machine again."""
+    _backends.missing.cache_clear()
+    yield
+    _backends.missing.cache_clear()
+
+
+def gpu(monkeypatch: pytest.MonkeyPatch, *capability: int) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(_backends, "find_spec", lambda name: object())
+    monkeypatch.setattr(_backends, "version", lambda name: "3.9.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capability))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capability) // 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+
+
+def test_the_reason_why_triton_is_missing_is_told(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(monkeypatch)
+    assert _backends.missing("triton") == "torch sees no CUDA device"
+    _backends.missing.cache_clear()
+    monkeypatch.setattr(_backends, "version", lambda name: "3.2.1")
+    assert _backends.missing("triton") == "triton 3.2.1 is installed; the kernels need 3.4 or newer"
+    _backends.missing.cache_clear()
+    monkeypatch.setattr(_backends, "find_spec", lambda name: None)
+    assert _backends.missing("triton") == "the package triton is not installed"
+
+
+def test_a_gpu_whose_matrix_units_triton_cannot_use_is_refused(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(monkeypatch, 7, 5)
+    reason = "the GPU is sm_75; Triton uses the matrix units of sm_80 and newer only"
+    assert _backends.missing("triton") == reason
+    assert launch.too_old_for_triton(0) == reason
+    _backends.missing.cache_clear()
+    gpu(monkeypatch, 8, 0)
+    assert _backends.missing("triton") is None
+
+
+def test_tensors_elsewhere_are_refused(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(monkeypatch, 9, 0)
+    x, weight = torch.ones(1, 2, 16), torch.ones(2, 2, 3)
+    assert explain(conv1d, x, weight)["triton"] == "x is on cpu"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    reason = explain(conv1d, x, weight)["triton"]
+    assert reason is not None and "for tests, not for speed" in reason
+
+
+def test_training_keeps_one_tensor_for_each_convolution() -> None:
+    x, up = torch.randn(1, 6, 16, requires_grad=True), torch.randn(6, 4, 4, requires_grad=True)
+    weights = [torch.randn(4, 4, 3, requires_grad=True) for _ in range(8)]
+    biases = [torch.zeros(4, requires_grad=True) for _ in range(8)]
+    kept = set()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 3 and tensor.shape[-1] >= 16:
+            kept.add((tensor.data_ptr(), tensor.dtype))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        y = upsample(x, up, stride=2, crop=(1, 1), slope=0.1)
+        y = residual(y, weights, biases, [1, 1, 3, 1] * 2, branches=2)
+    # The input of the upsampling, the input that both branches share, and three more in each of them.
+    assert len(kept) == 1 + 1 + 2 * 3 and {dtype for _, dtype in kept} == {torch.bfloat16}

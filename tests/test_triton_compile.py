@@ -1,0 +1,127 @@
+"""What Triton makes of the kernels for GPUs that are not there: matrix units, asynchronous copies, budgets."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+from triton_aot import compile_for, describe, signature
+
+from fastvoc.ops._backends import interpreted
+from fastvoc.ops._triton import Launch
+from fastvoc.ops._triton.convolution import convolution
+from fastvoc.ops._triton.weight_gradient import launches as weight_gradients
+from fastvoc.ops.residual.triton import launches as residual_launches
+
+pytestmark = pytest.mark.skipif(interpreted(), reason="Triton interprets its kernels in this process")
+
+MATRIX_UNIT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTC[A-Z]*MMA", 120: "HMMA"}
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+"""KiB of shared memory that a program can have (CUDA C++ Programming Guide, compute capabilities)."""
+
+
+def features(channels: int, frames: int, dtype: torch.dtype) -> Tensor:
+    """Channels-last, as in the trunk."""
+    return torch.empty(2, frames, channels, dtype=dtype, device="meta").transpose(1, 2)
+
+
+def weight(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def branches(channels: int, number: int, dtype: torch.dtype) -> Launch:
+    """One convolution of all three branches of HiFi-GAN V1, or the mean that ends them."""
+    x = features(channels, 5001, dtype)
+    taps = [(size, dilation) for size in (3, 7, 11) for first in (1, 3, 5) for dilation in (first, 1)]
+    weights = [weight(channels, channels, size, dtype=dtype) for size, _ in taps]
+    biases = [weight(channels, dtype=dtype)] * len(taps)
+    dilations = [dilation for _, dilation in taps]
+    return list(residual_launches(x, x, weights, biases, dilations, 3, 2, False, 0.1, "zero", False, True))[number]
+
+
+def forward(channels: int, out: int, dtype: torch.dtype) -> Launch:
+    x, y = features(channels, 5001, dtype), features(out, 5001, dtype)
+    packed, bias = weight(7, out, channels, dtype=dtype), weight(out, dtype=dtype)
+    finish = "tanh" if out == 1 else "none"
+    return convolution(x, packed, bias, y, name="conv1d", dilation=3, shift=9, slope=0.1, finish=finish)
+
+
+def gradient_of_input(channels: int, dtype: torch.dtype) -> Launch:
+    x = features(channels, 5001, dtype)
+    packed = weight(3, channels, channels, dtype=dtype)
+    return convolution(
+        x, packed, None, x, name="conv1d_backward", dilation=-3, shift=-3,
+        copies="reflect", padded=(3, 3), beside=x, role="gate", out_slope=0.1,
+    )  # fmt: skip
+
+
+def upsampling(channels: int, stride: int, dtype: torch.dtype) -> Launch:
+    x, y = features(channels, 689, dtype), features(channels // 2, 689 * stride, dtype)
+    packed, bias = weight(2, stride * channels // 2, channels, dtype=dtype), weight(channels // 2, dtype=dtype)
+    return convolution(
+        x, packed, bias, y, name="upsample", dilation=-1, shift=0, phases=stride, crop=stride // 2, slope=0.1
+    )
+
+
+def gradient_of_weight(channels: int, dtype: torch.dtype) -> Launch:
+    x = features(channels, 5001, dtype)
+    grad_weight, grad_bias = weight(channels, channels, 7, dtype=dtype), weight(channels, dtype=dtype)
+    return weight_gradients(
+        x, x, grad_weight, grad_bias, taps=7, dilation=3, shift=9, hop=1,
+        padding="zero", activated="shifted", biased="fixed", slope=0.1,
+    )[0]  # fmt: skip
+
+
+HALF, BRAIN, FULL = torch.float16, torch.bfloat16, torch.float32
+
+LAUNCHES = {
+    "branches of 128 channels": (lambda: branches(128, 1, HALF), (80, 86, 89, 90, 100, 120)),
+    "mean of branches of 32 channels": (lambda: branches(32, 5, HALF), (80, 90)),
+    "head": (lambda: forward(32, 1, HALF), (90,)),
+    "64 channels in tf32": (lambda: forward(64, 64, FULL), (80, 90)),
+    "gradient for the input, reflected": (lambda: gradient_of_input(64, BRAIN), (80, 90)),
+    "upsampling by 8": (lambda: upsampling(512, 8, HALF), (90,)),
+    "gradient for the weight": (lambda: gradient_of_weight(128, BRAIN), (80, 90)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"), [(name, number) for name, (_, numbers) in LAUNCHES.items() for number in numbers]
+)
+def test_kernels_use_the_machine_within_its_budget(name: str, capability: int) -> None:
+    launch = describe(capability, LAUNCHES[name][0])
+    compiled = compile_for(launch, capability)
+    assert compiled.count(MATRIX_UNIT[capability]) >= 4, "no matrix unit multiplies"
+    assert compiled.count("LDGSTS") >= 8, "loads do not run ahead of the multiplications"
+    # 65536 registers of a multiprocessor let two such programs of 4 warps run side by side, or one of 8.
+    assert compiled.registers <= (255 if launch.warps == 4 else 200)
+    assert compiled.stack <= 16, "registers are spilled"
+    assert compiled.shared <= 1024 * SHARED[capability]
+
+
+def test_exact_float32_needs_no_matrix_unit() -> None:
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        launch = describe(80, lambda: forward(32, 32, FULL))
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+    assert launch.constants["PRECISION"] == "ieee"
+    compiled = compile_for(launch, 80)
+    assert compiled.count("HMMA") == 0 and compiled.count("FFMA") > 100 and compiled.stack == 0
+
+
+@pytest.mark.parametrize("channels", [32, 48, 80])
+def test_a_new_length_is_not_compiled_again(channels: int) -> None:
+    def launch(frames: int) -> Launch:
+        x = features(channels, frames, HALF)
+        packed = weight(3, channels, channels, dtype=HALF)
+        return convolution(x, packed, None, x, name="conv1d", dilation=1, shift=1, slope=0.1, beside=x)
+
+    first, *others = (signature(describe(90, partial(launch, frames))) for frames in (64, 97, 100, 4097))
+    assert all(other == first for other in others)
