@@ -261,6 +261,26 @@ def test_trap_detaching_the_maps_of_recordings_changes_no_update(detached: bool)
     assert all(variable.grad is None for variable in task.adversary.network.parameters())
 
 
+def test_recomputing_changes_no_update_and_keeps_less() -> None:
+    updated, kept = [], []
+    for recompute in (False, True):
+        task = GanTask(hifigan(recompute=recompute), DEVICE, dtype=torch.float64)
+        task.step(batch(), step=1)
+        updated.append(weights_of(task))
+        sizes: dict[int, int] = {}
+
+        def keep(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            wave = task.generator(torch.zeros(1, 6, 200, dtype=torch.float64))
+        kept.append(sum(sizes.values()))
+        assert wave.requires_grad
+    torch.testing.assert_close(updated[0], updated[1], rtol=0, atol=0)
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_parts_of_a_batch_give_the_update_of_the_whole() -> None:
     updated = []
     for parts in (1, 2):

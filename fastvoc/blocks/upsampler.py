@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fastvoc.blocks.conv import CausalUpsample, Conv1d, Upsample
 from fastvoc.blocks.residual import ResidualBlocks
+from fastvoc.ops._layout import to_channels_last
 
 
 class Trunk(nn.Module):
@@ -81,7 +82,8 @@ class Trunk(nn.Module):
                 ("no", "this generator needs one") if condition is None else ("a", "this generator takes none")
             )
             raise ValueError(f"Trunk: {given} condition was given; {fits}")
-        x = self._conditioned(self.stem(mel), 0, condition)
+        # kernels of a GPU read neighbouring channels at once
+        x = self._conditioned(self.stem(to_channels_last(mel) if mel.is_cuda else mel), 0, condition)
         for stage, (up, residual) in enumerate(zip(self.up, self.residual, strict=True), start=1):
             x = self._conditioned(up(x, slope=self.slope), stage, condition)
             if self.slope_after != 1.0:

@@ -111,6 +111,9 @@ class TrainConfig:
     """Of the networks' arithmetic; weights and spectra stay in float32. "auto" is bfloat16 on CUDA, else float32."""
     compile: bool = False
     """Run the networks through torch.compile, which takes minutes before the first step."""
+    recompute: bool = False
+    """Keep only the inputs of the generator's residual blocks for the gradient, and run them again for the rest: less
+    memory, a third more work in the generator."""
     seed: int = 1234
     """Of first weights and data."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fastvoc.audio.mel import mel_filters
+from fastvoc.blocks import ResidualBlocks
 from fastvoc.models import Generator, GriffinLimNet
 from fastvoc.train import parallel
 from fastvoc.train.adversary import Adversary
@@ -47,6 +50,10 @@ class Networks:
         self.adversary = (
             Adversary(config.adversary, self.device, dtype, scaled=scaled) if config.adversary is not None else None
         )
+        if config.recompute:
+            for blocks in self.generator.modules():
+                if isinstance(blocks, ResidualBlocks):
+                    blocks.forward = partial(checkpoint, blocks.forward, use_reentrant=False)  # type: ignore[method-assign]
         if config.compile:
             # the generator's parts, as a step calls them one by one
             for part in (*self.generator.children(), *([self.adversary.network] if self.adversary else [])):
