@@ -61,13 +61,14 @@ step 180 build "$PYTHON" setup.py -q build_native --inplace
 step 30 backends "$PYTHON" -c \
   'from fastvoc.ops import backends; [print(*row, sep=": ") for row in backends().items()]'
 step 180 contract "$PYTHON" -m pytest tests/test_ops.py -q
+step 60 determinism "$PYTHON" -m pytest tests/test_triton_gpu.py -q
 measure 150 vocoders benchmarks/test_vocoders.py --seconds 1,10 --budget 2
 measure 90 operators benchmarks/test_ops.py
-measure 60 training benchmarks/test_training.py --rounds 5
+measure 90 training benchmarks/test_training.py -k v1 --rounds 5
 if [ $dry = yes ] || command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     step 90 $tool compute-sanitizer --tool $tool --error-exitcode 1 \
-      "$PYTHON" -m pytest tests/test_ops.py -q -k "cuda or triton"
+      "$PYTHON" -m pytest tests/test_ops.py tests/test_triton_gpu.py -q -k "cuda or triton"
   done
 fi
 measure 60 streaming benchmarks/test_streaming.py --budget 1 --rounds 5

@@ -3,6 +3,7 @@
 #include "fastvoc.h"
 
 #include "ceiling/cpu.h"
+#include "common/direct_amx.h"
 #include "common/sizes.h"
 #include "conv1d/cpu.h"
 #include "conv1d_backward/cpu.h"
@@ -14,7 +15,7 @@ namespace {
 
 const fastvoc::Conv1d& conv1d_of(int isa) {
 #if defined(FASTVOC_X86)
-  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d;
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d;
 #endif
@@ -23,7 +24,7 @@ const fastvoc::Conv1d& conv1d_of(int isa) {
 
 const fastvoc::Upsample& upsample_of(int isa) {
 #if defined(FASTVOC_X86)
-  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample;
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample;
 #endif
@@ -32,7 +33,7 @@ const fastvoc::Upsample& upsample_of(int isa) {
 
 const fastvoc::Conv1dBackward& conv1d_backward_of(int isa) {
 #if defined(FASTVOC_X86)
-  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d_backward;
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d_backward;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d_backward;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d_backward;
 #endif
@@ -41,7 +42,7 @@ const fastvoc::Conv1dBackward& conv1d_backward_of(int isa) {
 
 const fastvoc::UpsampleBackward& upsample_backward_of(int isa) {
 #if defined(FASTVOC_X86)
-  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample_backward;
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample_backward;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample_backward;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample_backward;
 #endif
@@ -50,7 +51,10 @@ const fastvoc::UpsampleBackward& upsample_backward_of(int isa) {
 
 const fastvoc::Plans& plans_of(int isa) {
 #if defined(FASTVOC_X86)
-  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::plans;
+#if defined(FASTVOC_AMX)
+  if (isa == FASTVOC_ISA_AVX512_AMX) return fastvoc::avx512_amx::plans;
+#endif
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::plans;
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::plans;
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::plans;
 #endif
@@ -100,6 +104,8 @@ const char* fastvoc_isa_name(int isa) {
       return "avx512";
     case FASTVOC_ISA_AVX512_BF16:
       return "avx512_bf16";
+    case FASTVOC_ISA_AVX512_AMX:
+      return "avx512_amx";
     default:
       return "unknown";
   }
@@ -108,6 +114,15 @@ const char* fastvoc_isa_name(int isa) {
 int fastvoc_isa_usable(int isa) {
 #if defined(FASTVOC_X86)
   // These ask the operating system too: it must save the wide registers.
+#if defined(FASTVOC_AMX_EMULATED)
+  if (isa == FASTVOC_ISA_AVX512_AMX) return fastvoc_isa_usable(FASTVOC_ISA_AVX512_BF16);
+#elif defined(FASTVOC_AMX)
+  if (isa == FASTVOC_ISA_AVX512_AMX) {
+    static const bool granted = __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+                                fastvoc_isa_usable(FASTVOC_ISA_AVX512_BF16) && fastvoc::request_amx();
+    return granted;
+  }
+#endif
   if (isa == FASTVOC_ISA_AVX512_BF16)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -121,7 +136,7 @@ int fastvoc_isa_usable(int isa) {
 int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result) {
   if (!fastvoc_isa_usable(isa)) return 0;
 #if defined(FASTVOC_X86)
-  if (isa == FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::multiply_add(rounds, result);
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::multiply_add(rounds, result);
   if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(rounds, result);
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::multiply_add(rounds, result);
 #endif

@@ -25,7 +25,14 @@ enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTV
 const char* fastvoc_error(int error);
 
 /* Instruction sets, ascending; a later one is faster where it is usable. The portable one of AArch64 is NEON. */
-enum { FASTVOC_ISA_PORTABLE, FASTVOC_ISA_AVX2, FASTVOC_ISA_AVX512, FASTVOC_ISA_AVX512_BF16, FASTVOC_ISA_COUNT };
+enum {
+  FASTVOC_ISA_PORTABLE,
+  FASTVOC_ISA_AVX2,
+  FASTVOC_ISA_AVX512,
+  FASTVOC_ISA_AVX512_BF16,
+  FASTVOC_ISA_AVX512_AMX, /* as the one before, but for plans in bfloat16 */
+  FASTVOC_ISA_COUNT
+};
 
 const char* fastvoc_isa_name(int isa);
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import overload
@@ -18,8 +19,8 @@ from typing_extensions import Self
 from fastvoc import ops
 from fastvoc.audio import MelConfig, convert_mel, find_convention, mel_spectrogram, resample, why_not
 from fastvoc.audio.given import Lengths, Signal, as_given, as_tensor, check_mel, read_lengths
-from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig, open_checkpoint, save_native
-from fastvoc.engine import Line, Plan, Streamer
+from fastvoc.checkpoints import Checkpoint, InferenceHabit, Int8Layer, VocoderConfig, open_checkpoint, save_native
+from fastvoc.engine import Graphs, Line, Plan, Steps, Streamer, calibrate
 from fastvoc.models import Generator
 
 DEFAULT = "default"
@@ -67,6 +68,7 @@ class Vocoder:
         self.generator.to(self.device, dtype).load_state_dict(checkpoint.weights)
         self.generator.requires_grad_(False).eval()
         self._plans: dict[bool, Plan] = {}
+        self._graphs: Graphs | None = None
 
     @classmethod
     def from_pretrained(
@@ -107,6 +109,44 @@ class Vocoder:
         """
         weights = {name: value.cpu() for name, value in self.generator.state_dict().items()}
         save_native(Path(folder), self.config, weights)
+
+    def quantise(self, mels: Sequence[Tensor | NDArray[np.floating]], *, smallest_snr: float = 35.0) -> Self:
+        """Return an equal vocoder that multiplies in 8 bits where its waves stay near these.
+
+        Its other layers multiply in bfloat16, and its waves keep the dtype of this vocoder. Where the processor does
+        not multiply 8-bit integers, it runs as this one does; `explain` says so. `save_pretrained` keeps the choice.
+
+        Parameters
+        ----------
+        mels : sequence of Tensor or ndarray, shape (bands, T) or (B, bands, T)
+            What it is likely to hear, in this vocoder's convention: a few seconds of different speakers.
+        smallest_snr : float
+            Of the wave of each of them against the one in float32, in dB. Others may come out a little below.
+
+        Raises
+        ------
+        ValueError
+            If there are no mels, a mel does not fit, or no layer can multiply in 8 bits at this ratio.
+        NotImplementedError
+            If this processor does not multiply 8-bit integers, or the generator has no plan.
+
+        Notes
+        -----
+        The generator runs on the mels about twice for each of its layers: seconds for HiFi-GAN V2, a minute or more
+        for V1.
+        """
+        if reason := self._why_no_plan() or Plan.refuses_int8(self.generator):
+            raise NotImplementedError(f"Vocoder.quantise: {reason}")
+        heard = [self._read(mel).float() for mel in mels]
+        if not heard:
+            raise ValueError("Vocoder.quantise: there are no mels; it needs a few seconds of what it is likely to hear")
+        heard = [self.config.inference.extend(mel if mel.ndim == 3 else mel[None]) for mel in heard]
+        int8 = calibrate(self.generator, heard, smallest_snr=smallest_snr)  # type: ignore[arg-type]
+        chosen = tuple(Int8Layer(layer=n, scale=step.scale, zero_point=step.zero_point) for n, step in int8.items())
+        quantised = Checkpoint(
+            replace(self.config, int8=chosen), self.generator.state_dict(), self.source, notes=self.notes
+        )
+        return type(self)(quantised, device=self.device, dtype=self.dtype, backend=self.backend)
 
     @property
     def sample_rate(self) -> int:
@@ -239,9 +279,10 @@ class Vocoder:
         Returns
         -------
         dict of str to (str or None)
-            In order of preference: ``"plan"`` is the whole generator as one native call (`fastvoc.engine.Plan`), the
-            others are backends that run it operator by operator. Each comes with the reason why it cannot; the first
-            with None is what runs.
+            In order of preference: ``"plan"`` is the whole generator as one native call (`fastvoc.engine.Plan`),
+            ``"graphs"`` are CUDA graphs of it (`fastvoc.engine.Graphs`), the others are backends that run it operator
+            by operator. Each comes with the reason why it cannot; the first with None is what runs. Of a vocoder from
+            `quantise`, the first says how many layers multiply in 8 bits.
         """
         stem = next((weight for weight in self.generator.parameters() if weight.ndim == 3), None)
         operators: dict[str, str | None] = ops.backends()
@@ -253,7 +294,9 @@ class Vocoder:
                 name: reason if name == forced else reason or f"backend {forced!r} was asked for"
                 for name, reason in operators.items()
             }
-        return {"plan": self._why_no_plan(), **operators}
+        reason, int8 = self._why_no_plan(), self.config.int8
+        narrow = {f"plan with {len(int8)} layers in int8": reason or Plan.refuses_int8(self.generator)} if int8 else {}
+        return {**narrow, "plan": reason, "graphs": self._why_no_graphs(), **operators}
 
     def stream(self, chunks: Iterable[Signal], *, condition: Signal | None = None) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
@@ -355,9 +398,21 @@ class Vocoder:
             arguments = [
                 value.to(self.device, self.dtype).contiguous() for value in (mel, condition) if value is not None
             ]
-            plan = self._plan()
-            wave: Tensor = (self.generator(*arguments) if plan is None else plan(*arguments))[:, 0]
+            run = self._plan() or self._recorded() or self.generator
+            wave: Tensor = run(*arguments)[:, 0]
             return wave
+
+    def _recorded(self) -> Graphs | None:
+        """Return the generator as CUDA graphs, where it can run so."""
+        if self._why_no_graphs() is not None:
+            return None
+        if self._graphs is None:
+            self._graphs = Graphs(self.generator)
+        return self._graphs
+
+    def _why_no_graphs(self) -> str | None:
+        forced = self.backend or ops.forced_backend()
+        return Graphs.refuses(self.generator) if forced in (None, "triton") else f"backend {forced!r} was asked for"
 
     def _plan(self, *, in_order: bool = False) -> Plan | None:
         """Return the generator as one native call, compiled at the first use and again if its weights have changed."""
@@ -365,7 +420,9 @@ class Vocoder:
             return None
         plan = self._plans.get(in_order)
         if plan is None or plan.stale:
-            plan = self._plans[in_order] = Plan(self.generator, in_order=in_order)  # type: ignore[arg-type]
+            steps = {layer.layer: Steps(layer.scale, layer.zero_point) for layer in self.config.int8}
+            int8 = steps if steps and Plan.refuses_int8(self.generator) is None else None
+            plan = self._plans[in_order] = Plan(self.generator, in_order=in_order, int8=int8)  # type: ignore[arg-type]
         return plan
 
     def _why_no_plan(self) -> str | None:

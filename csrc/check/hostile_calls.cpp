@@ -105,7 +105,7 @@ bool upsample_is_safe() {
 
 bool network_is_safe() {
   Network net = Network::random();
-  fastvoc_network network = net.described(int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(0, 1)), toss());
+  fastvoc_network network = net.described(int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(0, FASTVOC_INT8)), toss());
   for (int64_t count = draw(1, 3); count > 0; --count) {
     fastvoc_layer& layer = net.layers[size_t(draw(0, int64_t(net.layers.size()) - 1))];
     if (draw(0, 15) == 0) layer.weight = nullptr;
@@ -114,7 +114,7 @@ bool network_is_safe() {
     if (draw(0, 7) == 0) network.count = int(draw(-2, int64_t(net.layers.size())));
     spoil_one(layer.kind, layer.input, layer.residual, layer.partial, layer.padding_mode, layer.tanh, layer.in_channels,
               layer.out_channels, layer.taps, layer.dilation, layer.stride, layer.left, layer.right, layer.slope,
-              layer.divisor, layer.slope_after);
+              layer.divisor, layer.slope_after, layer.input_scale, layer.input_zero_point);
   }
   const int64_t size = fastvoc_plan_size(&network);
   if (size < 1 || size > kHeld) return false;

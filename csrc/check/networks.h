@@ -66,12 +66,18 @@ class Network {
 
   int last() const { return int(layers.size()) - 1; }
 
+  // Of a network in 8 bits every third layer stays in bfloat16. Those that read the same result quantise it alike, and
+  // cut off what is beyond 255 steps.
   fastvoc_network described(int isa, int precision, bool in_order) {
     for (size_t i = 0; i < layers.size(); ++i) {
+      const bool int8 = precision == FASTVOC_INT8 && i % 3 != 2;
+      layers[i].input_scale = int8 ? 0.03f : 0;
+      layers[i].input_zero_point = int8 ? (64 + 37 * layers[i].input) & 255 : 0;
       layers[i].weight = weights[i].data();
       layers[i].bias = biases[i].empty() ? nullptr : biases[i].data();
     }
-    return {isa, precision, in_order, int(layers.size()), layers.data()};
+    narrow = precision != FASTVOC_FLOAT32;
+    return {isa, narrow ? FASTVOC_BFLOAT16 : FASTVOC_FLOAT32, in_order, int(layers.size()), layers.data()};
   }
 
   // Multiply-adds and frames of the result, for signals of this length.
@@ -108,17 +114,24 @@ class Network {
     return true;
   }
 
-  // The result in double precision; with operands of multiplications rounded to bfloat16 where the plan does it.
-  Rows result(const Rows& input, bool bf16) const {
+  // The result in double precision; with operands of multiplications rounded as in the plan that was described last.
+  Rows result(const Rows& input) const {
     std::vector<Rows> results;
     for (size_t i = 0; i < layers.size(); ++i) {
       const fastvoc_layer& layer = layers[i];
       const auto of = [&](int index) -> const Rows& { return index == FASTVOC_INPUT ? input : results[index]; };
-      const auto operand = [&](double value) { return bf16 ? rounded(float(value)) : value; };
+      const auto operand = [&](double value) {
+        if (layer.input_scale != 0) return quantised(value, layer);
+        return narrow ? rounded(float(value)) : value;
+      };
       Rows x = of(layer.input);
       for (double& value : x.values) value = operand(value > 0 ? value : value * layer.slope);
       std::vector<double> weight(weights[i].begin(), weights[i].end());
-      for (double& value : weight) value = operand(value);
+      if (layer.input_scale != 0) {
+        quantise(weight, layer);
+      } else {
+        for (double& value : weight) value = operand(value);
+      }
       Rows y = layer.kind == FASTVOC_CONV1D ? convolved(layer, x, weight) : upsampled(layer, x, weight);
       for (size_t v = 0; v < y.values.size(); ++v) {
         double& value = y.values[v];
@@ -135,6 +148,7 @@ class Network {
   }
 
  private:
+  bool narrow = false;  // whether operands have fewer bits than float32
   int mode = int(draw(FASTVOC_ZERO, FASTVOC_REPLICATE));  // of the padding of a body: layers that read one result agree
 
   // To nearest, ties to even, as the definition of the format has it.
@@ -144,6 +158,29 @@ class Network {
     bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
     std::memcpy(&value, &bits, sizeof value);
     return std::fabs(value) < 1.17549435e-38f ? 0 : value;
+  }
+
+  static double quantised(double value, const fastvoc_layer& layer) {
+    const double steps = std::nearbyint(value / layer.input_scale) + layer.input_zero_point;
+    return layer.input_scale * (std::fmin(std::fmax(steps, 0), 255) - layer.input_zero_point);
+  }
+
+  // 255 steps for each output channel; and of an upsampling for each phase, whose taps are a stride apart.
+  static void quantise(std::vector<double>& weight, const fastvoc_layer& layer) {
+    const bool up = layer.kind == FASTVOC_UPSAMPLE;
+    const int64_t outs = layer.out_channels, ins = layer.in_channels, taps = layer.taps, phases = up ? layer.stride : 1;
+    for (int64_t out = 0; out < outs; ++out)
+      for (int64_t phase = 0; phase < phases; ++phase) {
+        const auto for_each = [&](auto visit) {
+          for (int64_t in = 0; in < ins; ++in)
+            for (int64_t tap = phase; tap < taps; tap += phases)
+              visit(weight[size_t((up ? in * outs + out : out * ins + in) * taps + tap)]);
+        };
+        double largest = 0;
+        for_each([&](double& value) { largest = std::fmax(largest, std::fabs(value)); });
+        const float scale = largest > 0 ? float(largest) / 127 : 1;
+        for_each([&](double& value) { value = scale * std::nearbyint(float(value) / scale); });
+      }
   }
 
   static int64_t source(const fastvoc_layer& layer, int64_t frame, int64_t frames) {

@@ -158,10 +158,11 @@ inline int check_layer(const fastvoc_network& network, int index) {
   if (!fits({layer.left}) || !fits({layer.right})) return FASTVOC_BAD_SIZE;
   if (layer.input_scale != 0) {
     if (!is_known(FASTVOC_INT8)) return FASTVOC_BAD_PRECISION;
-    // sums of products of 255 and 127 are to stay within 32 bits
     if (!(layer.input_scale > 1e-30f && layer.input_scale < 1e30f) || layer.input_zero_point < 0 ||
-        layer.input_zero_point > 255 || layer.in_channels * layer.taps > kMostInt8Products)
-      return FASTVOC_BAD_PRECISION;
+        layer.input_zero_point > 255)
+      return FASTVOC_BAD_NETWORK;
+    // sums of products of 255 and 127 are to stay within 32 bits
+    if (layer.in_channels * layer.taps > kMostInt8Products) return FASTVOC_BAD_SIZE;
   }
   if (!has(layer.input, layer.in_channels)) return FASTVOC_BAD_NETWORK;
   for (const int added : {layer.residual, layer.partial})
@@ -333,7 +334,7 @@ inline void measure_lines(Plan& plan) {
     // the end brings the rows that an upsampling's kernel reaches beyond its last input
     const Step* const first = line.stage >= 0 ? &plan.step[plan.stage[line.stage].first] : nullptr;
     const int64_t beyond = first && first->upsamples ? first->taps : 0;
-    line.slack = kRows + own + beyond + line.back + farthest;
+    line.slack = kReadRows + own + beyond + line.back + farthest;
   }
 }
 

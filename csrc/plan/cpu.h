@@ -31,5 +31,8 @@ extern const Plans plans;
 namespace avx512_bf16 {
 extern const Plans plans;
 }
+namespace avx512_amx {
+extern const Plans plans;
+}
 
 }  // namespace fastvoc

@@ -5,6 +5,7 @@
 
 #include "../upsample/phases.h"
 #if defined(__AVX512BF16__)
+#include "../common/direct_amx.h"
 #include "../common/direct_bf16.h"
 #include "../common/direct_int8.h"
 #endif
@@ -47,6 +48,50 @@ struct Float32 {
 };
 
 #if defined(__AVX512BF16__)
+#if (defined(__AMX_TILE__) && defined(__AMX_BF16__)) || defined(FASTVOC_EMULATE_AMX)
+constexpr int kReadRows = kTileRows;  // blocks of rows that are read at once, though some may not be there
+
+struct Bfloat16 {
+  using Element = uint16_t;
+
+  static int64_t row_length(const fastvoc_conv1d_call& call) { return amx_row_length(call); }
+
+  template <class Visit>
+  static void for_each_panel(const fastvoc_conv1d_call& call, int64_t, Visit visit) {
+    amx_for_each_panel(call, visit);
+  }
+
+  static int64_t packed_bytes(const fastvoc_conv1d_call& call, int64_t) {
+    return amx_packed_elements(call) * sizeof(Element);
+  }
+
+  static void pack(const fastvoc_conv1d_call& call, int64_t, const float* weight, Element* packed) {
+    amx_pack(call, weight, packed);
+  }
+
+  static void pack_phases(const fastvoc_upsample_call& call, int64_t, int64_t size, const float* weight,
+                          Element* packed) {
+    const fastvoc_conv1d_call phase = phase_of(call);
+    for (int64_t p = 0; p < call.stride; ++p)
+      amx_pack_phase(phase, weight, call.taps, call.stride, p, packed + p * size / sizeof(Element));
+  }
+
+  template <class ToMemory>
+  static void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const Element* rows, int64_t row,
+                             int64_t height, const Element* packed, const float* bias, float* sums,
+                             ToMemory to_memory) {
+    alignas(64) float lanes[2 * kLanes];
+    load_bias(panel, call, bias, lanes);
+    const AmxTiles tiles(call);
+    amx_convolve_panel(panel, call, rows, row, height, packed, lanes, sums, to_memory);
+  }
+
+  static void store(Element* to, Vector v) { store_bf16(to, v); }
+  static void store(Element* to, float v) { *to = round_to_bf16(v); }
+};
+#else
+constexpr int kReadRows = kRows;
+
 struct Bfloat16 {
   using Element = uint16_t;
 
@@ -84,6 +129,7 @@ struct Bfloat16 {
   static void store(Element* to, Vector v) { store_bf16(to, v); }
   static void store(Element* to, float v) { *to = round_to_bf16(v); }
 };
+#endif
 
 // A packed weight is followed by the scale and then by the total of each output channel.
 struct Int8 {
@@ -141,6 +187,8 @@ struct Int8 {
   void store(Element* to, Vector v) const { store_int8(to, v, scale); }
   void store(Element* to, float v) const { store_int8(to, splat(v), scale, 1); }
 };
+#else
+constexpr int kReadRows = kRows;
 #endif
 
 inline bool is_known(int precision) {

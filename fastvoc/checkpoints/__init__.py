@@ -28,10 +28,10 @@ from fastvoc.checkpoints import (
 )
 from fastvoc.checkpoints._keys import refuse_broken
 from fastvoc.checkpoints._source import Source
-from fastvoc.checkpoints.checkpoint import Checkpoint, InferenceHabit, VocoderConfig
+from fastvoc.checkpoints.checkpoint import Checkpoint, InferenceHabit, Int8Layer, VocoderConfig
 from fastvoc.checkpoints.native import save_native
 
-__all__ = ["FORMATS", "Checkpoint", "InferenceHabit", "VocoderConfig", "open_checkpoint", "save_native"]
+__all__ = ["FORMATS", "Checkpoint", "InferenceHabit", "Int8Layer", "VocoderConfig", "open_checkpoint", "save_native"]
 
 
 class Format(Protocol):

@@ -61,6 +61,20 @@ class InferenceHabit:
 
 
 @config
+class Int8Layer:
+    """A layer that multiplies in 8 bits, on processors that do so: the numbers that its input is rounded to."""
+
+    layer: int = Field(ge=0, lt=512)
+    """Its number, in the order in which they run, from the stem."""
+
+    scale: float = Field(gt=1e-30, lt=1e30)
+    """Distance of two neighbouring numbers, in the units of the input behind the leaky ReLU."""
+
+    zero_point: int = Field(ge=0, le=255)
+    """Which of the 256 numbers is 0."""
+
+
+@config
 class VocoderConfig:
     """Everything about a vocoder but its weights."""
 
@@ -75,6 +89,10 @@ class VocoderConfig:
 
     inference: InferenceHabit = InferenceHabit()
     """What the original's inference code does around the network; nothing by default."""
+
+    int8: tuple[Int8Layer, ...] = ()
+    """Layers that multiply in 8 bits; the others then multiply in bfloat16. None by default; `Vocoder.quantise` chooses
+    them."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

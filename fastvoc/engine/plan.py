@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.blocks import CausalUpsample, Conv1d, IstftHead, PqmfHead, ResidualBlocks, Upsample, WaveHead
+from fastvoc.blocks import IstftHead, WaveHead
+from fastvoc.engine.layers import Layer, Steps, layers_of
 from fastvoc.engine.parts import Memory, Shapes, reserve
 from fastvoc.models import Generator
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.ops import _native, backends
-
-INPUT, NOTHING = -1, -2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What one layer of a network reads, does and adds; results are named by the number of their layer."""
-
-    kind: str
-    input: int
-    weight: Tensor
-    bias: Tensor | None
-    padding: tuple[int, int]
-    padding_mode: str = "zero"
-    dilation: int = 1
-    stride: int = 1
-    slope: float = 1.0
-    residual: int = NOTHING
-    partial: int = NOTHING
-    divisor: float = 1.0
-    slope_after: float = 1.0
-    tanh: bool = False
-
-
-def layers_of(generator: TrunkGenerator) -> list[Layer]:
-    """List the layers of a generator, up to the wave, or to the features that an inverse transform begins with."""
-    layers: list[Layer] = []
-    trunk, head = generator.trunk, generator.head
-    x = _add_conv(layers, trunk.stem, INPUT)
-    for up, residual in zip(trunk.up, trunk.residual, strict=True):
-        x = _add_upsample(layers, up, x, slope=trunk.slope, slope_after=trunk.slope_after)
-        x = _add_residual(layers, residual, x)  # type: ignore[arg-type]
-    if isinstance(head, WaveHead):
-        x = _add_conv(layers, head.conv, x, slope=head.slope, tanh=True)
-        if isinstance(head, PqmfHead):
-            _add(
-                layers,
-                kind="upsample",
-                input=x,
-                weight=head.filters,
-                bias=None,
-                padding=head.crop,
-                stride=head.rate,
-            )
-    return layers
 
 
 class Plan:
@@ -71,14 +28,28 @@ class Plan:
         One that `Plan.refuses` does not refuse.
     in_order : bool
         Sum every output in the operators' order, so that results are theirs to the bit, instead of multiplying less.
+    int8 : dict of int to Steps, optional
+        How layers that multiply in 8 bits write what they read, by number. All others multiply in
+        bfloat16, whatever the dtype of the weights.
+
+    Raises
+    ------
+    ValueError
+        If the generator has no such layer.
     """
 
-    def __init__(self, generator: TrunkGenerator, *, in_order: bool = False) -> None:
+    def __init__(
+        self, generator: TrunkGenerator, *, in_order: bool = False, int8: Mapping[int, Steps] | None = None
+    ) -> None:
         self.generator = generator
         self._weights = _weights(generator)
         self._isa = _native.isa()
         self._dtype = generator.trunk.stem.weight.dtype
         layers = layers_of(generator)
+        for number, steps in (int8 or {}).items():
+            if number not in range(len(layers)):
+                raise ValueError(f"Plan: layer {number} is to multiply in 8 bits, but there are only {len(layers)}")
+            layers[number] = replace(layers[number], int8=steps)
         self._channels = layers[-1].weight.shape[1 if layers[-1].kind == "upsample" else 0]
         ffi, library = _native.library()
         layers = [replace(layer, weight=_plain(layer.weight), bias=_plain(layer.bias)) for layer in layers]
@@ -87,7 +58,7 @@ class Plan:
             "fastvoc_network *",
             {
                 "isa": self._isa,
-                "precision": getattr(library, _PRECISIONS[self._dtype]),
+                "precision": getattr(library, _PRECISIONS[self._dtype if int8 is None else torch.bfloat16]),
                 "in_order": in_order,
                 "count": len(layers),
                 "layers": described,
@@ -123,6 +94,15 @@ class Plan:
         if not isinstance(generator.head, (WaveHead, IstftHead)):
             return f"{type(generator.head).__name__} has no native form"
         return None
+
+    @staticmethod
+    def refuses_int8(generator: Generator) -> str | None:
+        """Return why a generator has no plan with layers that multiply in 8 bits, or None."""
+        if reason := Plan.refuses(generator):
+            return reason
+        return (
+            None if _native.multiplies_bfloat16() else "this processor does not multiply 8-bit integers (AVX512_VNNI)"
+        )
 
     @property
     def stale(self) -> bool:
@@ -258,62 +238,6 @@ class Compiled:
 _PRECISIONS = {torch.float32: "FASTVOC_FLOAT32", torch.bfloat16: "FASTVOC_BFLOAT16"}
 
 
-def _add(layers: list[Layer], **values: Any) -> int:
-    layers.append(Layer(**values))
-    return len(layers) - 1
-
-
-def _add_conv(layers: list[Layer], conv: Conv1d, source: int, **values: Any) -> int:
-    return _add(
-        layers,
-        kind="conv1d",
-        input=source,
-        weight=conv.weight,
-        bias=conv.bias,
-        padding=conv.padding,
-        padding_mode=conv.padding_mode,
-        dilation=conv.dilation,
-        **values,
-    )
-
-
-def _add_upsample(layers: list[Layer], up: Any, source: int, **values: Any) -> int:
-    common = {"kind": "upsample", "input": source, "weight": up.weight, "bias": up.bias, "stride": up.rate}
-    if isinstance(up, CausalUpsample):
-        # the row that it repeats in front, and crops again
-        left, right = up.crop[0] - up.rate, up.crop[1]
-        return _add(layers, **common, padding=(left, right), padding_mode="replicate", **values)
-    if type(up) is not Upsample:
-        raise TypeError(f"Plan: {type(up).__name__} has no native form")
-    return _add(layers, **common, padding=up.crop, **values)
-
-
-def _add_residual(layers: list[Layer], blocks: ResidualBlocks, x: int) -> int:
-    total = NOTHING
-    for number, branch in enumerate(blocks.branches):
-        y = x
-        units = [list(unit) for unit in branch]  # type: ignore[attr-defined]
-        for n, unit in enumerate(units):
-            skip = _add_conv(layers, unit.pop(), y) if blocks.shortcut else y
-            z = y
-            for m, conv in enumerate(unit):
-                bare = n == m == 0 and not blocks.activate_first
-                last = m == len(unit) - 1
-                ends = last and n == len(units) - 1
-                z = _add_conv(
-                    layers,
-                    conv,
-                    z,
-                    slope=1.0 if bare else blocks.slope,
-                    residual=skip if last else NOTHING,
-                    partial=total if ends else NOTHING,
-                    divisor=float(len(blocks.branches)) if ends and number == len(blocks.branches) - 1 else 1.0,
-                )
-            y = z
-        total = y
-    return total
-
-
 def _plain(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().float().contiguous()
 
@@ -339,13 +263,15 @@ def _described(layer: Layer) -> dict[str, Any]:
         "slope": layer.slope,
         "divisor": layer.divisor,
         "slope_after": layer.slope_after,
+        **({} if layer.int8 is None else {"input_scale": layer.int8.scale, "input_zero_point": layer.int8.zero_point}),
         **{name: ffi.NULL if t is None else ffi.cast("float *", t.data_ptr()) for name, t in tensors.items()},
     }
 
 
 def _weights(generator: Generator) -> list[tuple[int, int]]:
-    """Where each weight stands and how often it has been written to."""
-    return [(tensor.data_ptr(), tensor._version) for tensor in (*generator.parameters(), *generator.buffers())]
+    """Where each weight stands and how often it has been written to, which those made in inference mode do not know."""
+    tensors = (*generator.parameters(), *generator.buffers())
+    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def _memory(size: int) -> Tensor:
