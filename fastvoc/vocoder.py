@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.resources import files
@@ -381,16 +381,17 @@ class Vocoder:
         # outside inference mode, so that callers may differentiate what they do next
         wave = torch.empty(mel.shape[0], frames * hop, device=self.device, dtype=self.dtype)
         # a plan holds no more of the features than a tile, however long the mel
-        window = WINDOW if self._plan() is None else max(frames, 1)
+        plan = self._plan()
+        window = WINDOW if plan is None else max(frames, 1)
         past, future = self.receptive_field if frames > window else (0, 0)
         for start in range(0, frames if mel.shape[0] else 0, window):
             stop = min(start + window, frames)
             first, last = max(0, start - past), min(frames, stop + future)
-            piece = self._pass(mel[..., first:last], condition)
+            piece = self._pass(plan or self._recorded() or self.generator, mel[..., first:last], condition)
             wave[:, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
         return habit.cut(wave, hop) if habit.trimmed else wave
 
-    def _pass(self, mel: Tensor, condition: Tensor | None) -> Tensor:
+    def _pass(self, run: Callable[..., Tensor], mel: Tensor, condition: Tensor | None) -> Tensor:
         """Run the network once: (B, bands, T) on any device → (B, T·hop) on the vocoder's."""
         chosen = nullcontext() if self.backend is None else ops.use_backend(self.backend)
         with torch.inference_mode(), chosen:
@@ -398,9 +399,7 @@ class Vocoder:
             arguments = [
                 value.to(self.device, self.dtype).contiguous() for value in (mel, condition) if value is not None
             ]
-            run = self._plan() or self._recorded() or self.generator
-            wave: Tensor = run(*arguments)[:, 0]
-            return wave
+            return run(*arguments)[:, 0]
 
     def _recorded(self) -> Graphs | None:
         """Return the generator as CUDA graphs, where it can run so."""

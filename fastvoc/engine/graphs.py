@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.blocks import Conv1d, ResidualBlocks, WaveHead
+from fastvoc.engine.watch import Watch
 from fastvoc.models import Generator
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.ops import backends, use_backend
@@ -84,15 +85,8 @@ class Graphs:
         self._reason = _shapeless(generator)
         # Some layer reflects at most as many frames as the network reaches: beyond, every layer has enough of them.
         self._reach = max(generator.receptive_field) if self._reason is None and _reflects(generator) else 0
-        # Walking the modules takes ten times as long as looking at the weights.
-        self._places = [
-            (store, name)
-            for module in generator.modules()
-            for store in (module._parameters, module._buffers)
-            for name in store
-        ]
         self._packed: dict[Any, Tensor] = {}
-        self._weights = self._state()
+        self._weights = Watch(generator)
         self._lock = threading.Lock()
         self._done: Any = None
 
@@ -131,7 +125,7 @@ class Graphs:
             if self.explain(batch, frames) is not None:
                 wave: Tensor = self.generator(mel) if condition is None else self.generator(mel, condition)
                 return wave
-            if self._weights != self._state():
+            if self._weights.changed():
                 self._forget()
             on_gpu = mel.device.type == "cuda"
             if on_gpu and self._done is not None:
@@ -174,20 +168,11 @@ class Graphs:
         replay, wave = self.capture(run)
         return Graph(mel=own, lengths=lengths, condition=own_condition, wave=wave, replay=replay)
 
-    def _state(self) -> tuple[tuple[int, int], ...]:
-        """Return where the weights are and how often they were changed in place."""
-        tensors = (store[name] for store, name in self._places)
-        return tuple(
-            (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-            for tensor in tensors
-            if tensor is not None
-        )
-
     def _forget(self) -> None:
         """Drop what was made of other weights."""
         self.graphs.clear()
         self._packed.clear()
-        self._weights = self._state()
+        self._weights.look()
 
 
 def _shapeless(generator: Generator) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastvoc.blocks import IstftHead, WaveHead
 from fastvoc.engine.layers import Layer, Steps, layers_of
 from fastvoc.engine.parts import Memory, Shapes, reserve
+from fastvoc.engine.watch import Watch
 from fastvoc.models import Generator
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.ops import _native, backends
@@ -42,7 +43,7 @@ class Plan:
         self, generator: TrunkGenerator, *, in_order: bool = False, int8: Mapping[int, Steps] | None = None
     ) -> None:
         self.generator = generator
-        self._weights = _weights(generator)
+        self._weights = Watch(generator)
         self._isa = _native.isa()
         self._dtype = generator.trunk.stem.weight.dtype
         layers = layers_of(generator)
@@ -107,7 +108,7 @@ class Plan:
     @property
     def stale(self) -> bool:
         """Whether the generator's weights, or the instruction set, are others than those that were packed."""
-        return self._isa != _native.isa() or self._weights != _weights(self.generator)
+        return self._isa != _native.isa() or self._weights.changed()
 
     @property
     def toom_cook_layers(self) -> int:
@@ -169,7 +170,7 @@ class Plan:
             raise ValueError(self._too_short(frames))
         if len(ready) > 1:
             raise ValueError("Plan: the streams have heard different numbers of frames")
-        workspace = _memory(library.fastvoc_plan_workspace_size(plan, threads))
+        workspace = _native.scratch(library.fastvoc_plan_workspace_size(plan, threads) // 4)
         mel = mel.float()
         rows = torch.empty(len(states), self._channels, ready.pop() if ready else 0)
         for state, x, y in zip(states, mel, rows, strict=True):
@@ -266,12 +267,6 @@ def _described(layer: Layer) -> dict[str, Any]:
         **({} if layer.int8 is None else {"input_scale": layer.int8.scale, "input_zero_point": layer.int8.zero_point}),
         **{name: ffi.NULL if t is None else ffi.cast("float *", t.data_ptr()) for name, t in tensors.items()},
     }
-
-
-def _weights(generator: Generator) -> list[tuple[int, int]]:
-    """Where each weight stands and how often it has been written to, which those made in inference mode do not know."""
-    tensors = (*generator.parameters(), *generator.buffers())
-    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors]
 
 
 def _memory(size: int) -> Tensor:
