@@ -28,7 +28,7 @@ from benchmarks.tables import TABLES, vocoders
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
-VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --seconds 1,10"
+VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --thorough --seconds 1,10"
 COMMANDS = {
     "cpu-chart": VOCODERS.format(kind="cpu"),
     "cuda-chart": VOCODERS.format(kind="cuda"),
