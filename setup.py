@@ -57,7 +57,8 @@ class build_native(Command):
         folder = self._folder()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        shutil.copy(SOURCES / "fastvoc.h", folder)
+        for header in SOURCES.glob("*.h"):
+            shutil.copy(header, folder)
         record: dict[str, object] = {"version": self.distribution.get_version(), "library": None, "reason": None}
         try:
             if mode == "off":

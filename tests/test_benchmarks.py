@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not (REPOSITORY / "benchmarks").is_dir(), reason="the benchmarks are not here")
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import peers, report, stopwatch, test_vocoders  # noqa: E402
+from benchmarks import peers, report, stopwatch, test_tutorial, test_vocoders  # noqa: E402
 from benchmarks.exports import write_files  # noqa: E402
 from benchmarks.gate import Gate  # noqa: E402
 from benchmarks.networks import seeded, some_mel  # noqa: E402
@@ -353,3 +354,23 @@ def test_bench_refuses_what_it_cannot_measure(arguments: list[str], capsys: pyte
 def test_engines_say_what_is_not_installed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find_spec", lambda name: None)
     assert str(ENGINES["OpenVINO"].missing(files, "cpu")).startswith("openvino, onnx, onnxscript not installed; pip")
+
+
+def test_the_tutorials_benchmark_measures_what_the_tutorial_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is a stand-in: fastvoc takes 0.5 s for all mels, plain PyTorch 1 s."""
+    shapes = []
+
+    def clock(runs: list[Any], device: str, **limits: Any) -> list[list[float]]:
+        for run in runs:
+            run.func(lambda mel: shapes.append((run.args[0].backend, *mel.shape)))
+        return [[0.5], [1.0]]
+
+    monkeypatch.setattr(test_tutorial, "interleaved", clock)
+    request: Any = SimpleNamespace(config=SimpleNamespace(getoption=lambda name: 1))
+    rows: list[dict[str, Any]] = []
+    test_tutorial.test_tutorial("cpu", request, rows)
+    assert shapes == [(backend, 32, 80, 50) for backend in (None, "reference") for _ in range(4)]
+    for row, seconds in zip(rows, (0.5, 1.0), strict=True):
+        assert row["milliseconds_per_mel"] == pytest.approx(1e3 * seconds / 128, abs=5e-4)
+        assert row["times_real_time"] == pytest.approx(128 * 50 * 256 / 22050 / seconds, abs=5e-3)
+        assert (row["tutorial_milliseconds_per_mel"], row["tutorial_device"]) == ([8, 10], "NVIDIA K80")

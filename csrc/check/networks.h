@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../fastvoc.h"
+#include "../fastvoc_plan.h"
 
 namespace fastvoc_check {
 

@@ -1,7 +1,7 @@
 // Plans on the CPU: one table per instruction set, filled by cpu.cpp.
 #pragma once
 
-#include "../fastvoc.h"
+#include "../fastvoc_plan.h"
 
 namespace fastvoc {
 

@@ -1,6 +1,6 @@
 """Loads the compiled library through cffi.
 
-The declarations are read out of `fastvoc.h` itself, which the build ships beside the library, so that signatures
+The declarations are read out of the headers themselves, which the build ships beside the library, so that signatures
 cannot drift. An absent library is a reason kept, not a silence: the build writes it to `build.json`.
 """
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "_native"
+HEADERS = ("fastvoc.h", "fastvoc_plan.h")
 
 _scratch = threading.local()
 _isa: ContextVar[str | None] = ContextVar("fastvoc_isa", default=os.environ.get("FASTVOC_ISA") or None)
@@ -140,7 +141,8 @@ def _load() -> tuple[Any, Any, str | None]:
         return None, None, str(record["reason"])
     ffi = cffi.FFI()
     try:
-        ffi.cdef(declarations((FOLDER / "fastvoc.h").read_text(encoding="utf-8")))
+        for header in HEADERS:
+            ffi.cdef(declarations((FOLDER / header).read_text(encoding="utf-8")))
         return ffi, ffi.dlopen(str(FOLDER / record["library"])), None
     except (OSError, cffi.CDefError) as error:
         return None, None, f"the native library cannot be loaded: {' '.join(str(error).split())}"
