@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--precisions", help="such as float32,bfloat16; by default all of the device")
     group.addoption("--seconds", default="1", help="of sound, such as 0.2,1,10 (%(default)s)")
     group.addoption("--batches", default="1", help="sounds at once, such as 1,8,32 (%(default)s)")
+    group.addoption(
+        "--minutes", type=float, default=0, help="of training for each recipe; by default recipes are left out"
+    )
     group.addoption("--longest", type=float, default=60, help="seconds of sound up to which costs must not grow")
     group.addoption("--thorough", action="store_true", help="also what torch.compile makes, which takes minutes")
 
