@@ -21,23 +21,23 @@ def ceilings(device: str, threads: int) -> dict[str, float]:
 def peak_flops(device: str, threads: int, precision: str) -> float:
     """Measure the most floating-point operations per second in a precision.
 
-    On a CPU in single precision it is what one core does in registers, times the threads. Elsewhere it is the fastest
-    of several products of matrices.
+    On a CPU it is what one core does in registers, times the threads. On a GPU, and in precisions in which the CPU's
+    instructions do not multiply, it is the fastest of several products of matrices.
     """
-    if device == "cpu" and precision == "float32" and backends()["cpu"] is None:
-        return _in_registers() * threads
+    if device == "cpu" and backends()["cpu"] is None and (flops := _in_registers(precision)):
+        return flops * threads
     dtype = getattr(torch, "float32" if precision == "tf32" else precision)
     return max(_product(device, size, dtype) for size in ((512, 1024, 2048) if device == "cpu" else (4096, 8192)))
 
 
-def _in_registers() -> float:
+def _in_registers(precision: str) -> float:
     ffi, library = _native.library()
-    scratch, rounds = ffi.new("float[16]"), 2_000_000
-    done = library.fastvoc_multiply_add(_native.isa(), rounds, scratch)
-    fastest = min(
-        seconds(lambda: library.fastvoc_multiply_add(_native.isa(), rounds, scratch), "cpu") for _ in range(RUNS)
-    )
-    return float(done / fastest)
+    kind, scratch, rounds = getattr(library, f"FASTVOC_{precision.upper()}"), ffi.new("float[16]"), 1_000_000
+
+    def multiply() -> int:
+        return int(library.fastvoc_multiply_add(_native.isa(), kind, rounds, scratch))
+
+    return float(multiply()) / min(seconds(multiply, "cpu") for _ in range(RUNS))
 
 
 def _product(device: str, size: int, dtype: torch.dtype) -> float:

@@ -6,9 +6,9 @@ A page has places for it, which hold what was written last::
     <!-- /benchmarks -->
 
 Sections are ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda`` (all vocoders),
-``left-out``, ``operators``, ``rooflines``, ``training``, ``streaming``, ``processes``, ``scaling``, ``quality`` and
-``precision``. Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc bench
---compare`` knows are written into the package.
+``left-out``, ``operators``, ``rooflines``, ``kernels``, ``training``, ``recipes``, ``streaming``, ``processes``,
+``scaling``, ``quality`` and ``precision``. Under each stands the command that makes its rows. Beside the pages, the
+speeds that ``fastvoc bench --compare`` knows are written into the package.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ COMMANDS = {
     "left-out": VOCODERS.format(kind="cpu"),
     "operators": "pytest benchmarks/test_ops.py",
     "rooflines": "pytest benchmarks/test_ops.py",
+    "kernels": "pytest benchmarks/test_kernels.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
+    "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
     "streaming": "pytest benchmarks/test_streaming.py",
     "processes": "pytest benchmarks/test_processes.py",
     "scaling": "pytest benchmarks/test_processes.py --longest 3600",

@@ -13,6 +13,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "vocoders": ("network", "precision", "seconds", "batch", "threads"),
     "ops": ("op", "case", "memory", "dtype", "threads"),
     "streaming": ("model", "frames", "threads"),
+    "kernels": ("precision", "channels", "taps"),
+    "recipes": ("minutes",),
     "training": ("recipe", "batch", "segment", "threads"),
     "quality": ("clip",),
     "precision": ("clip",),

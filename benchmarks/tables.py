@@ -95,6 +95,29 @@ def operators(rows: list[Row]) -> str:
     return markdown(names, lines)
 
 
+def kernels(rows: list[Row]) -> str:
+    """Write the kernels of plans as shares of the core's own multiply-adds."""
+    lines = []
+    cases = groups(of(rows, "kernels"), "device", "isa", "precision", "method", "channels")
+    for (_, isa, kind, method, channels), case in cases.items():
+        shares = {row["taps"]: percent(row["share_of_arithmetic"]) for row in case}
+        ceiling = f"{mean(row['ceiling_gflops'] for row in case):,.0f}"
+        lines.append([isa, kind, method, channels, *(shares.get(taps, "") for taps in (3, 7, 11)), ceiling])
+    return markdown(
+        ["instructions", "precision", "method", "channels", "3 taps", "7 taps", "11 taps", "ceiling, GFLOP/s"], lines
+    )
+
+
+def recipes(rows: list[Row]) -> str:
+    """Write what recipes reach in equal times."""
+    measures = ["mel_l1", "mr_stft", "pesq", "periodicity", "voiced_f1"]
+    lines = [
+        [row["recipe"], row["minutes"], row["steps"], *(f"{row[measure]:.3f}" for measure in measures)]
+        for row in sorted(of(rows, "recipes"), key=lambda row: (row["device"], row["minutes"]))
+    ]
+    return markdown(["recipe", "minutes", "steps", "mel L1", "MR-STFT", "PESQ", "periodicity", "V/UV F1"], lines)
+
+
 def training(rows: list[Row]) -> str:
     """Write training steps in seconds, beside the peers of the same precision."""
     lines = []
@@ -208,7 +231,9 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "vocoders": vocoders,
     "left-out": left_out,
     "operators": operators,
+    "kernels": kernels,
     "training": training,
+    "recipes": recipes,
     "streaming": streaming,
     "processes": processes,
     "scaling": scaling,

@@ -78,13 +78,17 @@ const char* fastvoc_error(int error) {
     case FASTVOC_BAD_ISA:
       return "the instruction set is not usable on this processor; ask fastvoc_isa_usable first";
     case FASTVOC_BAD_SIZE:
-      return "a size is out of range; sizes are positive, at least one frame results, and memory could hold it";
+      return "a size is out of range; sizes are positive, at least one frame results, and memory is there to hold it";
     case FASTVOC_BAD_PADDING:
       return "padding or crop is negative, its mode is unknown, or reflection is longer than the input";
     case FASTVOC_BAD_PRECISION:
-      return "the instruction set has no multiplications in this precision";
+      return "the instruction set, or the GPU, has no multiplications in this precision";
     case FASTVOC_BAD_NETWORK:
       return "the layers do not make a network that a plan can run";
+    case FASTVOC_NO_DRIVER:
+      return "there is no driver for GPUs, or no kernels were loaded; fastvoc_cuda_missing says why";
+    case FASTVOC_DRIVER_ERROR:
+      return "the driver refused a call; fastvoc_cuda_message says which";
     default:
       return "unknown error";
   }
@@ -133,14 +137,14 @@ int fastvoc_isa_usable(int isa) {
   return isa == FASTVOC_ISA_PORTABLE;
 }
 
-int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result) {
+int64_t fastvoc_multiply_add(int isa, int precision, int64_t rounds, float* result) {
   if (!fastvoc_isa_usable(isa)) return 0;
 #if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::multiply_add(rounds, result);
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(rounds, result);
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::multiply_add(rounds, result);
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::multiply_add(precision, rounds, result);
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(precision, rounds, result);
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::multiply_add(precision, rounds, result);
 #endif
-  return fastvoc::portable::multiply_add(rounds, result);
+  return fastvoc::portable::multiply_add(precision, rounds, result);
 }
 
 int fastvoc_conv1d_check(const fastvoc_conv1d_call* call) {

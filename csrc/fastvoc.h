@@ -19,7 +19,7 @@ extern "C" {
 
 /* Errors. Functions that return int return one of these. */
 enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTVOC_BAD_NETWORK, FASTVOC_BAD_PRECISION,
-       FASTVOC_ERROR_COUNT };
+       FASTVOC_NO_DRIVER, FASTVOC_DRIVER_ERROR, FASTVOC_ERROR_COUNT };
 
 /* What an error means, as half a sentence. */
 const char* fastvoc_error(int error);
@@ -33,9 +33,9 @@ const char* fastvoc_isa_name(int isa);
 /* Whether the library was compiled for it and this processor and operating system have it. */
 int fastvoc_isa_usable(int isa);
 
-/* Multiply and add in registers of one core, to measure what it can do at best. Writes 16 floats that mean nothing and
- * returns the floating point operations done, or 0 where the instruction set is not usable. */
-int64_t fastvoc_multiply_add(int isa, int64_t rounds, float* result);
+/* Multiply and add in registers of one core, to measure what it can do at best in a precision (of fastvoc_plan.h). Writes
+ * 16 floats that mean nothing and returns the operations done, or 0 where the instruction set cannot do any. */
+int64_t fastvoc_multiply_add(int isa, int precision, int64_t rounds, float* result);
 
 /* conv1d: y = tanh?(residual? + bias? + weight * pad(leaky_relu(x)))
  *

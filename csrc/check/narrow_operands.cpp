@@ -77,12 +77,13 @@ struct Weight {
   }
 };
 
+template <class Kernels>
 struct Bf16 {
   using Element = uint16_t;
-  static constexpr int64_t kBlock = kRows;
+  static constexpr int64_t kBlock = Kernels::kReadRows;
   std::vector<uint16_t> packed;
 
-  static int64_t row_length(const fastvoc_conv1d_call& call) { return bf16_row_length(call); }
+  static int64_t row_length(const fastvoc_conv1d_call& call) { return Kernels::row_length(call); }
   static void quantise_row(const float* from, int64_t count, uint16_t* to) {
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) store_bf16(to + i, load(from + i));
@@ -90,11 +91,11 @@ struct Bf16 {
   }
   static double value(uint16_t element) { return from_bf16(element); }
 
-  explicit Bf16(const Weight& w) : packed(bf16_packed_elements(w.call), 0x7fc0) {
+  explicit Bf16(const Weight& w) : packed(Kernels::packed_elements(w.call), 0x7fc0) {
     if (w.stride == 1)
-      bf16_pack(w.call, w.values.data(), packed.data());
+      Kernels::pack(w.call, bf16_weights(w.call, w.values.data()), packed.data());
     else
-      bf16_pack_phase(w.call, w.values.data(), w.taps, w.stride, w.phase, packed.data());
+      Kernels::pack(w.call, bf16_phase_weights(w.call, w.values.data(), w.taps, w.stride, w.phase), packed.data());
   }
   double weight(const Weight& w, int64_t out, int64_t in, int64_t tap) const {
     return from_bf16(to_bf16(w.at(out, in, tap)));
@@ -102,36 +103,11 @@ struct Bf16 {
   template <class ToMemory>
   void convolve(const fastvoc_conv1d_call& call, const uint16_t* rows, int64_t row, int64_t height, const float* bias,
                 float* sums, ToMemory to_memory) const {
-    bf16_for_each_panel(call, [&](const Panel& panel) {
+    Kernels::for_each_panel(call, [&](const Panel& panel) {
       alignas(64) float lanes[2 * kLanes];
       load_bias(panel, call, bias, lanes);
       const auto take = [&](const float* from, int64_t chunk, int64_t count) { to_memory(panel, from, chunk, count); };
-      bf16_convolve_panel(panel, call, rows, row, height, packed.data(), lanes, sums, take);
-    });
-  }
-};
-
-struct Amx : Bf16 {
-  static constexpr int64_t kBlock = kTileRows;
-
-  static int64_t row_length(const fastvoc_conv1d_call& call) { return amx_row_length(call); }
-
-  explicit Amx(const Weight& w) : Bf16(w) {
-    packed.assign(amx_packed_elements(w.call), 0x7fc0);
-    if (w.stride == 1)
-      amx_pack(w.call, w.values.data(), packed.data());
-    else
-      amx_pack_phase(w.call, w.values.data(), w.taps, w.stride, w.phase, packed.data());
-  }
-  template <class ToMemory>
-  void convolve(const fastvoc_conv1d_call& call, const uint16_t* rows, int64_t row, int64_t height, const float* bias,
-                float* sums, ToMemory to_memory) const {
-    const AmxTiles tiles(call);
-    amx_for_each_panel(call, [&](const Panel& panel) {
-      alignas(64) float lanes[2 * kLanes];
-      load_bias(panel, call, bias, lanes);
-      const auto take = [&](const float* from, int64_t chunk, int64_t count) { to_memory(panel, from, chunk, count); };
-      amx_convolve_panel(panel, call, rows, row, height, packed.data(), lanes, sums, take);
+      Kernels::convolve_panel(panel, call, rows, row, height, packed.data(), lanes, sums, take);
     });
   }
 };
@@ -249,8 +225,8 @@ int main(int argc, char** argv) {
   if (!rounding_is_right()) return std::printf("rounding is wrong\n"), 1;
   const int count = argc > 1 ? std::atoi(argv[1]) : 500;
   for (int call = 0; call < count; ++call) {
-    if (!is_right<Bf16>()) return std::printf("bfloat16: call %d is wrong\n", call), 1;
+    if (!is_right<Bf16<Bf16Dots>>()) return std::printf("bfloat16: call %d is wrong\n", call), 1;
     if (!is_right<Int8>()) return std::printf("8 bits: call %d is wrong\n", call), 1;
-    if (call % 8 == 0 && !is_right<Amx>()) return std::printf("tiles: call %d is wrong\n", call), 1;
+    if (call % 8 == 0 && !is_right<Bf16<Bf16Tiles>>()) return std::printf("tiles: call %d is wrong\n", call), 1;
   }
 }

@@ -51,55 +51,6 @@ inline int64_t amx_depth(const fastvoc_conv1d_call& call) {
   return round_up((call.in_channels + amx_steps(call) - 1) / amx_steps(call), 2);
 }
 
-inline int64_t amx_row_length(const fastvoc_conv1d_call& call) { return amx_steps(call) * amx_depth(call); }
-
-template <class Visit>
-inline void amx_for_each_panel(const fastvoc_conv1d_call& call, Visit visit) {
-  int64_t offset = 0;
-  for (int64_t first = 0; first < call.out_channels;) {
-    const int width = call.out_channels - first > kLanes ? 2 * kLanes : kLanes;
-    visit(Panel{first, width, 1, offset});
-    first += width;
-    offset += call.taps * amx_row_length(call) * width;
-  }
-}
-
-inline int64_t amx_packed_elements(const fastvoc_conv1d_call& call) {
-  int64_t elements = 0;
-  amx_for_each_panel(call,
-                     [&](const Panel& panel) { elements += call.taps * amx_row_length(call) * panel.width; });
-  return elements;
-}
-
-// Tiles of weights in the order in which they are read: tap, step, half of the panel.
-template <class Weight>
-inline void amx_pack_weights(const fastvoc_conv1d_call& call, Weight weight, uint16_t* packed) {
-  const int64_t steps = amx_steps(call), depth = amx_depth(call);
-  amx_for_each_panel(call, [&](const Panel& panel) {
-    const int64_t halves = panel.vectors();
-#pragma omp parallel for num_threads(call.threads) if (call.taps * call.in_channels * panel.width > 65536)
-    for (int64_t step = 0; step < steps; ++step)
-      for (int64_t tap = 0; tap < call.taps; ++tap)
-        for (int64_t half = 0; half < halves; ++half) {
-          uint16_t* const tile = packed + panel.offset + ((tap * steps + step) * halves + half) * depth * kLanes;
-          for (int64_t i = 0; i < depth * kLanes; ++i) {
-            const int64_t out = panel.first + half * kLanes + i / 2 % kLanes;
-            const int64_t in = step * depth + i / (2 * kLanes) * 2 + i % 2;
-            tile[i] = out < call.out_channels && in < call.in_channels ? weight(out, in, tap) : uint16_t{0};
-          }
-        }
-  });
-}
-
-inline void amx_pack(const fastvoc_conv1d_call& call, const float* weight, uint16_t* packed) {
-  amx_pack_weights(call, bf16_weights(call, weight), packed);
-}
-
-inline void amx_pack_phase(const fastvoc_conv1d_call& call, const float* weight, int64_t taps, int64_t stride,
-                           int64_t phase, uint16_t* packed) {
-  amx_pack_weights(call, bf16_phase_weights(call, weight, taps, stride, phase), packed);
-}
-
 // The tiles of a thread while it convolves: 0 to 2 are sums of the lower and 3 to 5 of the upper half of a panel, 6
 // holds rows and 7 weights. Layers of the same amx_depth() can share one.
 class AmxTiles {
@@ -181,30 +132,73 @@ __attribute__((noinline)) void amx_accumulate(const uint16_t* rows, int64_t row,
   }
 }
 
-// As bf16_convolve_panel(), between the making and the end of an AmxTiles for `call`.
-// Rows up to round_up(height, kTileRows) + dilation * (taps - 1) are read.
-template <class ToMemory>
-inline void amx_convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const uint16_t* rows, int64_t row,
-                               int64_t height, const uint16_t* packed, const float* bias, float* sums,
-                               ToMemory to_memory) {
-  const int64_t steps = amx_steps(call), depth = amx_depth(call);
-  for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
-    const int64_t count = smaller(kChunk, height - chunk);
-    const auto run = [&](auto accumulate) {
-      accumulate(rows + chunk * row, row, packed + panel.offset, call.taps, call.dilation, steps, depth, bias, sums);
-    };
-    if (panel.vectors() == 2) {
-      count > 2 * kTileRows ? run(amx_accumulate<3, 2>)
-      : count > kTileRows   ? run(amx_accumulate<2, 2>)
-                            : run(amx_accumulate<1, 2>);
-    } else {
-      count > 2 * kTileRows ? run(amx_accumulate<3, 1>)
-      : count > kTileRows   ? run(amx_accumulate<2, 1>)
-                            : run(amx_accumulate<1, 1>);
+// As Bf16Dots, in tiles.
+struct Bf16Tiles {
+  static constexpr int kReadRows = kTileRows;
+
+  static int64_t row_length(const fastvoc_conv1d_call& call) { return amx_steps(call) * amx_depth(call); }
+
+  template <class Visit>
+  static void for_each_panel(const fastvoc_conv1d_call& call, Visit visit) {
+    int64_t offset = 0;
+    for (int64_t first = 0; first < call.out_channels;) {
+      const int width = call.out_channels - first > kLanes ? 2 * kLanes : kLanes;
+      visit(Panel{first, width, 1, offset});
+      first += width;
+      offset += call.taps * row_length(call) * width;
     }
-    to_memory(sums, chunk, count);
   }
-}
+
+  static int64_t packed_elements(const fastvoc_conv1d_call& call) {
+    int64_t elements = 0;
+    for_each_panel(call, [&](const Panel& panel) { elements += call.taps * row_length(call) * panel.width; });
+    return elements;
+  }
+
+  // Tiles of weights in the order in which they are read: tap, step, half of the panel.
+  template <class Weight>
+  static void pack(const fastvoc_conv1d_call& call, Weight weight, uint16_t* packed) {
+    const int64_t steps = amx_steps(call), depth = amx_depth(call);
+    for_each_panel(call, [&](const Panel& panel) {
+      const int64_t halves = panel.vectors();
+#pragma omp parallel for num_threads(call.threads) if (call.taps * call.in_channels * panel.width > 65536)
+      for (int64_t step = 0; step < steps; ++step)
+        for (int64_t tap = 0; tap < call.taps; ++tap)
+          for (int64_t half = 0; half < halves; ++half) {
+            uint16_t* const tile = packed + panel.offset + ((tap * steps + step) * halves + half) * depth * kLanes;
+            for (int64_t i = 0; i < depth * kLanes; ++i) {
+              const int64_t out = panel.first + half * kLanes + i / 2 % kLanes;
+              const int64_t in = step * depth + i / (2 * kLanes) * 2 + i % 2;
+              tile[i] = out < call.out_channels && in < call.in_channels ? weight(out, in, tap) : uint16_t{0};
+            }
+          }
+    });
+  }
+
+  template <class ToMemory>
+  static void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const uint16_t* rows, int64_t row,
+                             int64_t height, const uint16_t* packed, const float* bias, float* sums,
+                             ToMemory to_memory) {
+    const AmxTiles tiles(call);
+    const int64_t steps = amx_steps(call), depth = amx_depth(call);
+    for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
+      const int64_t count = smaller(kChunk, height - chunk);
+      const auto run = [&](auto accumulate) {
+        accumulate(rows + chunk * row, row, packed + panel.offset, call.taps, call.dilation, steps, depth, bias, sums);
+      };
+      if (panel.vectors() == 2) {
+        count > 2 * kTileRows ? run(amx_accumulate<3, 2>)
+        : count > kTileRows   ? run(amx_accumulate<2, 2>)
+                              : run(amx_accumulate<1, 2>);
+      } else {
+        count > 2 * kTileRows ? run(amx_accumulate<3, 1>)
+        : count > kTileRows   ? run(amx_accumulate<2, 1>)
+                              : run(amx_accumulate<1, 1>);
+      }
+      to_memory(sums, chunk, count);
+    }
+  }
+};
 
 }  // namespace fastvoc::FASTVOC_ISA
 

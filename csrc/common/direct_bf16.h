@@ -1,6 +1,6 @@
 // Direct convolution with bfloat16 operands and float32 sums (vdpbf16ps, AVX512_BF16).
 //
-// Rows are channels-last bfloat16, activated and padded, at any stride of at least bf16_row_length() elements, with
+// Rows are channels-last bfloat16, activated and padded, at any stride of at least row_length() elements, with
 // zeros where that exceeds the channels. Rounding to bfloat16 is to nearest even; subnormal numbers become zero.
 #pragma once
 
@@ -52,16 +52,6 @@ struct AddBias {
   Vector operator()(Vector sum, int v) const { return sum + load(bias + v * kLanes); }
 };
 
-template <class Visit>
-inline void bf16_for_each_panel(const fastvoc_conv1d_call& call, Visit visit) {
-  dot_for_each_panel<Bf16Dot>(call, visit);
-}
-
-// Elements of a row that are read.
-inline int64_t bf16_row_length(const fastvoc_conv1d_call& call) { return dot_row_length<Bf16Dot>(call); }
-
-inline int64_t bf16_packed_elements(const fastvoc_conv1d_call& call) { return dot_packed_elements<Bf16Dot>(call); }
-
 // conv1d's weight (out_channels, in_channels, taps), one by one.
 inline auto bf16_weights(const fastvoc_conv1d_call& call, const float* weight) {
   return [&call, weight](int64_t out, int64_t in, int64_t tap) {
@@ -79,22 +69,34 @@ inline auto bf16_phase_weights(const fastvoc_conv1d_call& call, const float* wei
   };
 }
 
-inline void bf16_pack(const fastvoc_conv1d_call& call, const float* weight, uint16_t* packed) {
-  dot_pack<Bf16Dot>(call, bf16_weights(call, weight), packed);
-}
+// How operands stand in memory, and what multiplies them; Bf16Tiles in direct_amx.h is another way.
+struct Bf16Dots {
+  static constexpr int kReadRows = kRows;  // blocks of rows that are read at once, though some may not be there
 
-inline void bf16_pack_phase(const fastvoc_conv1d_call& call, const float* weight, int64_t taps, int64_t stride,
-                            int64_t phase, uint16_t* packed) {
-  dot_pack<Bf16Dot>(call, bf16_phase_weights(call, weight, taps, stride, phase), packed);
-}
+  template <class Visit>
+  static void for_each_panel(const fastvoc_conv1d_call& call, Visit visit) {
+    dot_for_each_panel<Bf16Dot>(call, visit);
+  }
 
-// All rows of a loaded tile, for one panel: `to_memory(sums, chunk, count)` takes them, kChunk at a time.
-// Rows up to round_up(height, kRows) + dilation * (taps - 1) are read. `bias` is what load_bias() makes.
-template <class ToMemory>
-inline void bf16_convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const uint16_t* rows, int64_t row,
-                                int64_t height, const uint16_t* packed, const float* bias, float* sums,
-                                ToMemory to_memory) {
-  dot_convolve_panel<Bf16Dot>(panel, call, rows, row, height, packed, AddBias{bias}, sums, to_memory);
-}
+  // Elements of a row that are read.
+  static int64_t row_length(const fastvoc_conv1d_call& call) { return dot_row_length<Bf16Dot>(call); }
+
+  static int64_t packed_elements(const fastvoc_conv1d_call& call) { return dot_packed_elements<Bf16Dot>(call); }
+
+  // Weights come from bf16_weights() or bf16_phase_weights().
+  template <class Weight>
+  static void pack(const fastvoc_conv1d_call& call, Weight weight, uint16_t* packed) {
+    dot_pack<Bf16Dot>(call, weight, packed);
+  }
+
+  // All rows of a loaded tile, for one panel: `to_memory(sums, chunk, count)` takes them, kChunk at a time.
+  // Rows up to round_up(height, kReadRows) + dilation * (taps - 1) are read. `bias` is what load_bias() makes.
+  template <class ToMemory>
+  static void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const uint16_t* rows, int64_t row,
+                             int64_t height, const uint16_t* packed, const float* bias, float* sums,
+                             ToMemory to_memory) {
+    dot_convolve_panel<Bf16Dot>(panel, call, rows, row, height, packed, AddBias{bias}, sums, to_memory);
+  }
+};
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -291,24 +291,4 @@ inline void dot_convolve_panel(const Panel& panel, const fastvoc_conv1d_call& ca
   }
 }
 
-// Independent dot products in registers, as multiply_add() in ceiling/cpu.cpp: the ceiling of these kernels. Writes 16
-// floats that mean nothing and returns the operations done.
-template <class Dot>
-__attribute__((noinline)) int64_t dot_multiply_add(int64_t rounds, float* result) {
-  constexpr int kChains = 24;
-  typename Dot::Sum sum[kChains] = {};
-  Words ones = _mm512_set1_epi8(1);
-  for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 24
-    for (int i = 0; i < kChains; ++i) {
-      sum[i] = Dot::add(sum[i], ones, ones);
-      asm("" : "+v"(sum[i]));  // the compiler must make each
-    }
-  }
-#pragma GCC unroll 24
-  for (int i = 1; i < kChains; ++i) sum[0] += sum[i];
-  store(result, Dot::as_float(sum[0]));
-  return rounds * kChains * kLanes * Dot::kDepth * 2;
-}
-
 }  // namespace fastvoc::FASTVOC_ISA

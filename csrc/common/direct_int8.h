@@ -92,7 +92,7 @@ inline void int8_pack(const fastvoc_conv1d_call& call, const float* weight, int8
   int8_pack_weights(call, at, packed, scales, totals);
 }
 
-// A phase of upsample's weight (in_channels, out_channels, taps), as bf16_pack_phase() has it; its scales are its own.
+// A phase of upsample's weight (in_channels, out_channels, taps), as bf16_phase_weights() has it; its scales are its own.
 inline void int8_pack_phase(const fastvoc_conv1d_call& call, const float* weight, int64_t taps, int64_t stride,
                             int64_t phase, int8_t* packed, float* scales, int32_t* totals) {
   const auto at = [&](int64_t out, int64_t in, int64_t tap) {
@@ -123,7 +123,7 @@ inline Dequantise dequantise(const Panel& panel, const fastvoc_conv1d_call& call
   return lanes;
 }
 
-// As bf16_convolve_panel(), with dequantise()'s lanes instead of the bias.
+// As Bf16Dots::convolve_panel(), with dequantise()'s lanes instead of the bias.
 template <class ToMemory>
 inline void int8_convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const uint8_t* rows, int64_t row,
                                 int64_t height, const int8_t* packed, const Dequantise& lanes, float* sums,

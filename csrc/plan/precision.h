@@ -48,88 +48,53 @@ struct Float32 {
 };
 
 #if defined(__AVX512BF16__)
+template <class Kernels>
+struct Bf16Operands {
+  using Element = uint16_t;
+
+  static int64_t row_length(const fastvoc_conv1d_call& call) { return Kernels::row_length(call); }
+
+  template <class Visit>
+  static void for_each_panel(const fastvoc_conv1d_call& call, int64_t, Visit visit) {
+    Kernels::for_each_panel(call, visit);
+  }
+
+  static int64_t packed_bytes(const fastvoc_conv1d_call& call, int64_t) {
+    return Kernels::packed_elements(call) * sizeof(Element);
+  }
+
+  static void pack(const fastvoc_conv1d_call& call, int64_t, const float* weight, Element* packed) {
+    Kernels::pack(call, bf16_weights(call, weight), packed);
+  }
+
+  static void pack_phases(const fastvoc_upsample_call& call, int64_t, int64_t size, const float* weight,
+                          Element* packed) {
+    const fastvoc_conv1d_call phase = phase_of(call);
+    for (int64_t p = 0; p < call.stride; ++p)
+      Kernels::pack(phase, bf16_phase_weights(phase, weight, call.taps, call.stride, p),
+                    packed + p * size / sizeof(Element));
+  }
+
+  template <class ToMemory>
+  static void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const Element* rows, int64_t row,
+                             int64_t height, const Element* packed, const float* bias, float* sums,
+                             ToMemory to_memory) {
+    alignas(64) float lanes[2 * kLanes];
+    load_bias(panel, call, bias, lanes);
+    Kernels::convolve_panel(panel, call, rows, row, height, packed, lanes, sums, to_memory);
+  }
+
+  static void store(Element* to, Vector v) { store_bf16(to, v); }
+  static void store(Element* to, float v) { *to = round_to_bf16(v); }
+};
+
 #if (defined(__AMX_TILE__) && defined(__AMX_BF16__)) || defined(FASTVOC_EMULATE_AMX)
-constexpr int kReadRows = kTileRows;  // blocks of rows that are read at once, though some may not be there
-
-struct Bfloat16 {
-  using Element = uint16_t;
-
-  static int64_t row_length(const fastvoc_conv1d_call& call) { return amx_row_length(call); }
-
-  template <class Visit>
-  static void for_each_panel(const fastvoc_conv1d_call& call, int64_t, Visit visit) {
-    amx_for_each_panel(call, visit);
-  }
-
-  static int64_t packed_bytes(const fastvoc_conv1d_call& call, int64_t) {
-    return amx_packed_elements(call) * sizeof(Element);
-  }
-
-  static void pack(const fastvoc_conv1d_call& call, int64_t, const float* weight, Element* packed) {
-    amx_pack(call, weight, packed);
-  }
-
-  static void pack_phases(const fastvoc_upsample_call& call, int64_t, int64_t size, const float* weight,
-                          Element* packed) {
-    const fastvoc_conv1d_call phase = phase_of(call);
-    for (int64_t p = 0; p < call.stride; ++p)
-      amx_pack_phase(phase, weight, call.taps, call.stride, p, packed + p * size / sizeof(Element));
-  }
-
-  template <class ToMemory>
-  static void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const Element* rows, int64_t row,
-                             int64_t height, const Element* packed, const float* bias, float* sums,
-                             ToMemory to_memory) {
-    alignas(64) float lanes[2 * kLanes];
-    load_bias(panel, call, bias, lanes);
-    const AmxTiles tiles(call);
-    amx_convolve_panel(panel, call, rows, row, height, packed, lanes, sums, to_memory);
-  }
-
-  static void store(Element* to, Vector v) { store_bf16(to, v); }
-  static void store(Element* to, float v) { *to = round_to_bf16(v); }
-};
+using Bf16Kernels = Bf16Tiles;
 #else
-constexpr int kReadRows = kRows;
-
-struct Bfloat16 {
-  using Element = uint16_t;
-
-  static int64_t row_length(const fastvoc_conv1d_call& call) { return bf16_row_length(call); }
-
-  template <class Visit>
-  static void for_each_panel(const fastvoc_conv1d_call& call, int64_t, Visit visit) {
-    bf16_for_each_panel(call, visit);
-  }
-
-  static int64_t packed_bytes(const fastvoc_conv1d_call& call, int64_t) {
-    return bf16_packed_elements(call) * sizeof(Element);
-  }
-
-  static void pack(const fastvoc_conv1d_call& call, int64_t, const float* weight, Element* packed) {
-    bf16_pack(call, weight, packed);
-  }
-
-  static void pack_phases(const fastvoc_upsample_call& call, int64_t, int64_t size, const float* weight,
-                          Element* packed) {
-    const fastvoc_conv1d_call phase = phase_of(call);
-    for (int64_t p = 0; p < call.stride; ++p)
-      bf16_pack_phase(phase, weight, call.taps, call.stride, p, packed + p * size / sizeof(Element));
-  }
-
-  template <class ToMemory>
-  static void convolve_panel(const Panel& panel, const fastvoc_conv1d_call& call, const Element* rows, int64_t row,
-                             int64_t height, const Element* packed, const float* bias, float* sums,
-                             ToMemory to_memory) {
-    alignas(64) float lanes[2 * kLanes];
-    load_bias(panel, call, bias, lanes);
-    bf16_convolve_panel(panel, call, rows, row, height, packed, lanes, sums, to_memory);
-  }
-
-  static void store(Element* to, Vector v) { store_bf16(to, v); }
-  static void store(Element* to, float v) { *to = round_to_bf16(v); }
-};
+using Bf16Kernels = Bf16Dots;
 #endif
+using Bfloat16 = Bf16Operands<Bf16Kernels>;
+constexpr int kReadRows = Bf16Kernels::kReadRows;
 
 // A packed weight is followed by the scale and then by the total of each output channel.
 struct Int8 {
