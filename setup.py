@@ -2,13 +2,15 @@
 
 A missing or failing compiler does not stop the installation: the package then runs in plain PyTorch, and one line says
 why, here and in fastvoc/_native/build.json. FASTVOC_NATIVE=require makes it an error; FASTVOC_NATIVE=off skips the
-build; FASTVOC_CUDA_ARCHITECTURES=80;90 chooses for which GPUs CUDA kernels are compiled.
+build; FASTVOC_CUDA_ARCHITECTURES=80;90 chooses for which GPUs CUDA kernels are compiled. Their sources are shipped too,
+because they can also be compiled at first use, so that a machine without nvcc loses nothing but that minute.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,30 +56,33 @@ class build_native(Command):
         mode = os.environ.get("FASTVOC_NATIVE") or "auto"
         if mode not in ("auto", "require", "off"):
             raise SystemExit(f"FASTVOC_NATIVE: {mode!r} is not a mode; known: auto, require, off")
-        folder = self._folder()
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for header in SOURCES.glob("*.h"):
-            shutil.copy(header, folder)
         record: dict[str, object] = {"version": self.distribution.get_version(), "library": None, "reason": None}
+        made: list[Path] = []
         try:
             if mode == "off":
                 raise BuildFailed("it was built with FASTVOC_NATIVE=off")
-            library, facts = compile_library(Path(str(self.build_temp)).resolve() / "csrc")
-            shutil.copy(library, folder)
-            record |= {"library": library.name, **facts}
+            made, facts = compile_library(Path(str(self.build_temp)).resolve() / "csrc")
+            record |= {"library": made[0].name, **facts}
         except BuildFailed as reason:
             if mode == "require":
                 raise SystemExit(f"fastvoc: no native library: {reason}") from None
             record["reason"] = f"the native library is absent: {reason}"
             if mode == "auto":
                 sys.stderr.write(f"fastvoc: no native library, so plain PyTorch will run instead: {reason}\n")
+        # Only now, so that what was there before can be used meanwhile.
+        folder = self._folder()
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "cuda").mkdir(parents=True)
+        for path in [*made, *SOURCES.glob("*.h")]:
+            shutil.copy(path, folder)
+        for source in (SOURCES / "cuda").glob("*"):
+            if source.suffix in (".cu", ".cuh", ".h"):
+                shutil.copy(source, folder / "cuda")
         (folder / "build.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def get_outputs(self) -> list[str]:
         """Return the files of the package that this command made."""
-        folder = self._folder()
-        return [str(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+        return [str(path) for path in sorted(self._folder().rglob("*")) if path.is_file()]
 
     def get_output_mapping(self) -> dict[str, str]:
         """Return no files: none is a copy of one in the source tree."""
@@ -92,40 +97,39 @@ class build_native(Command):
         return (ROOT if self.inplace else Path(str(self.build_lib))) / "fastvoc" / "_native"
 
 
-def compile_library(folder: Path) -> tuple[Path, dict[str, object]]:
-    """Configure and compile; return the library and what CMake found out.
+def compile_library(folder: Path) -> tuple[list[Path], dict[str, object]]:
+    """Configure and compile; return the library, the kernels if there are any, and what CMake found out.
 
-    CUDA kernels that do not compile cost only themselves: the library is built again without them.
+    CUDA kernels that do not compile cost only themselves.
     """
-    try:
-        return compile_once(folder, [])
-    except BuildFailed as reason:
-        if not list(SOURCES.glob("*/cuda.cu")):
-            raise
-        library, facts = compile_once(folder, ["-DFASTVOC_CUDA=OFF"])
-        sys.stderr.write(f"fastvoc: no CUDA kernels in the native library: {reason}\n")
-        return library, facts | {"cuda": f"the CUDA kernels are absent: {reason}"}
-
-
-def compile_once(folder: Path, options: list[str]) -> tuple[Path, dict[str, object]]:
-    """Configure and compile with options of CMake."""
     cmake, ninja = tool("cmake"), tool("ninja")
     # A folder configured by another interpreter's CMake, or for another compiler, would be refused.
     shutil.rmtree(folder, ignore_errors=True)
-    configure = [cmake, "-S", str(SOURCES), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options]
+    configure = [cmake, "-S", str(SOURCES), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     if os.environ.get("FASTVOC_CUDA_ARCHITECTURES"):
-        configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={os.environ['FASTVOC_CUDA_ARCHITECTURES']}")
+        configure.append(f"-DFASTVOC_CUDA_ARCHITECTURES={os.environ['FASTVOC_CUDA_ARCHITECTURES']}")
     call(configure, "no usable C++ compiler; install g++ or clang++, or point CXX at one")
     call([cmake, "--build", str(folder)], "the sources did not compile")
     lines = (folder / "facts.txt").read_text(encoding="utf-8").splitlines()
     found = dict(line.split("=", 1) for line in lines if line)
+    reason = found["cuda"] or None
+    if reason is None:
+        failed = f"{found['cuda_compiler']} did not compile them"
+        try:
+            call([cmake, "--build", str(folder), "--target", "kernels"], failed)
+        except BuildFailed as failure:
+            reason = f"the CUDA kernels are absent: {failure}"
+            sys.stderr.write(f"fastvoc: no compiled CUDA kernels in the package: {failure}\n")
     facts = {
         "compiler": found["compiler"],
         "openmp": found["openmp"] == "TRUE",
         "isas": found["isas"].split(";"),
-        "cuda": found["cuda"] or None,
+        "cuda": reason,
+        "cuda_compiler": found["cuda_compiler"] or None,
+        "cuda_architectures": found["cuda_architectures"].split(";") if reason is None else [],
     }
-    return next(path for path in folder.iterdir() if path.suffix in (".so", ".dylib", ".dll")), facts
+    library = next(path for path in folder.iterdir() if path.suffix in (".so", ".dylib", ".dll"))
+    return [library, *([folder / "kernels.fatbin"] if reason is None else [])], facts
 
 
 def tool(name: str) -> str:
@@ -143,7 +147,7 @@ def call(command: list[str], meaning: str) -> None:
     sys.stdout.write(done.stdout)
     if done.returncode:
         lines = [line.strip() for line in done.stdout.splitlines()]
-        detail = next((line for line in lines if "error:" in line), "")
+        detail = next((line for line in lines if re.search(r"\b(error|fatal) *:", line)), "")
         raise BuildFailed(f"{meaning} ({detail})" if detail else meaning)
 
 

@@ -53,23 +53,36 @@ if [ $dry = no ]; then
   fi
   mkdir -p "$OUT"
   export PYTHONPATH="$PWD" HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
+  architecture=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
+  export FASTVOC_CUDA_ARCHITECTURES=${FASTVOC_CUDA_ARCHITECTURES:-$architecture} # and not those of all other GPUs
 fi
 
 step 20 machine sh -c 'nvidia-smi; nvcc --version; "$0" -c "import torch; print(torch.__version__, torch.version.cuda)"' \
   "$PYTHON"
+if [ $dry = yes ] || { [ "$architecture" = 90 ] && command -v nvcc >/dev/null; }; then
+  step 60 hopper_probe sh -c \
+    'nvcc -std=c++17 -gencode arch=compute_90a,code=sm_90a -o "$0" csrc/check/hopper_probe.cu && "$0"' "$OUT/hopper_probe"
+fi
 step 180 build "$PYTHON" setup.py -q build_native --inplace
-step 30 backends "$PYTHON" -c \
-  'from fastvoc.ops import backends; [print(*row, sep=": ") for row in backends().items()]'
+step 90 doctor "$PYTHON" -m fastvoc doctor
 step 180 contract "$PYTHON" -m pytest tests/test_ops.py -q
-step 60 determinism "$PYTHON" -m pytest tests/test_triton_gpu.py -q
+step 90 determinism "$PYTHON" -m pytest tests/test_cuda_gpu.py tests/test_triton_gpu.py -q
 measure 150 vocoders benchmarks/test_vocoders.py --seconds 1,10 --budget 2
+step 60 triton env FASTVOC_BACKEND=triton "$PYTHON" -m fastvoc bench hifigan-v1 hifigan-v2 --device cuda --dtype float16
 measure 90 operators benchmarks/test_ops.py
 measure 90 training benchmarks/test_training.py -k v1 --rounds 5
 if [ $dry = yes ] || command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     step 90 $tool compute-sanitizer --tool $tool --error-exitcode 1 \
-      "$PYTHON" -m pytest tests/test_ops.py tests/test_triton_gpu.py -q -k "cuda or triton"
+      "$PYTHON" -m pytest tests/test_ops.py tests/test_cuda_gpu.py tests/test_triton_gpu.py -q -k "cuda or triton"
   done
+fi
+if [ $dry = yes ] || command -v ncu >/dev/null; then
+  step 40 hottest "$PYTHON" -m benchmarks.hottest hifigan-v1 --count 3
+  names=$(cut -f 1 "$OUT/hottest.txt" 2>/dev/null | paste -s -d '|')
+  step 60 counters ncu --clock-control none --kernel-name "regex:^(${names:-a|b|c})\$" --launch-count 9 \
+    --section SpeedOfLight --section Occupancy --section WarpStateStats \
+    "$PYTHON" -m benchmarks.hottest hifigan-v1 --runs 1
 fi
 measure 60 streaming benchmarks/test_streaming.py --budget 1 --rounds 5
 measure 60 batches benchmarks/test_vocoders.py --networks hifigan-v1,hifigan-v2 --batches 8,32 --budget 1

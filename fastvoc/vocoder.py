@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,19 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from fastvoc import ops
 from fastvoc.audio import MelConfig, convert_mel, find_convention, mel_spectrogram, resample, why_not
 from fastvoc.audio.given import Lengths, Signal, as_given, as_tensor, check_mel, read_lengths
 from fastvoc.checkpoints import Checkpoint, InferenceHabit, Int8Layer, VocoderConfig, open_checkpoint, save_native
-from fastvoc.engine import Graphs, Line, Plan, Steps, Streamer, calibrate
+from fastvoc.engine import Line, Plan, Speaker, Steps, Streamer, Ways, calibrate
 from fastvoc.models import Generator
 
 DEFAULT = "default"
 """The name of the vocoder that comes with the package."""
-
-WINDOW = 4096
-"""Frames that run at once: 48 s at 22050 Hz and a hop of 256, for which each layer of HiFi-GAN V1 makes 0.13 GB of
-features."""
 
 
 class Vocoder:
@@ -41,8 +35,9 @@ class Vocoder:
     checkpoint : Checkpoint
         What `fastvoc.checkpoints.open_checkpoint` returns; most users call `from_pretrained`.
     device : str or torch.device
-    dtype : torch.dtype
-        Of weights and arithmetic.
+    dtype : torch.dtype, optional
+        Of weights, arithmetic and waves. By default torch.float32, of which a GPU multiplies the operands in float16
+        where their values stay far from its end, or else in bfloat16; `explain` says which.
     backend : {"cuda", "triton", "cpu", "reference"}, optional
         Run every operator on this one, and raise with its reason where it refuses; by default the fastest that can.
     """
@@ -52,23 +47,30 @@ class Vocoder:
         checkpoint: Checkpoint,
         *,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         backend: str | None = None,
     ) -> None:
-        if not dtype.is_floating_point:
+        if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"Vocoder: dtype {dtype} cannot hold weights; it must be a floating-point type")
         self.config = checkpoint.config
         self.source = checkpoint.source
         self.notes = checkpoint.notes
         self.backend = backend
         self.device = torch.device(device)
-        self.dtype = dtype
+        self.dtype = dtype or torch.float32
         self.generator: Generator = checkpoint.config.generator.build()
         # the dtype comes first, so that no weight passes through a narrower one
-        self.generator.to(self.device, dtype).load_state_dict(checkpoint.weights)
+        self.generator.to(self.device, self.dtype).load_state_dict(checkpoint.weights)
         self.generator.requires_grad_(False).eval()
-        self._plans: dict[bool, Plan] = {}
-        self._graphs: Graphs | None = None
+        self._asked = dtype
+        self._ways = Ways(
+            self.generator,
+            backend=backend,
+            precision=dtype,
+            int8={layer.layer: Steps(layer.scale, layer.zero_point) for layer in self.config.int8},
+            loud=self._loud,
+        )
+        self._speaker = Speaker(self._ways, habit=self._habit, device=self.device, dtype=self.dtype)
 
     @classmethod
     def from_pretrained(
@@ -77,7 +79,7 @@ class Vocoder:
         *,
         config: str | Path | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         backend: str | None = None,
     ) -> Self:
         """Open a vocoder in any known format, recognised by content.
@@ -135,7 +137,7 @@ class Vocoder:
         The generator runs on the mels about twice for each of its layers: seconds for HiFi-GAN V2, a minute or more
         for V1.
         """
-        if reason := self._why_no_plan() or Plan.refuses_int8(self.generator):
+        if reason := self._ways.why_no_plan() or Plan.refuses_int8(self.generator):
             raise NotImplementedError(f"Vocoder.quantise: {reason}")
         heard = [self._read(mel).float() for mel in mels]
         if not heard:
@@ -146,7 +148,7 @@ class Vocoder:
         quantised = Checkpoint(
             replace(self.config, int8=chosen), self.generator.state_dict(), self.source, notes=self.notes
         )
-        return type(self)(quantised, device=self.device, dtype=self.dtype, backend=self.backend)
+        return type(self)(quantised, device=self.device, dtype=self._asked, backend=self.backend)
 
     @property
     def sample_rate(self) -> int:
@@ -228,8 +230,9 @@ class Vocoder:
 
         Notes
         -----
-        A mel of more than `WINDOW` frames runs in pieces with the `receptive_field` around them, or tile by tile, so
-        memory does not grow with it but for the mel and the wave.
+        A mel of more than `fastvoc.engine.speaker.WINDOW` frames runs in pieces with the `receptive_field` around them,
+        or tile by tile, so memory does not grow with it but for the mel and the wave. On a GPU, mels of different
+        `lengths` run as batches of so many frames.
         """
         tensor = as_tensor(mel, "mel")
         source = self.config.mel if convention is None else find_convention(convention)
@@ -250,8 +253,10 @@ class Vocoder:
         suspicions = (source.suspicion(item) for item, _ in items if item.numel())
         if suspicion := next(filter(None, suspicions), None):
             warnings.warn(f"Vocoder: {suspicion}", stacklevel=2)
-        waves = [as_given(self._voice(convert_mel(item, source, self.config.mel), its), mel) for item, its in items]
-        return waves[0] if lengths is None else waves
+        items = [(convert_mel(item, source, self.config.mel), its) for item, its in items]
+        if lengths is None:
+            return as_given(self._speaker.voice(*items[0]), mel)
+        return [as_given(wave, mel) for wave in self._speaker.voices(items)]
 
     def mel(self, wave: Signal, sample_rate: int | None = None) -> Signal:
         """Compute mel spectrograms in this vocoder's own convention.
@@ -279,24 +284,13 @@ class Vocoder:
         Returns
         -------
         dict of str to (str or None)
-            In order of preference: ``"plan"`` is the whole generator as one native call (`fastvoc.engine.Plan`),
-            ``"graphs"`` are CUDA graphs of it (`fastvoc.engine.Graphs`), the others are backends that run it operator
-            by operator. Each comes with the reason why it cannot; the first with None is what runs. Of a vocoder from
+            In order of preference: ``"plan"`` is the whole generator as one native call on the CPU
+            (`fastvoc.engine.Plan`), ``"cuda plan in …"`` is that on a GPU (`fastvoc.engine.CudaPlan`), ``"graphs"`` are
+            CUDA graphs of Triton's kernels (`fastvoc.engine.Graphs`), the others are backends that run it operator by
+            operator. Each comes with the reason why it cannot; the first with None is what runs. Of a vocoder from
             `quantise`, the first says how many layers multiply in 8 bits.
         """
-        stem = next((weight for weight in self.generator.parameters() if weight.ndim == 3), None)
-        operators: dict[str, str | None] = ops.backends()
-        if stem is not None:
-            operators = ops.explain("conv1d", stem.new_zeros(1, stem.shape[1], 64), stem)
-        forced = self.backend or ops.forced_backend()
-        if forced is not None:
-            operators = {
-                name: reason if name == forced else reason or f"backend {forced!r} was asked for"
-                for name, reason in operators.items()
-            }
-        reason, int8 = self._why_no_plan(), self.config.int8
-        narrow = {f"plan with {len(int8)} layers in int8": reason or Plan.refuses_int8(self.generator)} if int8 else {}
-        return {**narrow, "plan": reason, "graphs": self._why_no_graphs(), **operators}
+        return self._ways.explain()
 
     def stream(self, chunks: Iterable[Signal], *, condition: Signal | None = None) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
@@ -349,11 +343,7 @@ class Vocoder:
         """
         embedding = None if condition is None else as_tensor(condition, "condition").to(self.device, self.dtype)
         return Streamer(
-            Line(
-                self.generator,
-                self.config.inference if self.config.inference != InferenceHabit() else None,
-                self._plan(in_order=True),
-            ),
+            Line(self.generator, self._habit, self._ways.plan(in_order=True)),
             batch=batch,
             condition=embedding,
             sample_rate=self.sample_rate,
@@ -362,73 +352,22 @@ class Vocoder:
             give=as_given,
         )
 
+    @property
+    def _habit(self) -> InferenceHabit | None:
+        return self.config.inference if self.config.inference != InferenceHabit() else None
+
     def _read(self, mel: Tensor | NDArray[np.floating]) -> Tensor:
         tensor = as_tensor(mel, "mel")
         check_mel(tensor, self.config.mel)
         return tensor
 
-    def _voice(self, mel: Tensor, condition: Tensor | None) -> Tensor:
-        """(bands, T) or (B, bands, T) and (C,) or (B, C) → (T·hop,) or (B, T·hop), on the device of the mel."""
-        embedding = condition[None] if condition is not None and condition.ndim == 1 else condition
-        wave = self._run(mel if mel.ndim == 3 else mel[None], embedding).to(mel.device)
-        return wave if mel.ndim == 3 else wave[0]
-
-    def _run(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, bands, T) on any device → (B, T·hop) on the vocoder's."""
-        habit = self.config.inference
-        mel = mel if habit == InferenceHabit() else habit.extend(mel)
-        frames, hop = mel.shape[-1], self.hop
-        # outside inference mode, so that callers may differentiate what they do next
-        wave = torch.empty(mel.shape[0], frames * hop, device=self.device, dtype=self.dtype)
-        # a plan holds no more of the features than a tile, however long the mel
-        plan = self._plan()
-        window = WINDOW if plan is None else max(frames, 1)
-        past, future = self.receptive_field if frames > window else (0, 0)
-        for start in range(0, frames if mel.shape[0] else 0, window):
-            stop = min(start + window, frames)
-            first, last = max(0, start - past), min(frames, stop + future)
-            piece = self._pass(plan or self._recorded() or self.generator, mel[..., first:last], condition)
-            wave[:, start * hop : stop * hop] = piece[:, (start - first) * hop : (stop - first) * hop]
-        return habit.cut(wave, hop) if habit.trimmed else wave
-
-    def _pass(self, run: Callable[..., Tensor], mel: Tensor, condition: Tensor | None) -> Tensor:
-        """Run the network once: (B, bands, T) on any device → (B, T·hop) on the vocoder's."""
-        chosen = nullcontext() if self.backend is None else ops.use_backend(self.backend)
-        with torch.inference_mode(), chosen:
-            # in one memory order, so that equal mels give equal samples
-            arguments = [
-                value.to(self.device, self.dtype).contiguous() for value in (mel, condition) if value is not None
-            ]
-            return run(*arguments)[:, 0]
-
-    def _recorded(self) -> Graphs | None:
-        """Return the generator as CUDA graphs, where it can run so."""
-        if self._why_no_graphs() is not None:
-            return None
-        if self._graphs is None:
-            self._graphs = Graphs(self.generator)
-        return self._graphs
-
-    def _why_no_graphs(self) -> str | None:
-        forced = self.backend or ops.forced_backend()
-        return Graphs.refuses(self.generator) if forced in (None, "triton") else f"backend {forced!r} was asked for"
-
-    def _plan(self, *, in_order: bool = False) -> Plan | None:
-        """Return the generator as one native call, compiled at the first use and again if its weights have changed."""
-        if self._why_no_plan() is not None:
-            return None
-        plan = self._plans.get(in_order)
-        if plan is None or plan.stale:
-            steps = {layer.layer: Steps(layer.scale, layer.zero_point) for layer in self.config.int8}
-            int8 = steps if steps and Plan.refuses_int8(self.generator) is None else None
-            plan = self._plans[in_order] = Plan(self.generator, in_order=in_order, int8=int8)  # type: ignore[arg-type]
-        return plan
-
-    def _why_no_plan(self) -> str | None:
-        forced = self.backend or ops.forced_backend()
-        if forced not in (None, "cpu"):
-            return f"backend {forced!r} was asked for"
-        return Plan.refuses(self.generator)
+    def _loud(self) -> Tensor:
+        """Return a mel, (1, bands, T), of noise as loud as it can be, of silence, and of a voice's pulses."""
+        second = self.sample_rate
+        noise = 2 * torch.rand(second, generator=torch.Generator().manual_seed(0)) - 1
+        pulses = torch.zeros(second)
+        pulses[:: max(1, second // 100)] = 1
+        return mel_spectrogram(torch.cat([noise, torch.zeros(second // 2), pulses]), self.config.mel)[None]
 
 
 __all__ = ["DEFAULT", "Vocoder", "VocoderConfig"]

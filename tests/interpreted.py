@@ -16,9 +16,9 @@ from fastvoc.ops import OPS, conv1d, last_backends, residual, upsample, use_back
 from fastvoc.ops._backends import interpreted
 from fastvoc.ops._contract import errors
 from fastvoc.ops._layout import to_channels_last
+from fastvoc.ops._packing import keep
+from fastvoc.ops._ragged import ragged
 from fastvoc.ops._triton import tiles
-from fastvoc.ops._triton.packing import keep
-from fastvoc.ops._triton.ragged import ragged
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="TRITON_INTERPRET is not 1")
 

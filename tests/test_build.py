@@ -120,7 +120,9 @@ def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: 
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("_native", "__pycache__", ".git", ".venv", "build", "*.egg-info")
     shutil.copytree(REPOSITORY, source, ignore=ignored)
-    environment = os.environ | {"FASTVOC_NATIVE": mode} | ({"CXX": compiler} if compiler else {})
+    # One kind of GPU: compiling for all of them is looked at in tests/test_cuda_compile.py.
+    environment = os.environ | {"FASTVOC_NATIVE": mode, "FASTVOC_CUDA_ARCHITECTURES": "80"}
+    environment |= {"CXX": compiler} if compiler else {}
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     done = subprocess.run(
         [*command, str(source)],
@@ -137,7 +139,9 @@ def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: 
         names = {name for name in archive.namelist() if name.startswith("fastvoc/_native/")}
         record = json.loads(archive.read("fastvoc/_native/build.json"))
     assert ("fastvoc/_native/libfastvoc.so" in names) == built
-    assert {"fastvoc/_native/build.json", *(f"fastvoc/_native/{name}" for name in _native.HEADERS)} <= names
+    shipped = ("build.json", *_native.HEADERS, "cuda/kernels.cu", "cuda/program.h", "cuda/instructions.cuh")
+    assert {f"fastvoc/_native/{name}" for name in shipped} <= names
+    assert ("fastvoc/_native/kernels.fatbin" in names) == (record.get("cuda", "absent") is None)
     lines = [line for line in done.stdout.splitlines() if "fastvoc: no native library" in line]
     assert len(lines) == (0 if built else 1)
     assert (record["reason"] is None) == built
@@ -145,40 +149,52 @@ def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: 
         assert "install g++ or clang++" in record["reason"]
 
 
-CUDA_KERNEL = """
-__global__ void kernel(float* x) { x[threadIdx.x] *= 2; }
-extern "C" int fastvoc_probe(float* x, void* stream) {
-  kernel<<<1, 32, 0, static_cast<cudaStream_t>(stream)>>>(x);
-  return cudaGetLastError();
-}
-"""
+KERNEL = 'extern "C" __global__ void probe(float* x) { x[threadIdx.x] *= 2; }\n'
 
 
 @pytest.mark.slow
-@needs_native
 @needs_sources
-@pytest.mark.parametrize("kernel", [CUDA_KERNEL, "this is not CUDA"], ids=["good", "broken"])
+@pytest.mark.parametrize(
+    ("kernel", "architectures", "failure"),
+    [
+        (KERNEL, "80;90;90-virtual", None),
+        ("this is not CUDA", "80", "error: "),
+        (KERNEL, "12", "Unsupported gpu architecture"),
+    ],
+    ids=["good", "broken", "unknown GPU"],
+)
 def test_cuda_kernels_are_compiled_where_there_is_a_compiler_and_cost_only_themselves(
-    tmp_path: Path, kernel: str
+    tmp_path: Path, kernel: str, architectures: str, failure: str | None
 ) -> None:
     source = tmp_path / "source"
-    shutil.copytree(CSRC, source / "csrc")
+    (source / "csrc" / "cuda").mkdir(parents=True)
     shutil.copy(REPOSITORY / "setup.py", source)
-    (source / "csrc" / "probe").mkdir()
-    (source / "csrc" / "probe" / "cuda.cu").write_text(kernel)
+    shutil.copy(CSRC / "CMakeLists.txt", source / "csrc")
+    # A library of one empty function takes a second to build.
+    (source / "csrc" / "fastvoc.h").write_text("")
+    (source / "csrc" / "fastvoc.cpp").write_text('extern "C" void fastvoc() {}\n')
+    (source / "csrc" / "fastvoc_cuda.cpp").write_text("")
+    (source / "csrc" / "plan").mkdir()
+    (source / "csrc" / "plan" / "cpu.cpp").write_text("")
+    (source / "csrc" / "cuda" / "kernels.cu").write_text(kernel)
+    (source / "csrc" / "cuda" / "program.h").write_text("")
     command = [sys.executable, "setup.py", "-q", "build_native", "--inplace"]
-    environment = os.environ | {"FASTVOC_NATIVE": "require", "FASTVOC_CUDA_ARCHITECTURES": "80"}
+    environment = os.environ | {"FASTVOC_NATIVE": "require", "FASTVOC_CUDA_ARCHITECTURES": architectures}
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     built = source / "fastvoc" / "_native"
-    reason = json.loads((built / "build.json").read_text())["cuda"]
-    has_kernel = b"fastvoc_probe" in (built / "libfastvoc.so").read_bytes()
+    record = json.loads((built / "build.json").read_text())
+    assert record["library"] == "libfastvoc.so" and (built / "libfastvoc.so").is_file()
+    assert (built / "cuda" / "kernels.cu").read_text() == kernel  # to be compiled at first use
+    image = built / "kernels.fatbin"
     if shutil.which("nvcc") is None:
-        assert reason == "no CUDA compiler was found when the native library was built"
-        assert not has_kernel
-    elif kernel == CUDA_KERNEL:
-        assert reason is None
-        assert has_kernel
+        assert record["cuda"] == "no CUDA compiler was found when the native library was built"
+        assert not image.exists()
+    elif failure is None:
+        assert record["cuda"] is None and record["cuda_compiler"].startswith("nvcc 1")
+        assert record["cuda_architectures"] == ["80", "90a", "90-virtual"]
+        assert image.read_bytes()[:4] == bytes.fromhex("50ed55ba")  # of all fatbins; what follows is compressed
     else:
-        assert "the CUDA kernels are absent: the sources did not compile" in reason
-        assert not has_kernel
+        assert record["cuda"].startswith("the CUDA kernels are absent: nvcc ") and failure in record["cuda"]
+        assert f"fastvoc: no compiled CUDA kernels in the package: nvcc {record['cuda_compiler'][5:]}" in done.stderr
+        assert record["cuda_architectures"] == [] and not image.exists()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.engine.graphs import LONGEST, Graphs, bucket_of
-from fastvoc.models import hifigan, istftnet, melgan
+from fastvoc.engine.passes import Operators, Pass
+from fastvoc.models import Generator, hifigan, istftnet, melgan
 
 TINY = hifigan.HiFiGANConfig(
     mel_bands=4,
@@ -40,11 +41,15 @@ class Tape:
         return replay, wave
 
 
+def by_definition(generator: Generator) -> Pass:
+    return Operators(generator, backend="reference")
+
+
 def tiny(**changes: Any) -> tuple[Graphs, Tape]:
     torch.manual_seed(0)
     tape = Tape()
     generator = TINY.build().requires_grad_(False)
-    return Graphs(generator, backend="reference", capture=tape, **changes), tape
+    return Graphs(generator, by_definition, capture=tape, **changes), tape
 
 
 def test_buckets_are_few_and_near() -> None:
@@ -101,12 +106,12 @@ def test_what_has_no_graph_runs_as_it_is_and_says_why() -> None:
     assert graphs.explain(0, 5) == "the mel is empty"
     mel = torch.randn(0, 4, 5)
     assert graphs(mel).shape == (0, 1, 40) and tape.recorded == 0
-    assert "its weights are on cpu; graphs run on a CUDA device" in str(Graphs.refuses(graphs.generator))
+    assert "its weights are on cpu; graphs run on a CUDA device" in str(Operators.refuses(graphs.generator))
 
 
 def test_short_mels_of_reflecting_generators_run_as_they_are() -> None:
     config = melgan.MelGANConfig(mel_bands=4, channels=8, rates=(4, 2), rate_kernel_sizes=(8, 4), units=2)
-    graphs = Graphs(config.build(), backend="reference", capture=Tape())
+    graphs = Graphs(config.build(), by_definition, capture=Tape())
     reach = max(graphs.generator.receptive_field)
     assert "layers that reflect need more" in str(graphs.explain(1, reach))
     assert graphs.explain(1, reach + 1) is None
@@ -115,5 +120,5 @@ def test_short_mels_of_reflecting_generators_run_as_they_are() -> None:
 
 
 def test_heads_that_compute_outside_the_operators_are_refused() -> None:
-    graphs = Graphs(istftnet.ISTFTNetConfig().build(), backend="reference", capture=Tape())
+    graphs = Graphs(istftnet.ISTFTNetConfig().build(), by_definition, capture=Tape())
     assert "IstftHead computes outside the operators" in str(graphs.explain(1, 40))

@@ -1,7 +1,8 @@
-"""The native library against plain loops under sanitizers, and on another processor: the programs of csrc/check."""
+"""The native library against plain loops, under sanitizers and on other processors: the programs of csrc/check."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -35,15 +36,18 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-def built(name: str, *options: str) -> Path:
-    """Compile the programs of csrc/check, again only what has changed, and return their folder."""
+def built(name: str, *options: str, target: str = "all") -> Path:
+    """Compile programs of csrc/check, again only what has changed, and return their folder."""
     cmake, ninja = shutil.which("cmake", path=TOOLS), shutil.which("ninja", path=TOOLS)
     if cmake is None or ninja is None:
         pytest.skip("cmake and ninja are not installed")
     folder = REPOSITORY / "build" / name
     configure = [cmake, "-S", str(CSRC), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options]
-    run(*configure)
-    run(cmake, "--build", folder, "-j", "1")
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:  # tests may run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(*configure)
+        run(cmake, "--build", folder, "-j", "1", "--target", target)
     return folder
 
 
@@ -67,6 +71,58 @@ def test_random_calls_are_right_and_stay_inside_their_memory(sanitized: Path, pr
     if not (sanitized / program).is_file():
         pytest.skip(f"{program} checks instructions that this processor's family has not")
     run(sanitized / program, str(count))
+
+
+GPU_CHECKS = {
+    "cuda_on_cpu": 20,
+    "chains": 40,
+    "convolutions": 40,
+    "hopper": 20,
+    "gradients": 30,
+    "cuda_networks": 20,
+    "hostile_cuda_calls": 2000,
+    "hostile_gradients": 1000,
+}
+"""Programs that run the kernels of GPUs on the CPU, and how many cases they draw."""
+
+
+@pytest.fixture(scope="module")
+def sanitized_for_gpus() -> Path:
+    """Those programs under address and undefined behaviour sanitizers."""
+    return built("checks", "-DFASTVOC_SANITIZE=ON", target="gpu_checks")
+
+
+@pytest.mark.parametrize(("program", "count"), GPU_CHECKS.items())
+def test_kernels_of_gpus_are_right_and_stay_inside_their_memory(
+    sanitized_for_gpus: Path, program: str, count: int
+) -> None:
+    run(sanitized_for_gpus / program, str(count))
+
+
+def notices(program: Path, count: int, site: str) -> bool:
+    """Tell whether a program fails if nobody waits at a place in the kernels."""
+    environment = os.environ | {"FASTVOC_WITHOUT": site}
+    try:
+        done = subprocess.run([program, str(count)], env=environment, capture_output=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode != 0
+
+
+def test_every_barrier_and_every_wait_is_needed(tmp_path: Path) -> None:
+    folder = built("checks-plain", "-DFASTVOC_SANITIZE=none", target="gpu_checks")
+    reached: dict[str, list[str]] = {}
+    for program in ("chains", "convolutions", "hopper", "gradients", "cuda_networks"):
+        run(folder / program, str(GPU_CHECKS[program]), FASTVOC_SITES=str(tmp_path / program))
+        for site in (tmp_path / program).read_text().split():
+            reached.setdefault(site, []).append(program)
+    assert len(reached) > 30
+    unnoticed = [
+        site
+        for site, programs in sorted(reached.items())
+        if not any(notices(folder / program, GPU_CHECKS[program], site) for program in programs)
+    ]
+    assert not unnoticed, f"nothing fails without {', '.join(unnoticed)}"
 
 
 def test_random_networks_are_right_on_aarch64() -> None:

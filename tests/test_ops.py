@@ -22,11 +22,12 @@ from fastvoc.ops._op import Slower
 
 SHORT = 67  # a prime, longer than every halo of the cases and than a chunk of rows of the C++ kernel
 
-DEVICES = {"cuda": "cuda", "triton": "cpu" if interpreted() else "cuda"}
+DEVICES = {"cuda": "cpu" if _native.hosted() else "cuda", "triton": "cpu" if interpreted() else "cuda"}
 RUNS = ["reference", *(f"cpu {isa}" for isa in (_native.isas() if backends()["cpu"] is None else {}))]
 RUNS += [name for name in ("cuda", "triton") if backends()[name] is None]
 
-DTYPES = [torch.float32, torch.bfloat16, *([torch.float16] if torch.cuda.is_available() or interpreted() else [])]
+DTYPES = [torch.float32, torch.bfloat16]
+DTYPES += [torch.float16] if torch.cuda.is_available() or interpreted() or _native.hosted() else []
 
 needs_native = pytest.mark.skipif(backends()["cpu"] is not None, reason=str(backends()["cpu"]))
 

@@ -187,7 +187,7 @@ def test_a_forced_definition_runs_no_plan() -> None:
     speaking, mel = Vocoder(checkpoint("hifigan"), backend="reference"), random_mel(BANDS, 20)
     speaking(mel)
     assert ops.last_backends()["conv1d"] == "reference"
-    assert not speaking._plans
+    assert not speaking._ways._plans
 
 
 def test_streams_of_a_batch_must_have_heard_equally_much() -> None:

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import fastvoc.vocoder
+import fastvoc.engine.speaker
 from fastvoc import Vocoder
 from fastvoc.audio import MelConfig, PqmfConfig, convert_mel, mel_spectrogram, resample
 from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig
@@ -491,7 +491,7 @@ def test_long_mel_in_windows_is_the_whole(
     mel = random_mel(*batch, BANDS, 97, dtype=torch.float64)
     exact, single = vocoder(name, torch.float64), vocoder(name)
     whole, rounded = exact(mel), single(mel)
-    monkeypatch.setattr(fastvoc.vocoder, "WINDOW", window)
+    monkeypatch.setattr(fastvoc.engine.speaker, "WINDOW", window)
     # the order of additions may differ between lengths; nothing else may
     torch.testing.assert_close(exact(mel), whole, rtol=0, atol=1e-12)
     if backends()["cpu"] is None and name != "griffin-lim-net" and last_backends()["conv1d"] == "cpu":
@@ -502,7 +502,7 @@ def test_windows_hold_no_more_than_their_context(monkeypatch: pytest.MonkeyPatch
     windowed = Vocoder(checkpoint("hifigan-v1"), backend="reference")  # a plan goes tile by tile instead
     frames = []
     windowed.generator.register_forward_pre_hook(lambda _, arguments: frames.append(arguments[0].shape[-1]))
-    monkeypatch.setattr(fastvoc.vocoder, "WINDOW", 10)
+    monkeypatch.setattr(fastvoc.engine.speaker, "WINDOW", 10)
     windowed(random_mel(BANDS, 95))
     assert len(frames) == 10
     assert max(frames) == 10 + sum(windowed.receptive_field)

@@ -50,8 +50,8 @@ class VocoderCommand(Command):
     """The configuration that belongs to a checkpoint, where it does not lie beside it."""
     device: str = "auto"
     """cpu, cuda or cuda:N; "auto" is a GPU where there is one (under torchrun the one of LOCAL_RANK)."""
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    """Of weights and arithmetic."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    """Of weights and arithmetic; "auto" is float32, of which a GPU multiplies the operands in 16 bits."""
     backend: Literal["auto", "cuda", "triton", "cpu", "reference"] = "auto"
     """Run every operator on this one, or fail with the reason; "auto" is the fastest that can."""
 
@@ -65,7 +65,7 @@ class VocoderCommand(Command):
             self.vocoder,
             config=self.config,
             device=choose_device(self.device),
-            dtype=getattr(torch, self.dtype),
+            dtype=None if self.dtype == "auto" else getattr(torch, self.dtype),
             backend=None if self.backend == "auto" else self.backend,
         )
 

@@ -46,6 +46,7 @@ class Doctor(Command):
         if _native.missing() is None:
             facts.append(("instruction sets here", ", ".join(_native.isas())))
         show("Native library", ("", ""), facts)
+        show("CUDA kernels", ("", ""), _cuda_kernels())
         show("Backends", ("", ""), [(name, reason or "usable") for name, reason in backends().items()])
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
         rows = [_try(op, device) for op in OPS.values() for device in devices]
@@ -79,6 +80,29 @@ def _processor() -> str:
         if match:
             return match[1]
     return platform.processor() or platform.machine()
+
+
+def _cuda_kernels() -> list[Row]:
+    """Return where kernels for GPUs can come from, and for each GPU where they do, and why not from a better place."""
+    import torch
+
+    from fastvoc.ops import _native
+    from fastvoc.ops._cuda import cache, image, nvrtc
+
+    build = _native.build()
+    architectures = ", ".join(f"sm_{name}" for name in build.get("cuda_architectures", ()))
+    compiler = f"NVRTC {nvrtc.version()}, {nvrtc.where()}" if nvrtc.missing() is None else nvrtc.missing()
+    rows: list[Row] = [
+        ("in the package", f"{architectures}, by {build['cuda_compiler']}" if architectures else build.get("cuda")),
+        ("compiled at first use", compiler),
+        ("kept in", cache.writable() or cache.folder()),
+    ]
+    for number in range(torch.cuda.device_count() if torch.version.hip is None else 0):
+        loaded = image.load(number)
+        name = f"GPU {number}: {torch.cuda.get_device_name(number)}"
+        rows.append((name, "none" if loaded.kernels is None else loaded.origin))
+        rows.extend(("", f"because {reason}") for reason in loaded.reasons)
+    return rows
 
 
 def _try(op: Op, device: str) -> Row:

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.blocks import Conv1d, ResidualBlocks, WaveHead
+from fastvoc.blocks import Conv1d, ResidualBlocks
+from fastvoc.engine.passes import Operators, Pass
 from fastvoc.engine.watch import Watch
 from fastvoc.models import Generator
-from fastvoc.models.generator import TrunkGenerator
-from fastvoc.ops import backends, use_backend
 from fastvoc.ops._layout import to_channels_last
-from fastvoc.ops._triton.packing import keep
-from fastvoc.ops._triton.ragged import ragged
 
 LONGEST = 2048
 """Frames of the largest bucket. The launches of a longer mel are hidden behind its kernels."""
@@ -60,56 +57,49 @@ class Graph:
 class Graphs:
     """Run a generator by CUDA graphs, or as it is where there is a reason not to.
 
-    Threads may share it: one call runs at a time.
+    Threads may share it: graphs are played one at a time.
 
     Parameters
     ----------
     generator : Generator
-        Its weights are packed at the first call, and again when they have changed.
-    backend : {"triton", "reference"}
-        What the operators run on; only Triton's kernels know of lengths, so that others are right for whole buckets.
+    make : callable
+        Makes a pass of the generator with its weights as they are, at the first call, and again when they have changed.
     capture : callable
-        Turns a function without arguments into its replay and the tensor in which that leaves the result.
+        Turns a function without arguments into its replay and the tensor in which that leaves the result; by default
+        it records a CUDA graph.
     most : int
         Graphs that are kept; the one that was used longest ago makes way.
     """
 
     def __init__(
-        self, generator: Generator, *, backend: str = "triton", capture: Capture | None = None, most: int = MOST
+        self,
+        generator: Generator,
+        make: Callable[[Generator], Pass] = Operators,
+        *,
+        capture: Capture | None = None,
+        most: int = MOST,
     ) -> None:
         self.generator = generator
-        self.backend = backend
+        self.make = make
         self.capture = capture or _Recorder()
         self.most = most
         self.graphs: OrderedDict[tuple[int, int], Graph] = OrderedDict()
-        self._reason = _shapeless(generator)
-        # Some layer reflects at most as many frames as the network reaches: beyond, every layer has enough of them.
-        self._reach = max(generator.receptive_field) if self._reason is None and _reflects(generator) else 0
-        self._packed: dict[Any, Tensor] = {}
+        self._pass: Pass | None = None
+        self._reach = max(generator.receptive_field) if _reflects(generator) else 0
         self._weights = Watch(generator)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._done: Any = None
-
-    @staticmethod
-    def refuses(generator: Generator) -> str | None:
-        """Return why a generator cannot run by graphs, or None.
-
-        Parameters
-        ----------
-        generator : Generator
-            With the weights, on the device and in the dtype that it is to run with.
-        """
-        weight = next(generator.parameters())
-        if weight.device.type != "cuda":
-            return f"its weights are on {weight.device}; graphs run on a CUDA device"
-        if absent := backends()["triton"]:
-            return absent
-        return _shapeless(generator)
 
     def explain(self, batch: int, frames: int) -> str | None:
         """Return why mels of this shape run without a graph, or None."""
-        if self._reason is not None:
-            return self._reason
+        with self._lock:
+            return self._why_not(self._fresh(), batch, frames)
+
+    def _why_not(self, run: Pass, batch: int, frames: int) -> str | None:
+        if run.unrecordable is not None:
+            return run.unrecordable
+        if self.device.type != "cuda" and isinstance(self.capture, _Recorder):
+            return f"its weights are on {self.device}; graphs are recorded on a CUDA device"
         if not batch or not frames:
             return "the mel is empty"
         if frames > LONGEST:
@@ -118,70 +108,97 @@ class Graphs:
             return f"the mel has {frames} frames; layers that reflect need more than {self._reach} to be sure of enough"
         return None
 
-    def __call__(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Make a wave: (B, bands, T) and, where the generator is conditioned, (B, C) → (B, 1, T·hop)."""
+    def pads(self, shortest: int) -> bool:
+        """Tell whether mels of different lengths, of which this is the least, can run as one batch."""
+        with self._lock:
+            return self._fresh().unrecordable is None and shortest > self._reach
+
+    def __call__(self, mel: Tensor, condition: Tensor | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Make waves.
+
+        Parameters
+        ----------
+        mel : Tensor, shape (B, bands, T)
+        condition : Tensor, shape (B, C), optional
+            Where the generator is conditioned.
+        lengths : Tensor, shape (B,), int32, optional
+            Frames of each mel, on its device, if `pads` allows it; each wave is then that of the mel alone, to the bit,
+            and what stands behind its end means nothing.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, T·hop)
+        """
         batch, _, frames = mel.shape
-        with self._lock, torch.inference_mode():
-            if self.explain(batch, frames) is not None:
-                wave: Tensor = self.generator(mel) if condition is None else self.generator(mel, condition)
-                return wave
-            if self._weights.changed():
-                self._forget()
-            on_gpu = mel.device.type == "cuda"
-            if on_gpu and self._done is not None:
-                # The last call may be under way on another stream, in the same memory.
-                torch.cuda.current_stream(mel.device).wait_event(self._done)
-            graph = self._graph(mel, condition)
+        with torch.inference_mode():
+            with self._lock:
+                run = self._fresh()
+            if self._why_not(run, batch, frames) is None:
+                return self._play(mel, condition, lengths)
+            if lengths is None:
+                return run(mel, condition)
+            with self._alone(mel):
+                return run.padded(mel, lengths, condition)
+
+    def _play(self, mel: Tensor, condition: Tensor | None, lengths: Tensor | None) -> Tensor:
+        frames = mel.shape[-1]
+        with self._alone(mel):
+            graph = self._graph(self._fresh(), mel, condition)
             graph.mel[..., :frames].copy_(mel)
-            graph.lengths.fill_(frames)
+            if lengths is None:
+                graph.lengths.fill_(frames)
+            else:
+                graph.lengths.copy_(lengths)
             if graph.condition is not None and condition is not None:
                 graph.condition.copy_(condition)
             graph.replay()
-            wave = graph.wave[..., : frames * self.generator.hop].clone()
-            if on_gpu:
-                self._done = self._done or torch.cuda.Event()  # type: ignore[no-untyped-call]
-                self._done.record(torch.cuda.current_stream(mel.device))
-            return wave
+            return graph.wave[..., : frames * self.generator.hop].clone()
 
-    def _graph(self, mel: Tensor, condition: Tensor | None) -> Graph:
+    @contextmanager
+    def _alone(self, mel: Tensor) -> Iterator[None]:
+        """Keep calls that share memory apart, whatever their streams."""
+        if mel.device.type != "cuda":
+            with self._lock:
+                yield
+            return
+        with self._lock, torch.cuda.device(mel.device):
+            stream = torch.cuda.current_stream()
+            if self._done is not None:
+                stream.wait_event(self._done)
+            yield
+            self._done = self._done or torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record(stream)
+
+    def _graph(self, run: Pass, mel: Tensor, condition: Tensor | None) -> Graph:
         key = (mel.shape[0], bucket_of(mel.shape[-1]))
         if key not in self.graphs:
             while len(self.graphs) >= self.most:
                 self.graphs.popitem(last=False)
-            self.graphs[key] = self._record(*key, mel, condition)
+            self.graphs[key] = self._record(run, *key, mel, condition)
         self.graphs.move_to_end(key)
         return self.graphs[key]
 
-    def _record(self, batch: int, bucket: int, mel: Tensor, condition: Tensor | None) -> Graph:
+    def _record(self, run: Pass, batch: int, bucket: int, mel: Tensor, condition: Tensor | None) -> Graph:
         own = to_channels_last(mel.new_zeros(batch, mel.shape[1], bucket))
         own_condition = None if condition is None else condition.clone()
         lengths = torch.full((batch,), bucket, dtype=torch.int32, device=mel.device)
-
-        def run() -> Tensor:
-            with ExitStack() as stack:
-                stack.enter_context(use_backend(self.backend))
-                stack.enter_context(ragged(lengths, bucket))
-                stack.enter_context(keep(self._packed))
-                wave: Tensor = self.generator(own) if own_condition is None else self.generator(own, own_condition)
-                return wave
-
-        replay, wave = self.capture(run)
+        replay, wave = self.capture(lambda: run.padded(own, lengths, own_condition))
         return Graph(mel=own, lengths=lengths, condition=own_condition, wave=wave, replay=replay)
 
-    def _forget(self) -> None:
-        """Drop what was made of other weights."""
-        self.graphs.clear()
-        self._packed.clear()
-        self._weights.look()
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.generator.parameters()).device
 
-
-def _shapeless(generator: Generator) -> str | None:
-    """Return why a padded mel would not give the samples of the mel alone, or None."""
-    if not isinstance(generator, TrunkGenerator) or type(generator).forward is not TrunkGenerator.forward:
-        return f"{type(generator).__name__} is not a trunk and a head"
-    if not isinstance(generator.head, WaveHead):
-        return f"{type(generator.head).__name__} computes outside the operators, which alone know where a mel ends"
-    return None
+    def _fresh(self) -> Pass:
+        """Return a pass with the weights as they are, and drop what was recorded with others."""
+        if self._pass is None or self._weights.changed():
+            if self._pass is not None and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # other streams may still read what goes now
+            self.graphs.clear()
+            self._weights.look()
+            self._pass = self.make(self.generator)
+        return self._pass
 
 
 def _reflects(generator: Generator) -> bool:

@@ -29,6 +29,12 @@ class Habit(Protocol):
     def trimmed(self) -> bool:
         """Whether their samples are cut off again."""
 
+    def extend(self, mel: Tensor) -> Tensor:
+        """Add the frames: (…, bands, T) → (…, bands, T + added)."""
+
+    def cut(self, wave: Tensor, hop: int) -> Tensor:
+        """Keep the samples of the mel that was extended: (…, (T + added)·hop) → (…, T·hop)."""
+
 
 class Extended:
     """Put frames around a stream of mel frames."""

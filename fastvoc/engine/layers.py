@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc import ops
-from fastvoc.blocks import CausalUpsample, Conv1d, PqmfHead, ResidualBlocks, Upsample, WaveHead
+from fastvoc.blocks import CausalUpsample, Conv1d, IstftHead, PqmfHead, ResidualBlocks, Upsample, WaveHead
+from fastvoc.models import Generator
 from fastvoc.models.generator import TrunkGenerator
-
-INPUT, NOTHING = -1, -2
-
-
-class Steps(NamedTuple):
-    """The values of an 8-bit signal: scale · (q − zero_point), q = 0 … 255."""
-
-    scale: float
-    zero_point: int
+from fastvoc.ops._network import INPUT, NOTHING, Layer
+from fastvoc.ops.residual.layers import add_residual
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """What one layer of a network reads, does and adds; results are named by the number of their layer."""
-
-    kind: str
-    input: int
-    weight: Tensor
-    bias: Tensor | None
-    padding: tuple[int, int]
-    padding_mode: str = "zero"
-    dilation: int = 1
-    stride: int = 1
-    slope: float = 1.0
-    residual: int = NOTHING
-    partial: int = NOTHING
-    divisor: float = 1.0
-    slope_after: float = 1.0
-    tanh: bool = False
-    int8: Steps | None = None
+def no_layers(generator: Generator) -> str | None:
+    """Return why a generator is no list of layers, as a sentence, or None if it is."""
+    if not isinstance(generator, TrunkGenerator) or type(generator).forward is not TrunkGenerator.forward:
+        return f"{type(generator).__name__} is not a trunk and a head"
+    if len(generator.trunk.condition):
+        return "it is conditioned on a vector per utterance"
+    if not isinstance(generator.head, (WaveHead, IstftHead)):
+        return f"{type(generator.head).__name__} has no native form"
+    return None
 
 
 def layers_of(generator: TrunkGenerator) -> list[Layer]:
@@ -131,26 +114,18 @@ def _add_upsample(layers: list[Layer], up: Any, source: int, **values: Any) -> i
 
 
 def _add_residual(layers: list[Layer], blocks: ResidualBlocks, x: int) -> int:
-    total = NOTHING
-    for number, branch in enumerate(blocks.branches):
-        y = x
-        units = [list(unit) for unit in branch]  # type: ignore[attr-defined]
-        for n, unit in enumerate(units):
-            skip = _add_conv(layers, unit.pop(), y) if blocks.shortcut else y
-            z = y
-            for m, conv in enumerate(unit):
-                bare = n == m == 0 and not blocks.activate_first
-                last = m == len(unit) - 1
-                ends = last and n == len(units) - 1
-                z = _add_conv(
-                    layers,
-                    conv,
-                    z,
-                    slope=1.0 if bare else blocks.slope,
-                    residual=skip if last else NOTHING,
-                    partial=total if ends else NOTHING,
-                    divisor=float(len(blocks.branches)) if ends and number == len(blocks.branches) - 1 else 1.0,
-                )
-            y = z
-        total = y
-    return total
+    convs = [module for module in blocks.modules() if isinstance(module, Conv1d)]
+    return add_residual(
+        layers,
+        x,
+        [conv.weight for conv in convs],
+        [conv.bias for conv in convs],
+        [conv.dilation for conv in convs],
+        branches=len(blocks.branches),
+        convs_per_unit=blocks.convs_per_unit,
+        shortcut=blocks.shortcut,
+        slope=blocks.slope,
+        padding_mode=blocks.padding_mode,
+        causal=blocks.causal,
+        activate_first=blocks.activate_first,
+    )

@@ -7,11 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.blocks import Conv1d, IstftHead, PqmfHead, Trunk, WaveHead
+from fastvoc.engine.compiled import Compiled
 from fastvoc.engine.convolutions import Convolution, Residual, Shift, Upsampling, upsampling
 from fastvoc.engine.griffin_lim import Rounds
 from fastvoc.engine.habit import Extended, Habit, Trimmed
 from fastvoc.engine.parts import Memory, Overlap, Part, RowWise, Shapes, Whole
-from fastvoc.engine.plan import Compiled, Plan
+from fastvoc.engine.plan import Plan
 from fastvoc.engine.transform import istft_head
 from fastvoc.models import Generator, GriffinLimNet
 from fastvoc.models.generator import TrunkGenerator

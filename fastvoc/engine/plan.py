@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.blocks import IstftHead, WaveHead
-from fastvoc.engine.layers import Layer, Steps, layers_of
-from fastvoc.engine.parts import Memory, Shapes, reserve
+from fastvoc.blocks import WaveHead
+from fastvoc.engine.layers import layers_of, no_layers
 from fastvoc.engine.watch import Watch
 from fastvoc.models import Generator
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.ops import _native, backends
+from fastvoc.ops._network import Steps, describe, too_short, with_weights
 
 
 class Plan:
@@ -51,20 +51,12 @@ class Plan:
             if number not in range(len(layers)):
                 raise ValueError(f"Plan: layer {number} is to multiply in 8 bits, but there are only {len(layers)}")
             layers[number] = replace(layers[number], int8=steps)
-        self._channels = layers[-1].weight.shape[1 if layers[-1].kind == "upsample" else 0]
-        ffi, library = _native.library()
-        layers = [replace(layer, weight=_plain(layer.weight), bias=_plain(layer.bias)) for layer in layers]
-        described = ffi.new("fastvoc_layer[]", [_described(layer) for layer in layers])
-        network = ffi.new(
-            "fastvoc_network *",
-            {
-                "isa": self._isa,
-                "precision": getattr(library, _PRECISIONS[self._dtype if int8 is None else torch.bfloat16]),
-                "in_order": in_order,
-                "count": len(layers),
-                "layers": described,
-            },
-        )
+        self._channels = layers[-1].out_channels
+        _, library = _native.library()
+        layers = with_weights(layers, torch.float32)
+        precision = _PRECISIONS[self._dtype if int8 is None else torch.bfloat16]
+        described = describe(layers, precision=precision, isa=self._isa, in_order=in_order)
+        network = described.pointer
         self._plan = _memory(library.fastvoc_plan_size(network))
         _native.check("plan", library.fastvoc_plan_make(network, _pointer(self._plan)))
         self._packed = _memory(library.fastvoc_plan_packed_size(_pointer(self._plan)))
@@ -88,13 +80,7 @@ class Plan:
             return f"its weights are {weight.dtype}; a plan computes in torch.float32 or torch.bfloat16"
         if weight.dtype == torch.bfloat16 and not _native.multiplies_bfloat16():
             return "this processor does not multiply torch.bfloat16; torch.float32 is faster on it"
-        if not isinstance(generator, TrunkGenerator) or type(generator).forward is not TrunkGenerator.forward:
-            return f"{type(generator).__name__} is not a trunk and a head"
-        if len(generator.trunk.condition):
-            return "it is conditioned on a vector per utterance"
-        if not isinstance(generator.head, (WaveHead, IstftHead)):
-            return f"{type(generator.head).__name__} has no native form"
-        return None
+        return no_layers(generator)
 
     @staticmethod
     def refuses_int8(generator: Generator) -> str | None:
@@ -167,7 +153,7 @@ class Plan:
         plan, threads = _pointer(self._plan), torch.get_num_threads()
         ready = {library.fastvoc_plan_ready(plan, _pointer(state), mel.shape[-1], last) for state in states}
         if -1 in ready:
-            raise ValueError(self._too_short(frames))
+            raise ValueError(too_short(layers_of(self.generator), frames) or f"Plan: {frames} frames are too few")
         if len(ready) > 1:
             raise ValueError("Plan: the streams have heard different numbers of frames")
         workspace = _native.scratch(library.fastvoc_plan_workspace_size(plan, threads) // 4)
@@ -190,83 +176,8 @@ class Plan:
             _native.check("plan", code)
         return rows.to(self._dtype)
 
-    def _too_short(self, frames: int) -> str:
-        """Say what the operators would say of the first layer that cannot reflect."""
-        rows = [frames]
-        for layer in layers_of(self.generator):
-            here = rows[layer.input + 1]
-            most = max(layer.padding)
-            if layer.padding_mode == "reflect" and most >= here:
-                return f"conv1d: x has {here} frames; needs at least {most + 1} to reflect {most} of them"
-            taps = layer.weight.shape[-1]
-            rows.append(
-                (here - 1) * layer.stride + taps - sum(layer.padding)
-                if layer.kind == "upsample"
-                else here + sum(layer.padding) - layer.dilation * (taps - 1)
-            )
-        return f"Plan: {frames} frames are too few"
 
-
-class Compiled:
-    """A trunk, and a head of convolutions, in pieces: what streams remember is the plan's state.
-
-    Parameters
-    ----------
-    shapes : list
-        Of the line's memory.
-    plan : Plan
-        In order, so that the samples are those of the operators.
-    """
-
-    def __init__(self, shapes: Shapes, plan: Plan) -> None:
-        self.plan = plan
-        # The states of any two streams are equally long, but streams that are still young do not fit together.
-        self.young = sum(plan.generator.receptive_field) + 1
-        self.heard = reserve(shapes, 1, 0)
-        self.slot = reserve(shapes, plan.begin(1).shape[1] // plan.generator.trunk.stem.weight.element_size())
-
-    def __call__(self, memory: Memory, rows: Tensor, last: bool) -> Tensor:
-        """(B, bands, n) → (B, C, m)."""
-        heard = memory[self.heard].shape[-1] + rows.shape[-1]
-        begun = memory[self.heard].shape[-1] > 0
-        states = memory[self.slot].clone().view(torch.uint8) if begun else self.plan.begin(len(rows))
-        result = self.plan.advance(states, rows, last=last, frames=heard)
-        memory[self.slot] = states.view(memory[self.slot].dtype)
-        memory[self.heard] = rows.new_zeros(len(rows), 1, min(heard, self.young))
-        return result
-
-
-_PRECISIONS = {torch.float32: "FASTVOC_FLOAT32", torch.bfloat16: "FASTVOC_BFLOAT16"}
-
-
-def _plain(tensor: Tensor | None) -> Any:
-    return None if tensor is None else tensor.detach().float().contiguous()
-
-
-def _described(layer: Layer) -> dict[str, Any]:
-    ffi, library = _native.library()
-    up = layer.kind == "upsample"
-    tensors = {"weight": layer.weight, "bias": layer.bias}
-    return {
-        "kind": library.FASTVOC_UPSAMPLE if up else library.FASTVOC_CONV1D,
-        "input": layer.input,
-        "residual": layer.residual,
-        "partial": layer.partial,
-        "padding_mode": getattr(library, f"FASTVOC_{layer.padding_mode.upper()}"),
-        "tanh": layer.tanh,
-        "in_channels": layer.weight.shape[0 if up else 1],
-        "out_channels": layer.weight.shape[1 if up else 0],
-        "taps": layer.weight.shape[2],
-        "dilation": layer.dilation,
-        "stride": layer.stride,
-        "left": layer.padding[0],
-        "right": layer.padding[1],
-        "slope": layer.slope,
-        "divisor": layer.divisor,
-        "slope_after": layer.slope_after,
-        **({} if layer.int8 is None else {"input_scale": layer.int8.scale, "input_zero_point": layer.int8.zero_point}),
-        **{name: ffi.NULL if t is None else ffi.cast("float *", t.data_ptr()) for name, t in tensors.items()},
-    }
+_PRECISIONS = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16"}
 
 
 def _memory(size: int) -> Tensor:

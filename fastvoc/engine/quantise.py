@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.blocks import WaveHead
-from fastvoc.engine.layers import INPUT, Layer, Steps, layers_of, operands
+from fastvoc.engine.layers import layers_of, operands
 from fastvoc.engine.plan import Plan
 from fastvoc.models.generator import TrunkGenerator
+from fastvoc.ops._network import INPUT, Layer, Steps
 
 HEADROOM = 1.2
 """How far the steps reach beyond what was heard. This costs 1 dB of the mels that were heard; without it other mels,

@@ -22,7 +22,7 @@ def missing(name: str) -> str | None:
     if name == "cpu":
         return _native.missing()
     if name == "cuda":
-        return _native.missing() or _native.missing_cuda() or _missing_gpu()
+        return _native.missing() or (None if _native.hosted() else _missing_gpu() or _missing_cuda())
     if name == "triton":
         return _missing_triton()
     raise ValueError(f"backends: {name!r} is not a backend; known: {', '.join(NAMES)}")
@@ -31,6 +31,13 @@ def missing(name: str) -> str | None:
 def backends() -> dict[str, str | None]:
     """Return, for each backend, why it cannot be used on this machine, or None if it can."""
     return {name: missing(name) for name in NAMES} | {"reference": None}
+
+
+def tf32_allowed() -> bool:
+    """Tell whether torch lets convolutions of float32 multiply in TF32."""
+    if hasattr(torch.backends.cudnn, "conv"):
+        return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")
+    return bool(torch.backends.cudnn.allow_tf32)
 
 
 OLDEST_TRITON = (3, 4)
@@ -68,6 +75,18 @@ def _missing_triton() -> str | None:
         return None
     reasons = [too_old_for_triton(device) for device in range(torch.cuda.device_count())]
     return _missing_gpu() or (None if None in reasons else reasons[0])
+
+
+def _missing_cuda() -> str | None:
+    if torch.version.hip is not None:
+        return "this PyTorch is for AMD's GPUs; the CUDA kernels are for NVIDIA's"
+    if reason := _native.missing_cuda():
+        return reason
+    from fastvoc.ops._cuda import image
+
+    # Nothing is compiled or loaded yet: of many GPUs, perhaps one will be used.
+    reasons = [image.unavailable(torch.cuda.get_device_capability(n)) for n in range(torch.cuda.device_count())]
+    return None if None in reasons else reasons[0]
 
 
 def _missing_gpu() -> str | None:

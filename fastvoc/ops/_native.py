@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "_native"
-HEADERS = ("fastvoc.h", "fastvoc_plan.h")
+HEADERS = ("fastvoc.h", "fastvoc_plan.h", "fastvoc_cuda.h")
+"""Each builds on those before it."""
 
 _scratch = threading.local()
 _isa: ContextVar[str | None] = ContextVar("fastvoc_isa", default=os.environ.get("FASTVOC_ISA") or None)
@@ -32,6 +33,12 @@ def build() -> dict[str, Any]:
     """Return what the build recorded about itself, or an empty record if there was no build."""
     record = FOLDER / "build.json"
     return dict(json.loads(record.read_text(encoding="utf-8"))) if record.is_file() else {}
+
+
+def hosted() -> Path | None:
+    """Return the library in which the CPU executes the kernels of GPUs, which is for tests, or None."""
+    named = os.environ.get("FASTVOC_CUDA_ON_CPU")
+    return Path(named).resolve() if named else None
 
 
 def declarations(header: str) -> str:
@@ -72,7 +79,8 @@ def check(where: str, code: int) -> None:
     """Raise the sentence that belongs to a native error code."""
     if code != 0:
         ffi, loaded = library()
-        raise RuntimeError(f"{where}: {ffi.string(loaded.fastvoc_error(code)).decode()}")
+        said = f" ({ffi.string(loaded.fastvoc_cuda_message()).decode()})" if code == loaded.FASTVOC_DRIVER_ERROR else ""
+        raise RuntimeError(f"{where}: {ffi.string(loaded.fastvoc_error(code)).decode()}{said}")
 
 
 @functools.cache
@@ -134,15 +142,18 @@ def scratch(size: int) -> Tensor:
 
 @functools.cache
 def _load() -> tuple[Any, Any, str | None]:
-    record = build()
-    if not record:
-        return None, None, "the native library was never built here; run `pip install -e .` or `pip install .`"
-    if record.get("reason"):
-        return None, None, str(record["reason"])
+    path = hosted()
+    if path is None:
+        record = build()
+        if not record:
+            return None, None, "the native library was never built here; run `pip install -e .` or `pip install .`"
+        if record.get("reason"):
+            return None, None, str(record["reason"])
+        path = FOLDER / record["library"]
     ffi = cffi.FFI()
     try:
         for header in HEADERS:
-            ffi.cdef(declarations((FOLDER / header).read_text(encoding="utf-8")))
-        return ffi, ffi.dlopen(str(FOLDER / record["library"])), None
+            ffi.cdef(declarations((path.parent / header).read_text(encoding="utf-8")))
+        return ffi, ffi.dlopen(str(path)), None
     except (OSError, cffi.CDefError) as error:
         return None, None, f"the native library cannot be loaded: {' '.join(str(error).split())}"

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from fastvoc.ops._backends import interpreted
+from fastvoc.ops._ragged import ragged_arguments
 from fastvoc.ops._triton.launch import Launch, dense, precision, strides
-from fastvoc.ops._triton.ragged import ragged_arguments
 from fastvoc.ops._triton.tiles import Tile, shape_of
 from fastvoc.ops._triton.tuning import tile_for
 

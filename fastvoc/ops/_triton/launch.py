@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.ops._backends import interpreted, too_old_for_triton
+from fastvoc.ops._backends import interpreted, tf32_allowed, too_old_for_triton
 from fastvoc.ops._op import Slower
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -35,9 +35,7 @@ def precision(dtype: torch.dtype) -> str:
     """Return how float32 operands are multiplied: exactly, or in TF32 where torch allows that for convolutions."""
     if dtype != torch.float32 or interpreted():
         return "ieee"
-    if hasattr(torch.backends.cudnn, "conv"):
-        return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    return "tf32" if tf32_allowed() else "ieee"
 
 
 def dense(x: Tensor | None) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvoc.ops import _check
 from fastvoc.ops._layout import empty_like_layout
 from fastvoc.ops._op import Op
-from fastvoc.ops.conv1d import cases, cpu, reference, triton
+from fastvoc.ops.conv1d import cases, cpu, cuda, reference, triton
 
 PADDING_MODES = ("zero", "reflect", "replicate")
 
@@ -200,7 +200,9 @@ _conv1d = Op(
     arguments=_arguments,
     cases=cases.forward,
 )
+_conv1d.kernel("cuda", cuda.conv1d, refuses=cuda.refuses)
 _conv1d.kernel("triton", triton.conv1d, refuses=triton.refuses)
 _conv1d.kernel("cpu", cpu.conv1d, refuses=cpu.refuses)
+_conv1d_backward.kernel("cuda", cuda.conv1d_backward, refuses=cuda.refuses_backward)
 _conv1d_backward.kernel("triton", triton.conv1d_backward, refuses=triton.refuses_backward)
 _conv1d_backward.kernel("cpu", cpu.conv1d_backward, refuses=cpu.refuses_backward)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastvoc.ops._layout import empty_like_layout, in_layout_of
+from fastvoc.ops._packing import packed
 from fastvoc.ops._triton import refuses as refuses_tensors
 from fastvoc.ops._triton.convolution import convolution
-from fastvoc.ops._triton.packing import packed, taps_first, taps_first_transposed
+from fastvoc.ops._triton.packing import taps_first, taps_first_transposed
 from fastvoc.ops._triton.tiles import shape_of, slower
 from fastvoc.ops._triton.weight_gradient import weight_gradient
 

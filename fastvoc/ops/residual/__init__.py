@@ -13,7 +13,7 @@ from torch import Tensor
 from fastvoc.ops import _check
 from fastvoc.ops._layout import empty_like_layout
 from fastvoc.ops._op import Op
-from fastvoc.ops.residual import cases, reference, triton
+from fastvoc.ops.residual import cases, cuda, reference, triton
 
 
 def residual(
@@ -159,4 +159,5 @@ _residual = Op(
     composed=True,
     cases=cases.forward,
 )
+_residual.kernel("cuda", cuda.residual, refuses=cuda.refuses)
 _residual.kernel("triton", triton.residual, refuses=triton.refuses)

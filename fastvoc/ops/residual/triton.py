@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fastvoc.ops._backends import interpreted
 from fastvoc.ops._layout import empty_like_layout
+from fastvoc.ops._packing import packed
+from fastvoc.ops._ragged import ragged_arguments
 from fastvoc.ops._triton.launch import Launch, dense, precision, strides
 from fastvoc.ops._triton.launch import refuses as refuses_tensors
-from fastvoc.ops._triton.packing import packed, side_by_side
-from fastvoc.ops._triton.ragged import ragged_arguments
+from fastvoc.ops._triton.packing import side_by_side
 from fastvoc.ops._triton.tiles import Tile, shape_of
 from fastvoc.ops._triton.tuning import tile_for
 

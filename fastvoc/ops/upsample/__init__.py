@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc.ops import _check
 from fastvoc.ops._layout import empty_like_layout
 from fastvoc.ops._op import Op
-from fastvoc.ops.upsample import cases, cpu, reference, triton
+from fastvoc.ops.upsample import cases, cpu, cuda, reference, triton
 
 
 def upsample(
@@ -137,7 +137,9 @@ _upsample = Op(
     arguments=_arguments,
     cases=cases.forward,
 )
+_upsample.kernel("cuda", cuda.upsample, refuses=cuda.refuses)
 _upsample.kernel("triton", triton.upsample, refuses=triton.refuses)
 _upsample.kernel("cpu", cpu.upsample, refuses=cpu.refuses)
+_upsample_backward.kernel("cuda", cuda.upsample_backward, refuses=cuda.refuses_backward)
 _upsample_backward.kernel("triton", triton.upsample_backward, refuses=triton.refuses_backward)
 _upsample_backward.kernel("cpu", cpu.upsample_backward, refuses=cpu.refuses_backward)

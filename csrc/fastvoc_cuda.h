@@ -1,0 +1,118 @@
+/* The native surface of fastvoc: networks on a GPU. What a network is, is said in fastvoc_plan.h.
+ *
+ * Kernels are compiled apart: when the package is built, or at first use. They are launched through the driver, which is
+ * looked for when somebody asks; nothing here is linked to it. Functions that take a context use the current one of the
+ * calling thread. Nothing synchronises, and nothing allocates but fastvoc_cuda_load, so that runs can be captured.
+ */
+#ifndef FASTVOC_CUDA_H
+#define FASTVOC_CUDA_H
+
+#include "fastvoc_plan.h"
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Why there is no driver, as half a sentence, or null. */
+const char* fastvoc_cuda_missing(void);
+
+/* What the driver said of the last FASTVOC_DRIVER_ERROR of this thread. */
+const char* fastvoc_cuda_message(void);
+
+typedef struct {
+  int architecture;              /* 10 * major + minor */
+  int multiprocessors;
+  int shared_per_block;          /* bytes that a block may have, if it asks */
+  int shared_per_multiprocessor; /* bytes */
+} fastvoc_gpu;
+
+/* Load compiled kernels (a fatbin or a cubin) into the current context. They stay until the process ends. */
+int fastvoc_cuda_load(const void* image, void** kernels);
+
+/* A network compiled for a kind of GPU. `isa` and `in_order` are not looked at; the precision is FASTVOC_FLOAT16,
+ * FASTVOC_BFLOAT16 or FASTVOC_TFLOAT32: of operands of multiplications and of stored results; sums are float32. A layer may
+ * add FASTVOC_OTHER_INPUT, a second input as long as its result. */
+enum { FASTVOC_OTHER_INPUT = -3 };
+
+int64_t fastvoc_cuda_plan_size(const fastvoc_network* network);
+int fastvoc_cuda_plan_make(const fastvoc_network* network, const fastvoc_gpu* gpu, void* plan);
+
+/* Bytes of device memory, aligned to 256. */
+int64_t fastvoc_cuda_plan_packed_size(const void* plan);
+int64_t fastvoc_cuda_plan_workspace_size(const void* plan, int64_t batch, int64_t frames);
+
+/* Bring the weights into the order of the kernels, on a stream. Here `weight` and `bias` of a layer are in device memory:
+ * float32, or if `narrow` of the plan's precision. */
+int fastvoc_cuda_plan_pack(const fastvoc_network* network, const void* plan, void* kernels, int narrow, void* packed,
+                           void* stream);
+
+/* How many frames the result has. */
+int64_t fastvoc_cuda_plan_out_frames(const void* plan, int64_t frames);
+
+/* How many kernels a run launches, and what they are: a name such as chain_f16_32_8x4, or null. */
+int fastvoc_cuda_plan_launches(const void* plan, int64_t batch, int64_t frames);
+const char* fastvoc_cuda_plan_kernel(const void* plan, int64_t batch, int64_t frames, int launch);
+
+enum { FASTVOC_ELEMENTS, FASTVOC_FLOATS, FASTVOC_INT16 };
+
+/* One run. Inputs have any strides (batch, channels, frames; in elements); the result has rows of neighbouring channels. */
+typedef struct {
+  int64_t batch, frames;
+  const int* lengths; /* in device memory: frames of each item, at most `frames`; or null, if all are as long */
+  const void *x, *other;
+  int64_t x_strides[3], other_strides[3];
+  int x_type, other_type; /* FASTVOC_ELEMENTS: as the plan's precision; FASTVOC_FLOATS */
+  void* y;
+  int64_t y_item, y_row; /* elements from item to item, and from frame to frame */
+  int y_type;            /* or FASTVOC_INT16: 32767 * y, rounded */
+} fastvoc_cuda_call;
+
+int fastvoc_cuda_plan_run(const void* plan, void* kernels, const void* packed, void* workspace, void* stream,
+                          const fastvoc_cuda_call* call);
+
+/* gradients of one layer: of its weight and bias, and what is left of that of its input
+ *
+ * Tensors are of the precision (float32 for FASTVOC_TFLOAT32) and in device memory, with any strides (batch, channels,
+ * frames; in elements); the results for weight and bias are contiguous and ordered as those are. Of the layer only the
+ * convolution and its slope are looked at. Sums are float32, and the same call gives the same bits.
+ */
+typedef struct {
+  int precision;
+  int64_t batch, frames;  /* of x */
+  const void *x, *grad;   /* grad: the gradient of the convolution's result */
+  int64_t x_strides[3], grad_strides[3];
+  void *weight, *bias;    /* or null, if nobody wants it */
+} fastvoc_cuda_weight_gradient;
+
+/* Bytes, aligned to 256, or -1 if the call is refused. */
+int64_t fastvoc_cuda_weight_gradient_workspace_size(const fastvoc_layer* layer, const fastvoc_gpu* gpu,
+                                                    const fastvoc_cuda_weight_gradient* call);
+int fastvoc_cuda_weight_gradient_run(const fastvoc_layer* layer, const fastvoc_gpu* gpu, void* kernels, void* workspace,
+                                     void* stream, const fastvoc_cuda_weight_gradient* call);
+
+/* From the gradient of the padded input, behind the leaky ReLU, to that of x: what padding repeated gives back to where
+ * it came from, and what is not positive passes by the slope. Rows of zeros have no gradient: left and right are 0. */
+typedef struct {
+  int precision, padding_mode;
+  int64_t batch, channels, frames, left, right; /* frames of x */
+  float slope;
+  const void *padded, *x; /* x is not read if the slope is 1 */
+  void* y;
+  int64_t padded_strides[3], x_strides[3], y_strides[3];
+} fastvoc_cuda_input_gradient;
+
+int fastvoc_cuda_input_gradient_run(void* kernels, void* stream, const fastvoc_cuda_input_gradient* call);
+
+#ifdef __cplusplus
+}
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif

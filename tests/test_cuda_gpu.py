@@ -1,0 +1,95 @@
+"""What only a GPU can show of the CUDA kernels: no bit that differs from run to run, and graphs that are exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fastvoc.engine import CudaPlan
+from fastvoc.engine.graphs import LONGEST, Graphs, bucket_of
+from fastvoc.models import hifigan, melgan
+from fastvoc.models.generator import TrunkGenerator
+from fastvoc.ops import OPS, _native, backends, use_backend
+from fastvoc.ops._case import Case
+from fastvoc.ops._contract import results
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        backends()["cuda"] is not None or _native.hosted() is not None,
+        reason=str(backends()["cuda"] or "the CPU executes the kernels"),
+    ),
+]
+
+MODELS = {
+    "hifigan-v1": hifigan.V1,
+    "hifigan-v2": hifigan.V2,
+    "hifigan-v3": hifigan.V3,
+    "melgan": melgan.DESCRIPT,
+    "multi-band melgan": melgan.MULTI_BAND,
+}
+NARROW = [torch.float16, *([torch.bfloat16] if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else [])]
+
+
+def network(name: str, dtype: torch.dtype) -> TrunkGenerator:
+    torch.manual_seed(0)
+    return MODELS[name].build().requires_grad_(False).to("cuda", dtype)  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize(
+    ("op", "case"),
+    [
+        pytest.param(OPS[name], case, id=f"{name}: {case.name}")
+        for name in ("conv1d", "conv1d_backward", "upsample", "upsample_backward", "residual")
+        for case in OPS[name].cases()
+        if case.model
+    ],
+)
+def test_twenty_five_runs_give_the_same_bits(op: Any, case: Case, dtype: torch.dtype) -> None:
+    args = case.arguments(dtype=dtype, device="cuda", frames=min(case.frames, 2000))
+    with use_backend("cuda"):
+        first = results(op(*args))
+        for _ in range(24):
+            assert all(torch.equal(one, other) for one, other in zip(first, results(op(*args)), strict=True))
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_plans_are_as_exact_as_plain_pytorch_and_the_same_each_time(name: str, dtype: torch.dtype) -> None:
+    generator, mel = network(name, dtype), torch.randn(2, 80, 120, device="cuda").to(dtype)
+    with torch.inference_mode():
+        plan = CudaPlan(generator)
+        made = plan(mel)
+        assert all(torch.equal(plan(mel), made) for _ in range(24))
+        assert torch.equal(plan(mel[1:]), made[1:])
+        with use_backend("reference"):
+            plain, exact = generator(mel), generator.double()(mel.double())
+    allowed = 2 * (plain.double() - exact).abs().max() + torch.finfo(dtype).eps * exact.abs().max()
+    assert (made.double() - exact).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) -> None:
+    generator = network(name, torch.float16)
+    graphs = Graphs(generator, CudaPlan)  # type: ignore[arg-type]
+    for frames in (bucket_of(87), 87, 81, 200, 90, LONGEST + 1):
+        mel = torch.randn(2, 80, frames, device="cuda").half()
+        with torch.inference_mode():
+            assert torch.equal(graphs(mel), CudaPlan(generator)(mel))
+    assert len(graphs.graphs) == 2
+
+
+def test_graphs_are_shared_by_streams() -> None:
+    graphs = Graphs(network("hifigan-v2", torch.float16), CudaPlan)  # type: ignore[arg-type]
+    mels = [torch.randn(1, 80, 90, device="cuda").half() for _ in range(8)]
+    alone = [graphs(mel) for mel in mels]
+    torch.cuda.synchronize()
+    waves = []
+    for mel in mels:
+        with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
+            waves.append(graphs(mel))
+    torch.cuda.synchronize()
+    assert all(torch.equal(one, other) for one, other in zip(waves, alone, strict=True))
