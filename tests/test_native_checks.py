@@ -99,6 +99,17 @@ def test_kernels_of_gpus_are_right_and_stay_inside_their_memory(
     run(sanitized_for_gpus / program, str(count))
 
 
+@pytest.fixture(scope="module")
+def plain_for_gpus() -> Path:
+    """The same programs without sanitizers, which are faster."""
+    return built("checks-plain", "-DFASTVOC_SANITIZE=none", target="gpu_checks")
+
+
+def test_many_random_networks_are_right_on_gpus(plain_for_gpus: Path) -> None:
+    """The rarest of the mistakes that were planted in the plans showed in one of some hundred networks."""
+    run(plain_for_gpus / "cuda_networks", "300")
+
+
 def notices(program: Path, count: int, site: str) -> bool:
     """Tell whether a program fails if nobody waits at a place in the kernels."""
     environment = os.environ | {"FASTVOC_WITHOUT": site}
@@ -109,8 +120,8 @@ def notices(program: Path, count: int, site: str) -> bool:
     return done.returncode != 0
 
 
-def test_every_barrier_and_every_wait_is_needed(tmp_path: Path) -> None:
-    folder = built("checks-plain", "-DFASTVOC_SANITIZE=none", target="gpu_checks")
+def test_every_barrier_and_every_wait_is_needed(plain_for_gpus: Path, tmp_path: Path) -> None:
+    folder = plain_for_gpus
     reached: dict[str, list[str]] = {}
     for program in ("chains", "convolutions", "hopper", "gradients", "cuda_networks"):
         run(folder / program, str(GPU_CHECKS[program]), FASTVOC_SITES=str(tmp_path / program))
