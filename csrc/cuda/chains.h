@@ -90,9 +90,7 @@ inline bool make_rows(Plan& plan, Launch& launch) {
       const Reading& reading = operation.source[i];
       if (span_of(reading) > SHRT_MAX / 4) return false;
       need(reading.line, reach_before(reading), reach_after(reading));
-      // Slices are loaded in pairs, so that behind an odd number of taps of one chunk lanes point at another tap.
-      const int pairs = reading.chunks == 1 && reading.taps % 2 != 0 ? reading.dilation : 0;
-      const int right = int(span_of(reading)) - reading.left + pairs;
+      const int right = int(span_of(reading)) - reading.left;
       for (const int side : {reading.left, right})
         if (side > launch.guard) launch.guard = side;
     }
