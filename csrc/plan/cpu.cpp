@@ -159,12 +159,15 @@ struct Walk {
       return;
     }
     as_precision(of, [&](auto precision) {
-      for (int64_t t = begin; t < end; ++t)
-        for (int64_t c = 0; c < of.row; ++c) {
-          const float value = c < call.in_channels ? x[c * x_strides[1] + (from + t) * x_strides[2]] : 0;
-          precision.store(at<Element<decltype(precision)>>(line, made(FASTVOC_INPUT) + t) + c,
-                          activate(value, of.slope));
-        }
+      for (int64_t t = begin; t < end; ++t) {
+        auto* const to = at<Element<decltype(precision)>>(line, made(FASTVOC_INPUT) + t);
+        const float* const row = x + (from + t) * x_strides[2];
+        int64_t c = 0;
+        if (x_strides[1] == 1)
+          for (; c + kLanes <= call.in_channels; c += kLanes) precision.store(to + c, leaky(load(row + c), of.slope));
+        for (; c < of.row; ++c)
+          precision.store(to + c, activate(c < call.in_channels ? row[c * x_strides[1]] : 0, of.slope));
+      }
     });
   }
 
