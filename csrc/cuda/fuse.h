@@ -1,7 +1,7 @@
 // Layers become operations: which are sound, how long results are, in which form they are stored, and what adds up.
 #pragma once
 
-#include "../common/sizes.h"
+#include "../common/layer.h"
 #include "plan.h"
 
 namespace fastvoc::cuda {
@@ -44,17 +44,8 @@ inline int precision_of(int precision) {
 
 inline int check_layer(const fastvoc_network& network, int index) {
   const fastvoc_layer& layer = network.layers[index];
-  const auto has = [&](int from, int64_t channels) {
-    if (from == FASTVOC_INPUT) return network.layers[0].in_channels == channels;
-    return from >= 0 && from < index && network.layers[from].out_channels == channels;
-  };
-  if ((layer.kind != FASTVOC_CONV1D && layer.kind != FASTVOC_UPSAMPLE) || !layer.weight) return FASTVOC_BAD_NETWORK;
-  if (!is_count(layer.in_channels) || !is_count(layer.out_channels) || !is_count(layer.taps) ||
-      !is_count(layer.dilation) || !is_count(layer.stride) || !fits({layer.dilation, layer.taps}) ||
-      !weight_fits(layer.in_channels, layer.out_channels, layer.taps + layer.stride))
-    return FASTVOC_BAD_SIZE;
-  if (layer.left < 0 || layer.right < 0 || layer.padding_mode < FASTVOC_ZERO || layer.padding_mode > FASTVOC_REPLICATE)
-    return FASTVOC_BAD_PADDING;
+  const auto has = [&](int from, int64_t channels) { return has_result(network, index, from, channels); };
+  if (const int error = check_shape(layer)) return error;
   if (!is_count(layer.stride * (layer.out_channels + 64)) || !is_count(layer.taps * (layer.in_channels + 64)) ||
       layer.left >= kMostCount || layer.right >= kMostCount)
     return FASTVOC_BAD_SIZE;

@@ -6,7 +6,7 @@
 // to the next one; it takes its tiles out of those of the stage before, so that each has the size that suits its width.
 #pragma once
 
-#include "../common/sizes.h"
+#include "../common/layer.h"
 #include "../common/toom_cook.h"
 #include "precision.h"
 
@@ -144,17 +144,8 @@ inline bool reads(Plan& plan, int index, int reader) {
 
 inline int check_layer(const fastvoc_network& network, int index) {
   const fastvoc_layer& layer = network.layers[index];
-  const auto has = [&](int from, int64_t channels) {
-    if (from == FASTVOC_INPUT) return network.layers[0].in_channels == channels;
-    return from >= 0 && from < index && network.layers[from].out_channels == channels;
-  };
-  if ((layer.kind != FASTVOC_CONV1D && layer.kind != FASTVOC_UPSAMPLE) || !layer.weight) return FASTVOC_BAD_NETWORK;
-  if (!is_count(layer.in_channels) || !is_count(layer.out_channels) || !is_count(layer.taps) ||
-      !is_count(layer.dilation) || !is_count(layer.stride) || !fits({layer.dilation, layer.taps}) ||
-      !weight_fits(layer.in_channels, layer.out_channels, layer.taps + layer.stride))
-    return FASTVOC_BAD_SIZE;
-  if (layer.left < 0 || layer.right < 0 || layer.padding_mode < FASTVOC_ZERO || layer.padding_mode > FASTVOC_REPLICATE)
-    return FASTVOC_BAD_PADDING;
+  const auto has = [&](int from, int64_t channels) { return has_result(network, index, from, channels); };
+  if (const int error = check_shape(layer)) return error;
   if (!fits({layer.left}) || !fits({layer.right})) return FASTVOC_BAD_SIZE;
   if (layer.input_scale != 0) {
     if (!is_known(FASTVOC_INT8)) return FASTVOC_BAD_PRECISION;
