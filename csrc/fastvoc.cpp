@@ -7,6 +7,8 @@
 #include "common/sizes.h"
 #include "conv1d/cpu.h"
 #include "conv1d_backward/cpu.h"
+#include "downsample/cpu.h"
+#include "downsample_backward/cpu.h"
 #include "plan/cpu.h"
 #include "upsample/cpu.h"
 #include "upsample_backward/cpu.h"
@@ -47,6 +49,24 @@ const fastvoc::UpsampleBackward& upsample_backward_of(int isa) {
   if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample_backward;
 #endif
   return fastvoc::portable::upsample_backward;
+}
+
+const fastvoc::Downsample& downsample_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::downsample;
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::downsample;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::downsample;
+#endif
+  return fastvoc::portable::downsample;
+}
+
+const fastvoc::DownsampleBackward& downsample_backward_of(int isa) {
+#if defined(FASTVOC_X86)
+  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::downsample_backward;
+  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::downsample_backward;
+  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::downsample_backward;
+#endif
+  return fastvoc::portable::downsample_backward;
 }
 
 const fastvoc::Plans& plans_of(int isa) {
@@ -244,6 +264,50 @@ int fastvoc_upsample_backward(const fastvoc_upsample_call* call, const float* gr
                               const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace) {
   upsample_backward_of(call->isa)
       .run(*call, grad, grad_strides, x, x_strides, weight, grad_x, grad_x_strides, grad_weight, grad_bias, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_downsample_check(const fastvoc_downsample_call* call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
+      !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->stride) ||
+      !fastvoc::is_count(call->groups) || call->in_channels % call->groups || call->out_channels % call->groups ||
+      !(call->slope > 0) || !fits({call->batch, call->in_frames}) ||
+      !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps))
+    return FASTVOC_BAD_SIZE;
+  if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;
+  if (!fits({call->left}) || !fits({call->right})) return FASTVOC_BAD_SIZE;
+  // What is read of the gradient may end later than the result, by as much as the padding.
+  const int64_t frames = call->in_frames + call->left + call->right;
+  if (frames < call->taps || !fits({call->batch, frames + call->taps, call->in_channels + 16 * call->groups}) ||
+      !fits({call->batch, frames + call->taps, call->out_channels + 16 * call->groups}) ||
+      !fits({call->threads, call->taps + 64, call->in_channels + 64, 64}) ||
+      !fits({call->threads, call->taps + 64, call->out_channels + 64, 64}))
+    return FASTVOC_BAD_SIZE;
+  return FASTVOC_OK;
+}
+
+int64_t fastvoc_downsample_workspace_size(const fastvoc_downsample_call* call) {
+  return downsample_of(call->isa).workspace_size(*call);
+}
+
+int fastvoc_downsample(const fastvoc_downsample_call* call, const float* x, const int64_t* x_strides,
+                       const float* weight, const float* bias, float* y, const int64_t* y_strides, float* workspace) {
+  downsample_of(call->isa).run(*call, x, x_strides, weight, bias, y, y_strides, workspace);
+  return FASTVOC_OK;
+}
+
+int64_t fastvoc_downsample_backward_workspace_size(const fastvoc_downsample_call* call) {
+  return downsample_backward_of(call->isa).workspace_size(*call);
+}
+
+int fastvoc_downsample_backward(const fastvoc_downsample_call* call, const float* grad, const int64_t* grad_strides,
+                                const float* x, const int64_t* x_strides, const float* weight, const float* y,
+                                const int64_t* y_strides, float* grad_x, const int64_t* grad_x_strides,
+                                float* grad_weight, float* grad_bias, float* workspace) {
+  downsample_backward_of(call->isa)
+      .run(*call, grad, grad_strides, x, x_strides, weight, y, y_strides, grad_x, grad_x_strides, grad_weight,
+           grad_bias, workspace);
   return FASTVOC_OK;
 }
 

@@ -35,6 +35,8 @@ def weight(*shape: int, seed: int = 0) -> Tensor:
         ("conv1d_backward", "reflected, channels-last"),
         ("upsample", "odd stride, uneven crop"),
         ("upsample_backward", "taps no multiple of the stride"),
+        ("downsample", "hifigan scale 1, layer 3"),
+        ("downsample_backward", "hifigan scale 1, layer 3"),
         ("residual", "two branches, channels-last"),
     ],
 )
@@ -102,7 +104,7 @@ def test_float64_is_refused_with_the_reason() -> None:
         conv1d(torch.ones(1, 1, 16).double(), torch.ones(1, 1, 1).double())
 
 
-@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward"])
+@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward", "downsample_backward"])
 def test_atomic_sums_are_as_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTVOC_ATOMICS", "1")
     case = next(case for case in OPS[name].cases() if not case.model and case.frames > 12)
@@ -114,7 +116,7 @@ def test_atomic_sums_are_as_exact(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True)])
-@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward"])
+@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward", "downsample_backward"])
 def test_each_gradient_comes_alone(name: str, needs: tuple[bool, ...]) -> None:
     case = next(case for case in OPS[name].cases() if "odd stride" in case.name or "prime" in case.name)
     args = (*case.arguments(frames=13 if "stride" in case.name else 31)[:-1], list(needs))
@@ -122,6 +124,31 @@ def test_each_gradient_comes_alone(name: str, needs: tuple[bool, ...]) -> None:
         got = OPS[name](*args)
     for needed, one, (worst, allowed) in zip(needs, got, errors(OPS[name], args, got), strict=True):
         assert (one.numel() > 0) == needed and worst <= allowed
+
+
+@pytest.mark.parametrize(("out", "stride"), [(1, 3), (4, 1)])
+def test_upsampling_to_a_single_channel_or_by_one(out: int, stride: int) -> None:
+    x, w = torch.randn(2, 6, 11), weight(6, out, 7)
+    args = (x, w, None, stride, 2, 1, 0.1)
+    with use_backend("triton"):
+        got = OPS["upsample"](*args)
+    for worst, allowed in errors(OPS["upsample"], args, got):
+        assert worst <= allowed
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("batch", "frames", "groups"), [(7, 9, 1), (70, 4, 8), (3, 1, 16)])
+def test_short_items_share_a_tile(batch: int, frames: int, groups: int, last: bool) -> None:
+    x, w, bias = torch.randn(batch, 32, frames), weight(48, 32 // groups, 5), torch.randn(48)
+    settings = 2, 2, 2, groups, 0.1
+    forward = to_channels_last(x) if last else x, w, bias, *settings
+    y = torch.randn(batch, 48, (frames - 1) // 2 + 1)
+    backward = torch.randn_like(y), forward[0], w, y, *settings, [True, True, True]
+    with use_backend("triton"):
+        got = OPS["downsample"](*forward), OPS["downsample_backward"](*backward)
+    checks = [*errors(OPS["downsample"], forward, got[0]), *errors(OPS["downsample_backward"], backward, got[1])]
+    for worst, allowed in checks:
+        assert worst <= allowed
 
 
 def test_weights_that_are_kept_are_packed_once() -> None:
@@ -173,11 +200,14 @@ def test_trained_eagerly_and_compiled_whole(autocast: torch.dtype | None) -> Non
         assert (one - true).abs().max() <= allowed and (other - true).abs().max() <= allowed
 
 
-@pytest.mark.parametrize("name", ["conv1d", "conv1d_backward", "upsample", "upsample_backward", "residual"])
+@pytest.mark.parametrize(
+    "name",
+    ["conv1d", "conv1d_backward", "upsample", "upsample_backward", "residual", "downsample", "downsample_backward"],
+)
 def test_opcheck(name: str) -> None:
     case = [case for case in OPS[name].cases() if not case.model][2]
     args = case.arguments(frames=min(case.frames, 67))
-    if name in ("conv1d", "upsample"):
+    if name in ("conv1d", "upsample", "downsample"):
         args = tuple(value.requires_grad_() if isinstance(value, Tensor) else value for value in args)
     with use_backend("triton"):
         torch.library.opcheck(OPS[name].overload, args)

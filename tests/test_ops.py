@@ -13,7 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastvoc.ops import OPS, _native, backends, conv1d, explain, last_backends, residual, upsample, use_backend
+from fastvoc.ops import (
+    OPS,
+    _native,
+    backends,
+    conv1d,
+    downsample,
+    explain,
+    last_backends,
+    residual,
+    upsample,
+    use_backend,
+)
 from fastvoc.ops._backends import interpreted
 from fastvoc.ops._case import Case
 from fastvoc.ops._contract import errors, results
@@ -95,7 +106,16 @@ def test_the_result_has_the_memory_order_of_the_input(op: Any, case: Case) -> No
         torch.testing.assert_close(got, op(*args), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("op", "case"), cases_of("conv1d"))
+@pytest.mark.parametrize(("op", "case"), cases_of("downsample", model=False))
+def test_downsample_makes_channels_last_of_any_memory_order(op: Any, case: Case) -> None:
+    args = case.arguments(frames=frames_of(case))
+    for x in (args[0].contiguous(), to_channels_last(args[0])):
+        got = op(x, *args[1:])
+        assert got.transpose(1, 2).is_contiguous()
+        torch.testing.assert_close(got, op(*args), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("op", "case"), cases_of("conv1d", "downsample"))
 def test_the_formula_is_the_gradient_of_the_definition(op: Any, case: Case) -> None:
     def gradients(function: Callable[..., Tensor]) -> list[Tensor]:
         args = case.arguments(dtype=torch.float64, frames=min(case.frames, 61))
@@ -108,7 +128,7 @@ def test_the_formula_is_the_gradient_of_the_definition(op: Any, case: Case) -> N
         torch.testing.assert_close(got, exact, rtol=0, atol=61 * 512 * torch.finfo(torch.float64).eps)
 
 
-@pytest.mark.parametrize(("op", "case"), cases_of("conv1d", "upsample", "residual", model=False))
+@pytest.mark.parametrize(("op", "case"), cases_of("conv1d", "downsample", "upsample", "residual", model=False))
 def test_gradients_match_finite_differences(op: Any, case: Case) -> None:
     args = case.arguments(dtype=torch.float64, frames=min(case.frames, 17))
     if op.name == "conv1d" and case.frames > 17:
@@ -140,7 +160,7 @@ def test_second_derivatives_refuse() -> None:
 @pytest.mark.parametrize("name", list(OPS))
 def test_opcheck(name: str) -> None:
     op = OPS[name]
-    differentiable = name == "conv1d"
+    differentiable = name in ("conv1d", "downsample")
     for case in [case for case in op.cases() if not case.model][2:5]:
         args = case.arguments(frames=frames_of(case))
         if differentiable:
@@ -210,7 +230,8 @@ def test_autocast_gives_one_dtype_in_eager_and_compiled_code() -> None:
 
 @needs_native
 @pytest.mark.parametrize(
-    ("op", "case"), cases_of("conv1d", "conv1d_backward", "upsample", "upsample_backward", model=True)
+    ("op", "case"),
+    cases_of(*(name for name in OPS if name != "residual"), model=True),
 )
 def test_threads_do_not_change_a_bit(op: Any, case: Case) -> None:
     args = case.arguments(frames=700 if case.flops(700) < 1e8 else SHORT)
@@ -310,6 +331,11 @@ X = torch.ones(2, 3, 5)
         (lambda: conv1d(X, torch.ones(4, 3, 1), residual=X), ValueError, r"residual has shape \(2, 3, 5\); expected"),
         (lambda: conv1d(X, torch.ones(4, 3, 1).double()), TypeError, "weight is torch.float64 but x is torch.float32"),
         (lambda: conv1d(X.int(), torch.ones(4, 3, 1)), TypeError, "x is torch.int32; expected a floating point dtype"),
+        (lambda: downsample(X, torch.ones(4, 3, 2), groups=2), ValueError, "x has 3 channels in 2 groups"),
+        (lambda: downsample(X, torch.ones(4, 1, 2), groups=3), ValueError, "expected a multiple of 3 groups"),
+        (lambda: downsample(X, torch.ones(4, 3, 6)), ValueError, "x has 5 frames with padding; needs at least 6"),
+        (lambda: downsample(X, torch.ones(4, 3, 1), stride=0), ValueError, "stride is 0; expected at least 1"),
+        (lambda: downsample(X, torch.ones(4, 3, 1), slope=0.0), ValueError, "slope is 0.0; expected a positive number"),
         (lambda: upsample(X, torch.ones(4, 3, 2), stride=2), ValueError, r"expected \(3, C_out, K\)"),
         (lambda: upsample(X, torch.ones(3, 4, 2), stride=0), ValueError, "stride is 0; expected at least 1"),
         (lambda: upsample(X, torch.ones(3, 4, 2), stride=1, crop=(3, 3)), ValueError, "one frame to be left"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from fastvoc.ops._backends import interpreted
 from fastvoc.ops._triton import Launch
 from fastvoc.ops._triton.convolution import convolution
 from fastvoc.ops._triton.weight_gradient import launches as weight_gradients
+from fastvoc.ops.downsample import triton as downsample
 from fastvoc.ops.residual.triton import launches as residual_launches
 
 pytestmark = pytest.mark.skipif(interpreted(), reason="Triton interprets its kernels in this process")
@@ -77,6 +79,18 @@ def gradient_of_weight(channels: int, dtype: torch.dtype) -> Launch:
     )[0]  # fmt: skip
 
 
+def downsampling(channels: int, out: int, taps: int, stride: int, groups: int, number: int) -> Launch:
+    """A layer of a discriminator (0), or its gradient for the input (1) or for weight and bias (2)."""
+    x = features(channels, 999, torch.bfloat16)
+    w, bias = weight(out, channels // groups, taps, dtype=x.dtype), weight(out, dtype=x.dtype)
+    settings = stride, taps // 2, taps // 2, groups, 0.1
+    made: list[Launch] = []
+    with patch.object(Launch, "__call__", lambda launch: made.append(launch)):
+        y = downsample.downsample(x, w, bias, *settings)
+        downsample.downsample_backward(y, x, w, y, *settings, [True, True, True])
+    return made[number]
+
+
 HALF, BRAIN, FULL = torch.float16, torch.bfloat16, torch.float32
 
 LAUNCHES = {
@@ -87,6 +101,14 @@ LAUNCHES = {
     "gradient for the input, reflected": (lambda: gradient_of_input(64, BRAIN), (80, 90)),
     "upsampling by 8": (lambda: upsampling(512, 8, HALF), (90,)),
     "gradient for the weight": (lambda: gradient_of_weight(128, BRAIN), (80, 90)),
+} | {
+    f"discriminator's {layer}, {kind}": (partial(downsampling, *shape, number), capabilities)
+    for layer, shape, capabilities in (
+        ("period layer 5", (1024, 1024, 5, 1, 1), (80, 90)),
+        ("scale layer 2", (128, 128, 41, 2, 4), (80, 90)),
+        ("scale layer 3", (128, 256, 41, 2, 16), (80, 90, 100, 120)),
+    )
+    for number, kind in enumerate(("forward", "gradient for the input", "gradient for the weight"))
 }
 
 

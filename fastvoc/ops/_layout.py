@@ -20,14 +20,17 @@ def to_channels_last(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
+def empty_channels_last(x: Tensor, channels: int, frames: int) -> Tensor:
+    """Return an uninitialised channels-last (B, channels, frames) tensor with the dtype and device of `x`."""
+    strides = (channels * frames, 1, channels)
+    return torch.empty_strided((x.shape[0], channels, frames), strides, dtype=x.dtype, device=x.device)
+
+
 def empty_like_layout(x: Tensor, channels: int, frames: int) -> Tensor:
     """Return an uninitialised (B, channels, frames) tensor with the dtype, device and memory order of `x`."""
-    batch = x.shape[0]
     if channels_last(x):
-        return torch.empty_strided(
-            (batch, channels, frames), (channels * frames, 1, channels), dtype=x.dtype, device=x.device
-        )
-    return torch.empty((batch, channels, frames), dtype=x.dtype, device=x.device)
+        return empty_channels_last(x, channels, frames)
+    return torch.empty((x.shape[0], channels, frames), dtype=x.dtype, device=x.device)
 
 
 def in_layout_of(x: Tensor, y: Tensor) -> Tensor:

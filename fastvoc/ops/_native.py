@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parents[1] / "_native"
-HEADERS = ("fastvoc.h", "fastvoc_plan.h", "fastvoc_cuda.h")
+HEADERS = ("fastvoc.h", "fastvoc_downsample.h", "fastvoc_plan.h", "fastvoc_cuda.h")
 """Each builds on those before it."""
 
 _scratch = threading.local()

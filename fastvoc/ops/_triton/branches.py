@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastvoc.ops._triton.kernels import accumulate
+from fastvoc.ops._triton.products import accumulate
 
 
 @triton.jit(do_not_specialize=["batch", "frames", "rate"])

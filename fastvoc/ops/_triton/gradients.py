@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastvoc.ops._triton.kernels import activate, bring
+from fastvoc.ops._triton.products import activate, bring
 
 
 @triton.jit
@@ -50,6 +50,9 @@ def weight_gradient(
     slope,
     SHIFTED: tl.constexpr,
     FIXED: tl.constexpr,
+    GROUPS: tl.constexpr,
+    MERGED: tl.constexpr,
+    FLAT: tl.constexpr,
     PADDING: tl.constexpr,
     ACTIVATE: tl.constexpr,
     WEIGHT: tl.constexpr,
@@ -66,33 +69,68 @@ def weight_gradient(
 
     ACTIVATE and BIAS name the tensor that goes through the leaky ReLU, and the one whose columns are summed:
     "shifted", "fixed" or "none". A split of the workspace holds (taps, SHIFTED, FIXED) sums, then those of the bias.
+
+    With FLAT, the rows of a tile are the channels of several taps, so that few channels fill one too, and the frames of
+    all items are one sequence: `fixed` has no gap between its items, and BIAS is not "shifted". Each of the GROUPS then
+    covers MERGED groups of the convolution, and only what pairs channels of the same one is kept: the workspace holds
+    (taps, SHIFTED / GROUPS / MERGED, FIXED) sums.
     """
-    ROW_TILES: tl.constexpr = (SHIFTED + BLOCK_ROWS - 1) // BLOCK_ROWS
-    COLUMN_TILES: tl.constexpr = (FIXED + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
+    WIDTH: tl.constexpr = SHIFTED // GROUPS
+    OUT: tl.constexpr = FIXED // GROUPS
+    ROW_TILES: tl.constexpr = (WIDTH + BLOCK_ROWS - 1) // BLOCK_ROWS
+    COLUMN_TILES: tl.constexpr = (OUT + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
     place = tl.program_id(0)
     split = tl.program_id(1)
-    tap = place // (ROW_TILES * COLUMN_TILES)
-    row_tile = place // COLUMN_TILES % ROW_TILES
     column_tile = place % COLUMN_TILES
-    m = row_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    if FLAT:
+        row_tiles = (taps * WIDTH + BLOCK_ROWS - 1) // BLOCK_ROWS
+        row_tile = place // COLUMN_TILES % row_tiles
+        group = place // COLUMN_TILES // row_tiles
+        shifted += group * WIDTH * shifted_channel
+        fixed += group * OUT * fixed_channel
+        flat = row_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        m = flat % WIDTH
+        taps_here = flat // WIDTH
+        first = row_tile == 0
+    else:
+        tap = place // (ROW_TILES * COLUMN_TILES)
+        row_tile = place // COLUMN_TILES % ROW_TILES
+        m = row_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        first = tap == 0
     n = column_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    SUMS: tl.constexpr = WIDTH // MERGED * FIXED
     BIASES: tl.constexpr = 0 if BIAS == "none" else (FIXED if BIAS == "fixed" else SHIFTED)
     if not ATOMIC:
-        workspace += split.to(tl.int64) * ((taps * SHIFTED * FIXED if WEIGHT else 0) + BIASES)
+        workspace += split.to(tl.int64) * ((taps * SUMS if WEIGHT else 0) + BIASES)
     if WEIGHT:
-        chunks = (frames + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-        share = (batch * chunks + splits - 1) // splits
+        if FLAT:
+            steps = (batch * frames + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+        else:
+            chunks = (frames + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+            steps = batch * chunks
+        share = (steps + splits - 1) // splits
         total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         begin = split * share
-        for step in tl.range(begin, tl.minimum(begin + share, batch * chunks), num_stages=STAGES):
-            item = (step // chunks).to(tl.int64)
-            time = (step % chunks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-            row, inside = bring(time * hop + tap * dilation - shift, shifted_frames, PADDING)
-            inside = inside & (time < frames)
-            values = shifted + item * shifted_batch + row[None, :] * shifted_row + m[:, None] * shifted_channel
-            others = fixed + item * fixed_batch + time[:, None] * fixed_row + n[None, :] * fixed_channel
-            a = tl.load(values, mask=inside[None, :] & (m < SHIFTED)[:, None], other=0.0)
-            b = tl.load(others, mask=(time < frames)[:, None] & (n < FIXED)[None, :], other=0.0)
+        for step in tl.range(begin, tl.minimum(begin + share, steps), num_stages=STAGES):
+            if FLAT:
+                time = step * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+                there = (time % frames * hop - shift)[None, :] + (taps_here * dilation)[:, None]
+                row, inside = bring(there, shifted_frames, PADDING)
+                inside = inside & (time < batch * frames)[None, :] & (taps_here < taps)[:, None]
+                items = shifted + (time // frames).to(tl.int64) * shifted_batch
+                values = items[None, :] + row * shifted_row + m[:, None] * shifted_channel
+                others = fixed + time[:, None] * fixed_row + n[None, :] * fixed_channel
+                a = tl.load(values, mask=inside, other=0.0)
+                b = tl.load(others, mask=(time < batch * frames)[:, None] & (n < OUT)[None, :], other=0.0)
+            else:
+                item = (step // chunks).to(tl.int64)
+                time = (step % chunks) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+                row, inside = bring(time * hop + tap * dilation - shift, shifted_frames, PADDING)
+                inside = inside & (time < frames)
+                values = shifted + item * shifted_batch + row[None, :] * shifted_row + m[:, None] * shifted_channel
+                others = fixed + item * fixed_batch + time[:, None] * fixed_row + n[None, :] * fixed_channel
+                a = tl.load(values, mask=inside[None, :] & (m < SHIFTED)[:, None], other=0.0)
+                b = tl.load(others, mask=(time < frames)[:, None] & (n < FIXED)[None, :], other=0.0)
             if WIDEN:
                 a = a.to(tl.float32)
                 b = b.to(tl.float32)
@@ -101,17 +139,29 @@ def weight_gradient(
             if ACTIVATE == "fixed":
                 b = activate(b, slope)
             total = tl.dot(a, b, total, input_precision=PRECISION)
-        where = workspace + (tap * SHIFTED + m)[:, None] * FIXED + n[None, :]
-        real = (m < SHIFTED)[:, None] & (n < FIXED)[None, :]
+        if FLAT:
+            PART: tl.constexpr = WIDTH // MERGED
+            where = workspace + (taps_here * PART + m % PART)[:, None] * FIXED + (group * OUT + n)[None, :]
+            together = (m // PART)[:, None] == (n // (OUT // MERGED))[None, :]
+            real = together & (taps_here < taps)[:, None] & (n < OUT)[None, :]
+        else:
+            where = workspace + (tap * SHIFTED + m)[:, None] * FIXED + n[None, :]
+            real = (m < SHIFTED)[:, None] & (n < FIXED)[None, :]
         if ATOMIC:
             tl.atomic_add(where, total, mask=real)
         else:
             tl.store(where, total, mask=real)
-        workspace += taps * SHIFTED * FIXED
+        workspace += taps * SUMS
     if BIAS != "none":
         other_tile = row_tile if BIAS == "fixed" else column_tile
-        if (tap == 0) & (other_tile == 0):
-            if BIAS == "fixed":
+        if first & (other_tile == 0):
+            if FLAT:
+                sums = column_sums(
+                    fixed, fixed_batch, fixed_row, fixed_channel, n, batch * frames,
+                    1, split, splits, OUT, BLOCK_CHANNELS, BLOCK_COLUMNS,
+                )  # fmt: skip
+                there = tl.where(n < OUT, group * OUT + n, BIASES)
+            elif BIAS == "fixed":
                 sums = column_sums(
                     fixed, fixed_batch, fixed_row, fixed_channel, n, frames,
                     batch, split, splits, FIXED, BLOCK_CHANNELS, BLOCK_COLUMNS,

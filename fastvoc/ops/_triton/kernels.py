@@ -2,7 +2,7 @@
 
 Forward or backward, dilated or transposed, a convolution is one sum: row `r` of the result adds up, for each tap `k`,
 row ``r hop + k dilation - shift`` of the input times the matrix of that tap. Padding is arithmetic on that row;
-activation, bias, residual and tanh happen on the way in and out.
+activation, bias, residual and tanh happen on the way in and out. Groups of channels are convolutions side by side.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -11,12 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def activate(x, slope):
-    """Leaky ReLU, rounded once."""
-    wide = x.to(tl.float32)
-    return tl.where(wide > 0, wide, wide * slope).to(x.dtype)
+from fastvoc.ops._triton.products import accumulate
 
 
 @triton.jit
@@ -30,70 +25,6 @@ def tanh(x):
     decay = tl.exp(-2.0 * tl.abs(x))
     size = tl.where(tl.abs(x) < 1.0, tl.div_rn(above, below), tl.div_rn(1.0 - decay, 1.0 + decay))
     return tl.where(x < 0, -size, size)
-
-
-@triton.jit
-def bring(row, frames, PADDING: tl.constexpr):
-    """Return the row of the input that stands at a row of the padded input, and whether there is one."""
-    if PADDING == "reflect":
-        row = tl.where(row < 0, -row, row)
-        row = tl.where(row >= frames, 2 * (frames - 1) - row, row)
-    if PADDING == "replicate":
-        row = tl.minimum(tl.maximum(row, 0), frames - 1)
-    return row, (row >= 0) & (row < frames)
-
-
-@triton.jit
-def accumulate(
-    total,
-    x,
-    x_row,
-    x_channel,
-    weight,
-    rows,
-    columns,
-    frames,
-    taps,
-    dilation,
-    shift,
-    slope,
-    CHANNELS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PADDING: tl.constexpr,
-    ACTIVATE: tl.constexpr,
-    WIDEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_COLUMNS: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    """Add the products of all taps to `total`; the weight lies as (taps, COLUMNS, CHANNELS).
-
-    Taps and channels are one flat loop: unrolling the taps, or nesting the loops, breaks the software pipeline.
-    """
-    CHUNKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    for step in tl.range(0, taps * CHUNKS, num_stages=STAGES):
-        tap = step // CHUNKS
-        channels = (step % CHUNKS) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-        row, inside = bring(rows + tap * dilation - shift, frames, PADDING)
-        values = x + row[:, None] * x_row + channels[None, :] * x_channel
-        weights = weight + (tap * COLUMNS + columns)[None, :] * CHANNELS + channels[:, None]
-        if CHANNELS % BLOCK_CHANNELS != 0:
-            a = tl.load(values, mask=inside[:, None] & (channels < CHANNELS)[None, :], other=0.0)
-            w = tl.load(weights, mask=(columns < COLUMNS)[None, :] & (channels < CHANNELS)[:, None], other=0.0)
-        else:
-            a = tl.load(values, mask=inside[:, None], other=0.0)
-            if COLUMNS % BLOCK_COLUMNS != 0:
-                w = tl.load(weights, mask=(columns < COLUMNS)[None, :], other=0.0)
-            else:
-                w = tl.load(weights)
-        if WIDEN:
-            a = a.to(tl.float32)
-            w = w.to(tl.float32)
-        if ACTIVATE:
-            a = activate(a, slope)
-        total = tl.dot(a, w, total, input_precision=PRECISION)
-    return total
 
 
 @triton.jit
@@ -112,8 +43,11 @@ def copies(rows, image, frames, left, right, PADDING: tl.constexpr):
 
 
 @triton.jit(
-    do_not_specialize=["frames", "out_frames", "first", "taps", "dilation", "shift", "left", "right", "crop", "rate"]
-)
+    do_not_specialize=[
+        "frames", "out_frames", "first", "taps", "dilation", "shift", "left", "right", "crop", "rate",
+        "batch", "item_rows",
+    ]
+)  # fmt: skip
 def convolve(
     x,
     weight,
@@ -144,14 +78,19 @@ def convolve(
     rate,
     slope,
     out_slope,
+    batch,
+    item_rows,
     CHANNELS: tl.constexpr,
     OUT: tl.constexpr,
+    GROUPS: tl.constexpr,
     PHASES: tl.constexpr,
     PADDING: tl.constexpr,
     COPIES: tl.constexpr,
     ACTIVATE: tl.constexpr,
     BESIDE: tl.constexpr,
     FINISH: tl.constexpr,
+    FOLD: tl.constexpr,
+    FLAT: tl.constexpr,
     X_DENSE: tl.constexpr,
     BESIDE_DENSE: tl.constexpr,
     Y_DENSE: tl.constexpr,
@@ -164,7 +103,9 @@ def convolve(
 ):
     """Compute one tile of a convolution, dilated or transposed, or of its gradient for the input.
 
-    A row makes `PHASES` neighbouring frames of `OUT` channels: ``row PHASES + phase - crop``.
+    A row makes `PHASES` neighbouring frames of `OUT` channels: ``row PHASES + phase - crop``. The weight of each of the
+    GROUPS lies behind that of the one before. With FOLD, the rows of all items, `item_rows` each, are one sequence, so
+    that short items share a tile; `lengths` is None and COPIES "none" then. FLAT is that of `accumulate`.
 
     BESIDE is "none"; "add", a residual; "restore", a residual of which the leaky ReLU is stored; or "gate", the input
     whose sign decides the slope of a gradient. FINISH is "none", "tanh" or "activate". COPIES is the padding whose
@@ -172,8 +113,9 @@ def convolve(
     dense tensor is channels-last without gaps: its strides are known when this is compiled, and with them how far
     addresses are aligned.
     """
-    item = tl.program_id(2)
-    far = item.to(tl.int64)
+    WIDTH: tl.constexpr = CHANNELS // GROUPS
+    COLUMNS: tl.constexpr = OUT // GROUPS * PHASES
+    TILES: tl.constexpr = (COLUMNS + BLOCK_COLUMNS - 1) // BLOCK_COLUMNS
     if X_DENSE:
         x_batch = frames * CHANNELS
         x_row = CHANNELS
@@ -186,19 +128,31 @@ def convolve(
         y_batch = out_frames * OUT
         y_row = OUT
         y_channel = 1
-    rows = first + tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    columns = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    if FOLD:
+        place = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        rows = first + place % item_rows
+        far = tl.minimum(place // item_rows, batch - 1).to(tl.int64)[:, None]
+    else:
+        rows = first + tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        item = tl.program_id(2)
+        far = item.to(tl.int64)
+    if GROUPS == 1:
+        columns = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    else:
+        group = tl.program_id(1) // TILES
+        columns = tl.program_id(1) % TILES * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+        x += group * WIDTH * x_channel
+        weight += group * taps * (COLUMNS * WIDTH)
     x += far * x_batch
     if lengths is not None:
         missing = (bucket - tl.load(lengths + item)) * rate
         frames -= missing
         out_frames -= missing * PHASES
-    COLUMNS: tl.constexpr = OUT * PHASES
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
     if COPIES == "none":
         total = accumulate(
             total, x, x_row, x_channel, weight, rows * hop, columns, frames, taps, dilation, shift, slope,
-            CHANNELS, COLUMNS, PADDING, ACTIVATE, WIDEN, PRECISION, BLOCK_CHANNELS, BLOCK_COLUMNS, STAGES,
+            WIDTH, COLUMNS, PADDING, ACTIVATE, WIDEN, PRECISION, BLOCK_CHANNELS, BLOCK_COLUMNS, STAGES, FLAT,
         )  # fmt: skip
     else:
         begin = tl.program_id(0) * BLOCK_ROWS
@@ -208,15 +162,19 @@ def convolve(
             there = copies(rows, image, out_frames, left, right, COPIES)
             total = accumulate(
                 total, x, x_row, x_channel, weight, there, columns, frames, taps, dilation, shift, slope,
-                CHANNELS, COLUMNS, PADDING, ACTIVATE, WIDEN, PRECISION, BLOCK_CHANNELS, BLOCK_COLUMNS, STAGES,
+                WIDTH, COLUMNS, PADDING, ACTIVATE, WIDEN, PRECISION, BLOCK_CHANNELS, BLOCK_COLUMNS, STAGES, FLAT,
             )  # fmt: skip
     if PHASES == 1:
         frame = rows[:, None]
         channel = columns[None, :]
     else:
-        frame = rows[:, None] * PHASES + (columns // OUT)[None, :] - crop
-        channel = (columns % OUT)[None, :]
+        frame = rows[:, None] * PHASES + (columns // (OUT // GROUPS))[None, :] - crop
+        channel = (columns % (OUT // GROUPS))[None, :]
+    if GROUPS > 1:
+        channel += group * (OUT // GROUPS)
     real = (frame >= 0) & (frame < out_frames) & (columns < COLUMNS)[None, :]
+    if FOLD:
+        real = real & (place < batch * item_rows)[:, None]
     if bias is not None:
         total += tl.load(bias + channel, mask=(columns < COLUMNS)[None, :], other=0.0).to(tl.float32)
     if BESIDE != "none":
@@ -233,7 +191,7 @@ def convolve(
     if FINISH == "activate":
         total = tl.where(total > 0, total, total * out_slope)
     y += far * y_batch
-    if Y_DENSE:
+    if Y_DENSE and GROUPS == 1:
         # The frames of a row are one run of memory, which the division above would hide.
         where = rows[:, None] * (PHASES * OUT) - crop * OUT + columns[None, :]
     else:

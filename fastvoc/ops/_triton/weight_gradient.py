@@ -31,6 +31,9 @@ def weight_gradient(
     activated: str = "none",
     biased: str = "fixed",
     slope: float = 1.0,
+    groups: int = 1,
+    merged: int = 1,
+    flat: bool = False,
 ) -> None:
     """Compute the gradients for the weight and the bias of a convolution, as `gradients` describes it.
 
@@ -41,10 +44,14 @@ def weight_gradient(
     ----------
     shifted : Tensor, shape (B, SHIFTED, shifted_frames)
     fixed : Tensor, shape (B, FIXED, frames)
-    weight : Tensor, shape (FIXED, SHIFTED, taps), optional
+    weight : Tensor, shape (FIXED, SHIFTED / groups, taps), optional
         Where its gradient goes.
     bias : Tensor, shape (FIXED,) or (SHIFTED,), optional
         Where its gradient goes, the column sums of the tensor that `biased` names.
+    groups, merged : int
+        Of the convolution, and how many of them a matrix product covers; more than one only with `flat`.
+    flat : bool
+        Whether a tile covers several taps and the frames of several items; `fixed` is then dense and `biased` "fixed".
     """
     for launch in launches(
         shifted,
@@ -59,6 +66,9 @@ def weight_gradient(
         activated=activated,
         biased=biased,
         slope=slope,
+        groups=groups,
+        merged=merged,
+        flat=flat,
     ):
         launch()
 
@@ -77,6 +87,9 @@ def launches(
     activated: str,
     biased: str,
     slope: float,
+    groups: int = 1,
+    merged: int = 1,
+    flat: bool = False,
 ) -> list[Launch]:
     """Describe the launches: the sums of the splits, and their sum."""
     from fastvoc.ops._triton import gradients
@@ -89,13 +102,16 @@ def launches(
     size = weights + (0 if bias is None else bias.numel())
     block = BLOCK << 8 if interpreted() else BLOCK
     atomic = os.environ.get("FASTVOC_ATOMICS") == "1"
-    shape = shape_of("weight_gradient", shifted_channels, fixed_channels, taps, abs(dilation), fixed)
+    products = groups // merged
+    width, columns = shifted_channels // products, fixed_channels // products
+    rows = taps * width if flat else width
+    shape = shape_of("weight_gradient", rows, columns, taps, abs(dilation), fixed)
 
     def sums(tile: Tile) -> Launch:
-        places = -(-shifted_channels // tile.rows) * -(-fixed_channels // tile.columns)
-        places *= 1 if weight is None else taps
+        places = products * -(-rows // tile.rows) * -(-columns // tile.columns)
+        places *= 1 if weight is None or flat else taps
         # Four programs for each multiprocessor hide each other's waiting; more would only enlarge the workspace.
-        steps = batch * -(-frames // tile.channels)
+        steps = -(-batch * frames // tile.channels) if flat else batch * -(-frames // tile.channels)
         splits = max(1, min(steps, 4 * _multiprocessors(fixed.device) // places))
         workspace = (torch.zeros if atomic else torch.empty)(
             (1 if atomic else splits, size), dtype=torch.float32, device=fixed.device
@@ -111,7 +127,7 @@ def launches(
                 "shifted_row": shifted.stride(2),
                 "shifted_channel": shifted.stride(1),
                 "fixed_batch": fixed.stride(0),
-                "fixed_row": fixed.stride(2),
+                "fixed_row": fixed_channels if flat else fixed.stride(2),  # a single frame may have any stride
                 "fixed_channel": fixed.stride(1),
                 "batch": batch,
                 "frames": frames,
@@ -126,6 +142,9 @@ def launches(
             constants={
                 "SHIFTED": shifted_channels,
                 "FIXED": fixed_channels,
+                "GROUPS": products,
+                "MERGED": merged,
+                "FLAT": flat,
                 "PADDING": padding,
                 "ACTIVATE": activated if slope != 1.0 else "none",
                 "WEIGHT": weight is not None,
@@ -156,7 +175,7 @@ def launches(
             "shifted_stride": shifted_stride,
             "fixed_stride": fixed_stride,
         },
-        constants={"SHIFTED": shifted_channels, "FIXED": fixed_channels, "BLOCK": block},
+        constants={"SHIFTED": shifted_channels // groups, "FIXED": fixed_channels, "BLOCK": block},
         warps=4,
         stages=1,
     )
