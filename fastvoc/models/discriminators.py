@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
+from fastvoc import ops
+
 Maps = list[Tensor]
 
 
@@ -22,37 +24,41 @@ def _dress(conv: nn.Module, norm: Literal["weight", "spectral"]) -> nn.Module:
     return spectral_norm(conv) if norm == "spectral" else weight_norm(conv)
 
 
-def _maps(convs: nn.ModuleList, x: Tensor, slope: float) -> Maps:
-    """Run convolutions, a leaky ReLU behind each but the last; their outputs are the feature maps."""
+def _chain(convs: nn.ModuleList, x: Tensor, paddings: Sequence[tuple[int, int]], slope: float) -> Maps:
+    """Run convolutions along time, a leaky ReLU behind each but the last; their outputs are the feature maps.
+
+    The modules only hold what learns: `fastvoc.ops` run them, channels-last. Weights may have further axes of size 1.
+    """
     maps = []
-    for conv in convs:
-        x = conv(x)
-        x = x if conv is convs[-1] else F.leaky_relu(x, slope)
+    for conv, padding in zip(convs, paddings, strict=True):
+        assert isinstance(conv, (nn.Conv1d, nn.Conv2d))
+        weight = conv.weight.flatten(2)
+        if conv is convs[-1]:
+            x = ops.conv1d(x, weight, conv.bias, padding=padding)
+        else:
+            x = ops.downsample(
+                x, weight, conv.bias, stride=conv.stride[0], padding=padding, groups=conv.groups, slope=slope
+            )
         maps.append(x)
     return maps
 
 
 class _WaveDiscriminator(nn.Module):
-    """A chain of 1-D convolutions, leaky ReLU behind each but the last; their outputs are the feature maps."""
+    """A chain of 1-D convolutions over a wave, whose padding in front of the first one has a mode of its own."""
 
     def __init__(
         self, convs: Sequence[nn.Module], paddings: Sequence[tuple[int, int]], mode: str, slope: float
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(convs)
-        self.paddings = paddings
+        self.paddings = [(0, 0), *paddings[1:]]
+        self.first_padding = paddings[0]
         self.mode = mode
         self.slope = slope
 
     def forward(self, wave: Tensor) -> Maps:
-        maps = []
-        x = wave
-        for conv, padding in zip(self.convs, self.paddings, strict=True):
-            # only the first padding reflects: the originals mirror the wave and zero-pad the features
-            x = conv(F.pad(x, padding, self.mode if conv is self.convs[0] else "constant"))
-            x = x if conv is self.convs[-1] else F.leaky_relu(x, self.slope)
-            maps.append(x)
-        return maps
+        # only the first padding reflects: the originals mirror the wave and zero-pad the features
+        return _chain(self.convs, F.pad(wave, self.first_padding, self.mode), self.paddings, self.slope)
 
 
 class MelGANDiscriminator(nn.Module):
@@ -181,16 +187,20 @@ class ScaleDiscriminator(nn.Module):
 
 
 class _PeriodNetwork(nn.Module):
-    """A chain of convolutions over a wave folded into rows of `period` samples."""
+    """A chain of convolutions over a wave folded into rows of `period` samples: one along time for every column."""
 
-    def __init__(self, period: int, convs: Sequence[nn.Module]) -> None:
+    def __init__(self, period: int, convs: Sequence[nn.Module], paddings: Sequence[int]) -> None:
         super().__init__()
         self.period = period
         self.convs = nn.ModuleList(convs)
+        self.paddings = [(padding, padding) for padding in paddings]
 
     def forward(self, wave: Tensor) -> Maps:
-        x = F.pad(wave, (0, -wave.shape[-1] % self.period), "reflect")
-        return _maps(self.convs, x.reshape(x.shape[0], 1, -1, self.period), 0.1)
+        batch, period = len(wave), self.period
+        rows = F.pad(wave, (0, -wave.shape[-1] % period), "reflect").reshape(batch, -1, period)
+        columns = rows.transpose(1, 2).reshape(batch * period, 1, -1)
+        maps = _chain(self.convs, columns, self.paddings, 0.1)
+        return [x.view(batch, period, *x.shape[1:]).permute(0, 2, 3, 1) for x in maps]  # (B, C, rows, period)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -216,13 +226,15 @@ class PeriodDiscriminator(nn.Module):
         widths = [1, channels, 4 * channels, 16 * channels, 32 * channels, 32 * channels]
 
         def convs() -> list[nn.Module]:
+            # two axes of the kernel, the second of size 1, as in every checkpoint
             layers: list[nn.Module] = [
-                nn.Conv2d(widths[n], widths[n + 1], (5, 1), (3 if n < 4 else 1, 1), padding=(2, 0)) for n in range(5)
+                nn.Conv2d(widths[n], widths[n + 1], (5, 1), (3 if n < 4 else 1, 1)) for n in range(5)
             ]
-            layers.append(nn.Conv2d(widths[-1], 1, (last_kernel_size, 1), padding=(last_kernel_size // 2, 0)))
+            layers.append(nn.Conv2d(widths[-1], 1, (last_kernel_size, 1)))
             return [_dress(conv, "weight") for conv in layers]
 
-        self.networks = nn.ModuleList(_PeriodNetwork(period, convs()) for period in periods)
+        paddings = [2] * 5 + [last_kernel_size // 2]
+        self.networks = nn.ModuleList(_PeriodNetwork(period, convs(), paddings) for period in periods)
 
     def forward(self, wave: Tensor) -> list[Maps]:
         """(B, 1, T) → per period, the feature maps and the score (B, 1, rows, period)."""
@@ -248,7 +260,13 @@ class _SpectrumNetwork(nn.Module):
             # the original names no window, which is a rectangle of the window's size
             window = torch.ones(window_size, dtype=wave.dtype, device=wave.device)
             x = torch.stft(padded, fft_size, hop, window_size, window, center=False, return_complex=True).abs()
-        return _maps(self.convs, x[:, None], self.slope)
+        maps = []
+        x = x[:, None]
+        for conv in self.convs:
+            x = conv(x)
+            x = x if conv is self.convs[-1] else F.leaky_relu(x, self.slope)
+            maps.append(x)
+        return maps
 
 
 class ResolutionDiscriminator(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -142,6 +144,23 @@ class Adversary:
         if features and real is not None:
             terms["features"] = feature_matching(real, maps, score=config.features_score, scale=config.features_scale)
         return terms
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let no variable of a network ask for its gradient in a `with` block, in which only what it hears learns.
+
+    Autograd leaves out whole functions whose gradients nobody wants, but an operator that is asked for one of its
+    gradients computes all that its arguments ask for.
+    """
+    variables = [variable for variable in network.parameters() if variable.requires_grad]
+    for variable in variables:
+        variable.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for variable in variables:
+            variable.requires_grad_(True)
 
 
 def _scores(maps: list[Maps]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from fastvoc.models.discriminators import Maps
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.models.griffinlimnet import GriffinLimNet
 from fastvoc.train import losses
-from fastvoc.train.adversary import Adversary
+from fastvoc.train.adversary import Adversary, frozen
 from fastvoc.train.networks import Networks
 from fastvoc.train.weight_norm import folded
 
@@ -116,7 +116,7 @@ class GanTask(Networks):
                 terms |= self._spectra(part, self._make(part))
             if judge is not None:
                 fake = self._make(part)
-                with folded(judge.network), self._autocast():
+                with frozen(judge.network), folded(judge.network), self._autocast():
                     wave, features = part.wave[:, None], weights.features > 0
                     terms |= judge.judge(wave, fake, part.real_maps, features=features)
             loss = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
