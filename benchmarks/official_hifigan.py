@@ -1,4 +1,4 @@
-"""HiFi-GAN's generator and training step in plain PyTorch, as jik876/hifi-gan 4769534 describes them: the peer to beat.
+"""HiFi-GAN's networks and training step in plain PyTorch, as jik876/hifi-gan 4769534 describes them: the peer to beat.
 
 Every convolution is a module of its own under weight norm, every pass recomputes the norms, and the discriminators run
 again on everything for the generator's turn.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from fastvoc.models import HiFiGANConfig
 
@@ -68,6 +68,92 @@ class OfficialGenerator(nn.Module):
             blocks = self.resblocks[n * count : (n + 1) * count]
             x = torch.stack([block(x) for block in blocks]).sum(0) / len(blocks)
         return torch.tanh(self.conv_post(F.leaky_relu(x)))
+
+
+class _Chain(nn.Module):
+    """Convolutions with a leaky ReLU behind each but the last; their outputs are the feature maps."""
+
+    def __init__(self, convs: list[nn.Module]) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the feature maps."""
+        maps = []
+        for conv in self.convs:
+            x = conv(x)
+            x = x if conv is self.convs[-1] else F.leaky_relu(x, 0.1)
+            maps.append(x)
+        return maps
+
+
+class _Periods(nn.Module):
+    """The multi-period discriminator: 2-D convolutions over a wave that is folded into rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.periods = (2, 3, 5, 7, 11)
+        widths = (1, 32, 128, 512, 1024, 1024)
+
+        def convs() -> list[nn.Module]:
+            layers = [
+                nn.Conv2d(widths[n], widths[n + 1], (5, 1), (3 if n < 4 else 1, 1), padding=(2, 0)) for n in range(5)
+            ]
+            return [weight_norm(conv) for conv in (*layers, nn.Conv2d(1024, 1, (3, 1), padding=(1, 0)))]
+
+        self.networks = nn.ModuleList(_Chain(convs()) for _ in self.periods)
+
+    def forward(self, wave: Tensor) -> list[list[Tensor]]:
+        """(B, 1, T) → per period, the feature maps."""
+        maps = []
+        for period, network in zip(self.periods, self.networks, strict=True):
+            x = F.pad(wave, (0, -wave.shape[-1] % period), "reflect")
+            maps.append(network(x.view(x.shape[0], 1, -1, period)))
+        return maps
+
+
+class _Scales(nn.Module):
+    """The multi-scale discriminator: grouped 1-D convolutions over a wave at three sample rates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # channels in, channels out, kernel, stride, groups
+        table = [
+            (1, 128, 15, 1, 1),
+            (128, 128, 41, 2, 4),
+            (128, 256, 41, 2, 16),
+            (256, 512, 41, 4, 16),
+            (512, 1024, 41, 4, 16),
+            (1024, 1024, 41, 1, 16),
+            (1024, 1024, 5, 1, 1),
+            (1024, 1, 3, 1, 1),
+        ]
+
+        def convs(norm: Callable[[nn.Module], nn.Module]) -> list[nn.Module]:
+            return [norm(nn.Conv1d(i, o, k, s, groups=g, padding=k // 2)) for i, o, k, s, g in table]
+
+        self.scales = nn.ModuleList(_Chain(convs(norm)) for norm in (spectral_norm, weight_norm, weight_norm))
+        self.pool = nn.AvgPool1d(4, 2, padding=2)
+
+    def forward(self, wave: Tensor) -> list[list[Tensor]]:
+        """(B, 1, T) → per scale, the feature maps."""
+        maps = []
+        for n, scale in enumerate(self.scales):
+            wave = self.pool(wave) if n else wave
+            maps.append(scale(wave))
+        return maps
+
+
+class OfficialDiscriminators(nn.Module):
+    """Both as one; its state is that of `fastvoc.train.adversary.Discriminators`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList([_Periods(), _Scales()])
+
+    def forward(self, wave: Tensor) -> list[list[Tensor]]:
+        """(B, 1, T) → per sub-discriminator, the feature maps."""
+        return [maps for network in self.networks for maps in network(wave)]
 
 
 def discriminators_loss(discriminators: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

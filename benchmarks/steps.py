@@ -6,7 +6,6 @@ its imports did, in megabytes.
 
 from __future__ import annotations
 
-import copy
 import resource
 import shutil
 import sys
@@ -21,7 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.official_hifigan import OfficialGenerator, discriminators_loss, generator_loss, official_step
+from benchmarks.official_hifigan import (
+    OfficialDiscriminators,
+    OfficialGenerator,
+    discriminators_loss,
+    generator_loss,
+    official_step,
+)
 from benchmarks.stopwatch import interleaved
 from fastvoc.audio import mel_l1, mel_spectrogram
 from fastvoc.checkpoints import hifigan
@@ -156,7 +161,8 @@ def _official(
     assert task.adversary is not None
     generator = OfficialGenerator(config.generator).to(wave.device)
     generator.load_state_dict(hifigan.write(config.generator, task.plain_generator().state_dict())["generator"])
-    discriminators = copy.deepcopy(task.adversary.network)
+    discriminators = OfficialDiscriminators().to(wave.device)
+    discriminators.load_state_dict(task.adversary.network.state_dict())
     settings: dict[str, Any] = {"lr": 2e-4, "betas": (0.8, 0.99)}
     optimisers = tuple(torch.optim.AdamW(network.parameters(), **settings) for network in (generator, discriminators))
     if maker.compiled:
