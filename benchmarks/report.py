@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.charts import draw_roofline, draw_vocoders
 from benchmarks.rows import Row, groups, of, read
-from benchmarks.tables import TABLES, vocoders
+from benchmarks.tables import TABLES, training, vocoders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
@@ -142,6 +142,8 @@ def _section(name: str, rows: list[Row], pictures: Path, page: Path) -> str:
         body = vocoders(_first_screen(rows))
     elif name in ("cpu", "cuda"):
         body = vocoders([row for row in rows if row["kind"] == name])
+    elif name == "training":
+        body = training(_of_one_device(of(rows, "training")))
     else:
         body = TABLES[name](rows)
     return f"{body}\n\n{_origin(name, rows)}`{COMMANDS[name]}`\n" if body else ""

@@ -54,6 +54,8 @@ class Maker:
         """Return why it cannot run here, as a sentence, or None."""
         if self.compiled and device == "cpu" and not any(map(shutil.which, ("g++", "clang++"))):
             return "torch.compile needs a C++ compiler"
+        if self.precision == "bfloat16" and device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return "PyTorch has no fast convolutions in bfloat16 for this processor"
         return None
 
 

@@ -25,9 +25,15 @@ void run_panel(const fastvoc_downsample_call& call, const Field& field, const fl
   const float* const last = weight + call.out_channels * length;
   const float* const from = weight + first * length;
   if (call.taps < kLanes) {
-    transpose_rows(from, length, channels, length, last, 64, [&](int64_t i) {
-      return panel + (i % call.taps * field.channels + i / call.taps) * kWidth;
-    });
+    // Whole squares of (channel, tap). Where their numbers go repeats itself: divisions would take longer than that.
+    const int64_t block = kLanes * call.taps;
+    int64_t places[kLanes * kLanes];
+    for (int64_t i = 0; i < block; ++i) places[i] = (i % call.taps * field.channels + i / call.taps) * kWidth;
+    for (int64_t begin = 0; begin < length; begin += block) {
+      float* const to = panel + begin / call.taps * kWidth;
+      transpose_rows(from + begin, length, channels, smaller(block, length - begin), last, 64,
+                     [&](int64_t i) { return to + places[i]; });
+    }
   } else {
     // A few taps of all channels before the next ones: each of them is then one stream of writes.
     for (int64_t tap = 0; tap < call.taps; tap += kLanes)

@@ -72,16 +72,19 @@ void run_panel(const fastvoc_downsample_call& call, const Field& field, const fl
   const auto taps_of = [&](int64_t phase) { return phase < taps ? (taps - 1 - phase) / stride + 1 : 0; };
   const float* const end = weight + call.out_channels * in * taps;
   // A few taps of all channels before the next ones: each of them is then one stream of writes.
-  for (int64_t begin = 0; begin < taps; begin += kLanes)
-    for (int64_t o = 0; o < out; ++o) {
-      const float* const from = weight + ((group * out + o) * in + first) * taps + begin;
-      transpose_rows(from, taps, channels, smaller(kLanes, taps - begin), end, 8 * in * taps, [&](int64_t i) {
-        const int64_t tap = begin + i, phase = tap % stride, count = taps_of(phase);
-        // phases before this one have this many taps together
-        const int64_t before = phase * (taps / stride) + smaller(phase, taps % stride);
-        return panel + ((before + count - 1 - tap / stride) * out + o) * kWidth;
-      });
+  for (int64_t begin = 0; begin < taps; begin += kLanes) {
+    const int64_t some = smaller(kLanes, taps - begin);
+    int64_t places[kLanes];
+    for (int64_t i = 0; i < some; ++i) {
+      const int64_t tap = begin + i, phase = tap % stride;
+      // phases before this one have this many taps together
+      const int64_t before = phase * (taps / stride) + smaller(phase, taps % stride);
+      places[i] = (before + taps_of(phase) - 1 - tap / stride) * out * kWidth;
     }
+    for (int64_t o = 0; o < out; ++o)
+      transpose_rows(weight + ((group * out + o) * in + first) * taps + begin, taps, channels, some, end,
+                     8 * in * taps, [&](int64_t i) { return panel + places[i] + o * kWidth; });
+  }
   alignas(64) float start[kWidth] = {}, sums[kStrips * kWidth];
   const float* strips[kStrips];
   int64_t before = 0;

@@ -117,7 +117,7 @@ def _case(
     def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
         x = draw(batch, inner, frames)
         return (
-            to_channels_last(x) if last or model else x,
+            to_channels_last(x) if last else x,
             draw(out, inner // groups, taps, scale=(inner // groups * taps) ** -0.5),
             draw(out) if bias else None,
             stride,
@@ -151,7 +151,7 @@ def _backward_of(
         wanted = [True, True, bias is not None] if needs is None else list(needs)
         y = draw(*shape)  # of which only the sign counts
         settings = stride, left, right, groups, slope, wanted
-        return to_channels_last(grad) if last or case.model else grad, x, weight, y, *settings
+        return to_channels_last(grad) if last else grad, x, weight, y, *settings
 
     return Case(
         name=name or case.name,
