@@ -66,11 +66,12 @@ fi
 step 180 build "$PYTHON" setup.py -q build_native --inplace
 step 90 doctor "$PYTHON" -m fastvoc doctor
 step 180 contract "$PYTHON" -m pytest tests/test_ops.py -q
-step 90 determinism "$PYTHON" -m pytest tests/test_cuda_gpu.py tests/test_triton_gpu.py -q
+step 90 determinism "$PYTHON" -m pytest tests/test_cuda_gpu.py tests/test_triton_gpu.py tests/test_captured.py -q
+measure 90 training benchmarks/test_training.py -k v1 --rounds 5
 measure 150 vocoders benchmarks/test_vocoders.py --seconds 1,10 --budget 2
 step 60 triton env FASTVOC_BACKEND=triton "$PYTHON" -m fastvoc bench hifigan-v1 hifigan-v2 --device cuda --dtype float16
 measure 90 operators benchmarks/test_ops.py
-measure 90 training benchmarks/test_training.py -k v1 --rounds 5
+measure 240 training_compiled benchmarks/test_training.py -k v1 --rounds 5 --thorough
 if [ $dry = yes ] || command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     step 90 $tool compute-sanitizer --tool $tool --error-exitcode 1 \

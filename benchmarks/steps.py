@@ -30,6 +30,7 @@ from benchmarks.official_hifigan import (
 from benchmarks.stopwatch import interleaved
 from fastvoc.audio import mel_l1, mel_spectrogram
 from fastvoc.checkpoints import hifigan
+from fastvoc.train.captured import WARM_UP, CapturedStep
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.gan import GanTask
 from fastvoc.train.weight_norm import folded
@@ -49,6 +50,8 @@ class Maker:
     precision: str
     compiled: bool = False
     """By torch.compile: its networks, whose graphs are most of a step."""
+    graph: bool = False
+    """Recorded as a CUDA graph."""
 
     def missing(self, device: str) -> str | None:
         """Return why it cannot run here, as a sentence, or None."""
@@ -68,6 +71,7 @@ def makers(device: str) -> dict[str, Maker]:
     }
     return {
         "fastvoc": Maker(official=False, precision=usual),
+        **({"fastvoc, graph": Maker(official=False, precision=usual, graph=True)} if device == "cuda" else {}),
         f"fastvoc, {other}": Maker(official=False, precision=other),
         "official, eager": Maker(official=True, precision="float32"),
         "official, bfloat16": Maker(official=True, precision="bfloat16"),
@@ -88,7 +92,12 @@ class Step:
     """
 
     def __init__(self, recipe: str, maker: Maker, device: str) -> None:
-        changes = {"batch": BATCH[device], "precision": maker.precision, "data.recordings": "tones"}
+        changes = {
+            "batch": BATCH[device],
+            "precision": maker.precision,
+            "graph": maker.graph,
+            "data.recordings": "tones",
+        }
         self.config = load_config(recipe, changes)
         noise = torch.randn(self.config.batch, self.config.segment, generator=torch.Generator().manual_seed(0))
         self.wave = (0.3 * noise).to(device)
@@ -102,6 +111,11 @@ class Step:
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Make both updates and return the losses of the discriminators and of the generator."""
         return self._step()
+
+    def warm_up(self) -> None:
+        """Make the steps after the first one that are slower than all others."""
+        for _ in range(WARM_UP if self.maker.graph else 0):
+            self()
 
     def shares(self, *, rounds: int, budget: float) -> dict[str, float]:
         """Say where the time of a step goes: fractions of the time of all parts, measured one by one."""
@@ -119,8 +133,10 @@ def _ours(task: GanTask, wave: Tensor) -> tuple[Callable[[], tuple[Tensor, Tenso
     assert adversary is not None
     weights = config.losses
 
+    make = CapturedStep(task) if config.graph else task.step
+
     def step() -> tuple[Tensor, Tensor]:
-        numbers = task.step(wave, step=1)
+        numbers = make(wave, step=1)
         terms = [getattr(weights, name) * numbers[name] for name in ("adversarial", "features", "mel")]
         return numbers["discriminators"], torch.stack(terms).sum()
 
@@ -148,8 +164,8 @@ def _ours(task: GanTask, wave: Tensor) -> tuple[Callable[[], tuple[Tensor, Tenso
             torch.autograd.backward(mel_l1(fake[:, 0], wave, config.loss_mel or config.mel), inputs=[fake])
 
         def optimisers() -> None:
-            task.learner.update(epoch=0)
-            adversary.learner.update(epoch=0)
+            task.learner.update()
+            adversary.learner.update()
 
         return {"generator": generator, "discriminators": discriminators, "mels": mels, "optimisers": optimisers}
 

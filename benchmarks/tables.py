@@ -77,22 +77,26 @@ def operators(rows: list[Row]) -> str:
     best = {}
     for key, same in groups(of(rows, "ops"), "device", "op", "case", "dtype", "threads").items():
         best[key] = min(same, key=lambda row: row["microseconds"])  # of the two memory orders
-    lines = [
-        [
-            row["op"],
-            row["case"],
-            row["dtype"],
-            f"{row['microseconds']:,.0f}",
-            f"{row['torch_microseconds']:,.0f}",
-            "the same" if row["backend"] == "reference" else ratio(row["ratio"]),
-            f"{row['gflops']:,.0f}",
-            percent(row["share_of_arithmetic"]),
-            percent(row["share_of_bandwidth"]),
-        ]
-        for row in best.values()
-    ]
     names = ["operator", "layer", "dtype", "µs", "PyTorch, µs", "ratio", "GFLOP/s", "of arithmetic", "of bandwidth"]
-    return markdown(names, lines)
+    made = groups(best.values(), "device")
+    written = []
+    for (device,), mine in made.items():
+        lines = [
+            [
+                row["op"],
+                row["case"],
+                row["dtype"],
+                f"{row['microseconds']:,.0f}",
+                f"{row['torch_microseconds']:,.0f}",
+                "the same" if row["backend"] == "reference" else ratio(row["ratio"]),
+                f"{row['gflops']:,.0f}",
+                percent(row["share_of_arithmetic"]),
+                percent(row["share_of_bandwidth"]),
+            ]
+            for row in mine
+        ]
+        written.append((f"{device}:\n\n" if len(made) > 1 else "") + markdown(names, lines))
+    return "\n\n".join(written)
 
 
 def kernels(rows: list[Row]) -> str:

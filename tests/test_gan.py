@@ -494,7 +494,7 @@ def test_clipping_by_network_and_by_variable(clip_by: str, factors: tuple[float,
     """With an epsilon that outweighs everything Adam's update is the gradient over it."""
     learner_, (a, b) = learner(clip=1.0, clip_by=clip_by)
     a.grad, b.grad = torch.tensor([3.0, 0, 0]).double(), torch.tensor([0.0, 4]).double()
-    assert learner_.update(epoch=0).item() == pytest.approx(5)
+    assert learner_.update().item() == pytest.approx(5)
     assert -a[0].item() * 1e9 == pytest.approx(3 * factors[0], rel=1e-6)
     assert -b[1].item() * 1e9 == pytest.approx(4 * factors[1], rel=1e-6)
 
@@ -502,7 +502,7 @@ def test_clipping_by_network_and_by_variable(clip_by: str, factors: tuple[float,
 def test_a_gradient_shorter_than_the_clip_is_left_alone() -> None:
     learner_, (a, b) = learner(clip=10.0)
     a.grad, b.grad = torch.tensor([3.0, 0, 0]).double(), torch.tensor([0.0, 4]).double()
-    learner_.update(epoch=0)
+    learner_.update()
     assert -a[0].item() * 1e9 == pytest.approx(3, rel=1e-6)
 
 
@@ -517,7 +517,8 @@ def test_the_rate_of_an_optimiser_is_the_schedules() -> None:
     learner_, (a, b) = learner(schedule=ScheduleConfig(kind="exponential", per="epoch", decay=0.5))
     for epoch in (0, 0, 3):
         a.grad, b.grad = torch.ones(3).double(), torch.ones(2).double()
-        learner_.update(epoch=epoch)
+        learner_.schedule(epoch)
+        learner_.update()
     assert learner_.rate == 0.125
     assert learner_.updates == 3
 

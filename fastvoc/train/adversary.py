@@ -88,14 +88,16 @@ class Adversary:
     device : torch.device
     dtype : torch.dtype
         Of the weights.
-    scaled : bool
+    scaled, captured : bool
         As in `Learner`.
     """
 
-    def __init__(self, config: AdversaryConfig, device: torch.device, dtype: torch.dtype, *, scaled: bool) -> None:
+    def __init__(
+        self, config: AdversaryConfig, device: torch.device, dtype: torch.dtype, *, scaled: bool, captured: bool = False
+    ) -> None:
         self.config = config
         self.network = Discriminators(config).to(device, dtype)
-        self.learner = Learner(self.network, config.optimiser, scaled=scaled)
+        self.learner = Learner(self.network, config.optimiser, scaled=scaled, captured=captured)
 
     def loss(self, wave: Tensor, fake: Tensor) -> tuple[Tensor, list[Maps]]:
         """Compare recordings with generated waves, in one pass.

@@ -111,6 +111,9 @@ class TrainConfig:
     """Of the networks' arithmetic; weights and spectra stay in float32. "auto" is bfloat16 on CUDA, else float32."""
     compile: bool = False
     """Run the networks through torch.compile, which takes minutes before the first step."""
+    graph: bool = False
+    """Record a step as a CUDA graph: a step of HiFi-GAN launches thousands of kernels, for which a GPU waits. Every
+    phase of the adversary takes the memory of a step."""
     recompute: bool = False
     """Keep only the inputs of the generator's residual blocks for the gradient, and run them again for the rest: less
     memory, a third more work in the generator."""
@@ -138,6 +141,11 @@ class TrainConfig:
             raise ValueError(f"segment {self.segment} is not a multiple of the hop {self.mel.hop}; such as {lower}")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts (accumulate)")
+        if self.graph and self.precision == "float16":
+            raise ValueError("graph needs precision bfloat16 or float32: the scale of float16 is decided on the host")
+        kinds = [self.optimiser.kind, *([self.adversary.optimiser.kind] if self.adversary else [])]
+        if self.graph and "radam" in kinds:
+            raise ValueError("graph needs adam or adamw; PyTorch decides updates of radam on the host")
         if self.continue_from is not None and (self.start_from or self.start_adversary_from):
             raise ValueError("continue_from brings all weights; leave out start_from and start_adversary_from")
         weights = self.losses

@@ -19,7 +19,7 @@ from fastvoc.models.discriminators import Maps
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.models.griffinlimnet import GriffinLimNet
 from fastvoc.train import losses
-from fastvoc.train.adversary import Adversary, frozen
+from fastvoc.train.adversary import Adversary, Turn, frozen
 from fastvoc.train.networks import Networks
 from fastvoc.train.weight_norm import folded
 
@@ -58,37 +58,54 @@ class GanTask(Networks):
         dict of str to Tensor
             The loss terms without their weights and the norms of the gradients: scalars on the device.
         """
-        parts = self._parts(batch)
-        adversary = self.adversary
-        turn = adversary.config.turn(step) if adversary else None
-        judge = adversary if turn and turn.judges else None
+        turn = self.turn(step)
+        self.schedule(turn, epoch)
+        numbers = self.take_turns(batch, turn)
+        self.follow(step)
+        return numbers
 
-        if adversary is None or turn is None or not turn.learns:
-            numbers = self._imitate(parts, judge) | self._update(epoch)
-        elif adversary.config.order == "discriminators-first":
-            numbers = (
-                self._listen(parts, adversary)
-                | self._update_adversary(adversary, epoch)
-                | self._imitate(parts, judge)
-                | self._update(epoch)
-            )
-        elif adversary.config.order == "generator-first":
-            numbers = (
-                self._imitate(parts, judge)
-                | self._update(epoch)
-                | self._listen(_unheard(parts), adversary)
-                | self._update_adversary(adversary, epoch)
-            )
-        else:
-            numbers = (
-                self._listen(parts, adversary)
-                | self._imitate(parts, judge)
-                | self._update_adversary(adversary, epoch)
-                | self._update(epoch)
-            )
+    def turn(self, step: int) -> Turn:
+        """Say what the adversary does in a step, counted from 1."""
+        return self.adversary.config.turn(step) if self.adversary else Turn(learns=False, judges=False)
+
+    def schedule(self, turn: Turn, epoch: int) -> None:
+        """Set the learning rates of the updates of a step."""
+        self.learner.schedule(epoch)
+        if self.adversary is not None and turn.learns:
+            self.adversary.learner.schedule(epoch)
+
+    def follow(self, step: int) -> None:
+        """Let the average follow the generator, once a step is made."""
         if self.average is not None:
             self.average.update(step - 1)
-        return numbers
+
+    def take_turns(self, batch: Batch, turn: Turn) -> Numbers:
+        """Make the updates of a step: all that happens on the device, the same at every step of such a turn."""
+        parts = self._parts(batch)
+        adversary = self.adversary
+        judge = adversary if turn.judges else None
+        if adversary is None or not turn.learns:
+            return self._imitate(parts, judge) | self._update()
+        if adversary.config.order == "discriminators-first":
+            return (
+                self._listen(parts, adversary)
+                | self._update_adversary(adversary)
+                | self._imitate(parts, judge)
+                | self._update()
+            )
+        if adversary.config.order == "generator-first":
+            return (
+                self._imitate(parts, judge)
+                | self._update()
+                | self._listen(_unheard(parts), adversary)
+                | self._update_adversary(adversary)
+            )
+        return (
+            self._listen(parts, adversary)
+            | self._imitate(parts, judge)
+            | self._update_adversary(adversary)
+            | self._update()
+        )
 
     def _listen(self, parts: list[_Part], adversary: Adversary) -> Numbers:
         """Find the gradient of the discriminators."""
@@ -173,11 +190,11 @@ class GanTask(Networks):
         count = self.config.accumulate
         return [_Part(*pair) for pair in zip(wave.chunk(count), mel.chunk(count), strict=True)]
 
-    def _update(self, epoch: int) -> Numbers:
-        return {"generator_gradient": self.learner.update(epoch=epoch)}
+    def _update(self) -> Numbers:
+        return {"generator_gradient": self.learner.update()}
 
-    def _update_adversary(self, adversary: Adversary, epoch: int) -> Numbers:
-        return {"discriminators_gradient": adversary.learner.update(epoch=epoch)}
+    def _update_adversary(self, adversary: Adversary) -> Numbers:
+        return {"discriminators_gradient": adversary.learner.update()}
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)

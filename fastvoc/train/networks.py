@@ -45,10 +45,12 @@ class Networks:
             generator.start_from(torch.from_numpy(mel_filters(config.mel)))
         self.generator = generator.to(self.device, dtype)
         dress(self.generator, config.weight_norm)
-        self.learner = Learner(self.generator, config.optimiser, scaled=scaled)
+        self.learner = Learner(self.generator, config.optimiser, scaled=scaled, captured=config.graph)
         self.average = MovingAverage(self.generator, config.ema) if config.ema else None
         self.adversary = (
-            Adversary(config.adversary, self.device, dtype, scaled=scaled) if config.adversary is not None else None
+            Adversary(config.adversary, self.device, dtype, scaled=scaled, captured=config.graph)
+            if config.adversary is not None
+            else None
         )
         if config.recompute:
             for blocks in self.generator.modules():

@@ -105,18 +105,26 @@ class Learner:
     config : OptimiserConfig
     scaled : bool
         Scale losses so that gradients in half precision do not vanish.
+    captured : bool
+        Keep all that changes from update to update on the device, so that a CUDA graph of an update holds for others.
     """
 
-    def __init__(self, network: nn.Module, config: OptimiserConfig, *, scaled: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, config: OptimiserConfig, *, scaled: bool = False, captured: bool = False
+    ) -> None:
         self.config = config
         self.variables = [variable for variable in network.parameters() if variable.requires_grad]
         self.updates = 0
+        self.rate = config.learning_rate
+        """The learning rate of the latest update."""
         # RAdam is the one that PyTorch has not fused.
         self.fused = config.kind != "radam"
         options: dict[str, Any] = {"fused": True, "amsgrad": config.amsgrad} if self.fused else {}
+        self._rate = torch.tensor(self.rate, device=self.variables[0].device) if captured else None
+        options |= {"capturable": True} if captured else {}
         self.optimiser = _CLASSES[config.kind](
             self.variables,
-            lr=config.learning_rate,
+            lr=self.rate if self._rate is None else self._rate,
             betas=config.betas,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
@@ -128,15 +136,20 @@ class Learner:
         """Add the gradient of a loss; it reaches this network's variables and no other's."""
         torch.autograd.backward(self.scaler.scale(loss), inputs=self.variables)
 
-    def update(self, *, epoch: int) -> Tensor:
+    def schedule(self, epoch: int) -> None:
+        """Set the learning rate of the next update, in an epoch from 0, and count it."""
+        self.rate = self.config.learning_rate * self.config.schedule.factor(self.updates, epoch)
+        if self._rate is not None:
+            self._rate.fill_(self.rate)
+        else:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate
+        self.updates += 1
+
+    def update(self) -> Tensor:
         """Follow the gradient and forget it.
 
         An update whose gradient is not finite is left out, on the device, without waiting for it.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0, for schedules that count epochs.
 
         Returns
         -------
@@ -147,8 +160,6 @@ class Learner:
         parallel.average(gradients)
         self.scaler.unscale_(self.optimiser)
         norm = self._clip(gradients)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate * self.config.schedule.factor(self.updates, epoch)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimiser)
             self.scaler.update()
@@ -160,13 +171,7 @@ class Learner:
         elif norm.isfinite():
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.updates += 1
         return norm
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the latest update."""
-        return float(self.optimiser.param_groups[0]["lr"])
 
     def _clip(self, gradients: list[Tensor]) -> Tensor:
         norms = torch.stack(torch._foreach_norm(gradients))
@@ -187,6 +192,10 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` returned."""
+        names = ("lr", "capturable")  # where the next rate is written, and whether it may be
+        own = [{name: group.get(name) for name in names} for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, values in zip(self.optimiser.param_groups, own, strict=True):
+            group.update(values)
         self.scaler.load_state_dict(state["scaler"])
         self.updates = state["updates"]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastvoc.train import parallel
+from fastvoc.train.captured import CapturedStep
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.report import Report
 from fastvoc.train.smoke import smoke_config
@@ -78,13 +79,14 @@ def train(
 def loop(run: Run) -> None:
     """Train until `config.steps`; a run that is complete already trains no further."""
     config, task, loader = run.config, run.task, run.loader
+    make_step = CapturedStep(task) if config.graph else task.step
     numbers = Numbers(gradients_may_overflow=task.precision == torch.float16)
     with ExitStack() as stack:
         stop = stack.enter_context(Interruption())
         report = stack.enter_context(Report(config.folder, config)) if run.main else None
         for step in range(run.step + 1, config.steps + 1):
             epoch = loader.epoch
-            numbers.add(step, task.step(next(loader), step=step, epoch=epoch))
+            numbers.add(step, make_step(next(loader), step=step, epoch=epoch))
             last = step == config.steps
             told = last or step % config.report_every == 0
             if told or task.device.type == "cpu":  # elsewhere looking would mean waiting

@@ -125,6 +125,9 @@ def start(config: TrainConfig, device: torch.device, *, allow_changes: bool = Fa
             f"train: batch {config.batch} cannot be divided among {world} processes in {config.accumulate} parts; "
             f"make it a multiple of {world * config.accumulate}"
         )
+    if config.graph and (device.type != "cuda" or world > 1):
+        where = f"{world} processes" if world > 1 else f"a {device.type}"
+        raise ValueError(f"train: graph records a step on one GPU, and this is a run on {where}; leave it out")
     if rank == 0:
         state.sweep(config.folder)
     parallel.wait()
