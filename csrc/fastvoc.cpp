@@ -272,7 +272,7 @@ int fastvoc_downsample_check(const fastvoc_downsample_call* call) {
   if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
       !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->stride) ||
       !fastvoc::is_count(call->groups) || call->in_channels % call->groups || call->out_channels % call->groups ||
-      !(call->slope > 0) || !fits({call->batch, call->in_frames}) ||
+      !(call->slope > 0) || !__builtin_isfinite(call->slope) || !fits({call->batch, call->in_frames}) ||
       !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps))
     return FASTVOC_BAD_SIZE;
   if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;

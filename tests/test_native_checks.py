@@ -61,6 +61,7 @@ def sanitized() -> Path:
     ("program", "count"),
     [
         ("random_calls", 300),
+        ("random_downsample", 300),
         ("random_networks", 60),
         ("hostile_calls", 3000),
         ("toom_cook", 300),
@@ -141,5 +142,6 @@ def test_random_networks_are_right_on_aarch64() -> None:
         pytest.skip("aarch64-linux-gnu-g++ and qemu-aarch64 are not installed")
     options = ("SYSTEM_NAME=Linux", "SYSTEM_PROCESSOR=aarch64", "CXX_COMPILER=aarch64-linux-gnu-g++")
     folder = built("checks-aarch64", *(f"-DCMAKE_{option}" for option in options), "-DFASTVOC_SANITIZE=none")
-    for program, count in (("random_calls", 100), ("random_networks", 20), ("hostile_calls", 300)):
+    counts = {"random_calls": 100, "random_downsample": 50, "random_networks": 20, "hostile_calls": 300}
+    for program, count in counts.items():
         run("qemu-aarch64", folder / program, str(count), QEMU_LD_PREFIX="/usr/aarch64-linux-gnu")

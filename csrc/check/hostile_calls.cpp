@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "../fastvoc_downsample.h"
 #include "networks.h"
 
 namespace {
@@ -103,6 +104,37 @@ bool upsample_is_safe() {
   return true;
 }
 
+bool downsample_is_safe() {
+  const int64_t groups = draw(1, 4);
+  fastvoc_downsample_call call{int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(1, 3)), draw(0, 2), groups * draw(1, 8),
+                               draw(0, 40), groups * draw(1, 8), draw(1, 9), draw(1, 5), draw(0, 9), draw(0, 9),
+                               groups, 0.1f};
+  for (int64_t count = draw(1, 4); count > 0; --count)
+    spoil_one(call.isa, call.threads, call.batch, call.in_channels, call.in_frames, call.out_channels, call.taps,
+              call.stride, call.left, call.right, call.groups, call.slope);
+  if (const int code = fastvoc_downsample_check(&call)) return ++refused, is_error(code);
+  ++taken;
+  const int64_t work = fastvoc_downsample_workspace_size(&call);
+  const int64_t work_backward = fastvoc_downsample_backward_workspace_size(&call);
+  if (work < 1 || work_backward < 1 || !is_size(work) || !is_size(work_backward)) return false;
+  if (call.groups < 1 || call.in_channels % call.groups || call.out_channels % call.groups || !(call.slope > 0) ||
+      call.stride < 1 || call.left < 0 || call.right < 0 || call.in_frames + call.left + call.right < call.taps)
+    return false;
+  const int64_t frames = (call.in_frames + call.left + call.right - call.taps) / call.stride + 1;
+  const int64_t from = call.batch * call.in_channels * call.in_frames, to = call.batch * call.out_channels * frames;
+  const int64_t weights = call.out_channels * (call.in_channels / call.groups) * call.taps;
+  if (!is_size(from) || !is_size(to) || !is_size(weights)) return false;
+  if (work + work_backward + from + to + weights > kHeld || call.threads > 8) return true;
+  auto x = filled(from), weight = filled(weights), y = filled(to), grad_x = filled(from), grad_weight = filled(weights);
+  auto grad_bias = filled(call.out_channels), memory = filled(work), memory_backward = filled(work_backward);
+  const int64_t x_strides[] = {call.in_channels * call.in_frames, call.in_frames, 1};
+  const int64_t y_strides[] = {call.out_channels * frames, frames, 1};
+  fastvoc_downsample(&call, x.data(), x_strides, weight.data(), nullptr, y.data(), y_strides, memory.data());
+  fastvoc_downsample_backward(&call, y.data(), y_strides, x.data(), x_strides, weight.data(), y.data(), y_strides,
+                              grad_x.data(), x_strides, grad_weight.data(), grad_bias.data(), memory_backward.data());
+  return true;
+}
+
 bool network_is_safe() {
   Network net = Network::random();
   fastvoc_network network = net.described(int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(0, FASTVOC_INT8)), toss());
@@ -155,6 +187,7 @@ int main(int argc, char** argv) {
     generator().seed(uint32_t(call));
     if (!conv1d_is_safe()) return std::printf("conv1d: call %lld is not safe\n", (long long)call), 1;
     if (!upsample_is_safe()) return std::printf("upsample: call %lld is not safe\n", (long long)call), 1;
+    if (!downsample_is_safe()) return std::printf("downsample: call %lld is not safe\n", (long long)call), 1;
     if (call % 8 == 0 && !network_is_safe()) return std::printf("network %lld is not safe\n", (long long)call), 1;
   }
   std::printf("%lld taken, %lld refused\n", (long long)taken, (long long)refused);

@@ -4,22 +4,12 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <random>
 #include <vector>
 
 #include "../fastvoc_plan.h"
+#include "draw.h"
 
 namespace fastvoc_check {
-
-inline std::mt19937& generator() {
-  static std::mt19937 state(1);
-  return state;
-}
-
-inline int64_t draw(int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(generator());
-}
-inline bool toss() { return draw(0, 1) == 1; }
 
 // A result: rows of channels, in double precision.
 struct Rows {

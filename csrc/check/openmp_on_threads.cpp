@@ -34,6 +34,9 @@ thread_local Team* together = nullptr;
 
 }  // namespace
 
+// The library is to find these before those of the runtime.
+#pragma GCC visibility push(default)
+
 extern "C" {
 
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
@@ -59,3 +62,5 @@ int omp_get_thread_num() { return number; }
 
 int omp_get_num_threads() { return together ? together->count : 1; }
 }
+
+#pragma GCC visibility pop

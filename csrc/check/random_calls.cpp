@@ -1,52 +1,17 @@
-// Random calls of the whole surface against plain loops, in memory of exactly the promised size.
+// Random calls of conv1d and upsample against plain loops, in memory of exactly the promised size.
 //
 // Built with -DFASTVOC_SANITIZE=ON, so that an access beyond any array, or undefined behaviour, ends the program.
 // An argument is how many to draw. Exits with 0 if every result is right.
 
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <random>
-#include <vector>
 
 #include "../fastvoc.h"
+#include "calls.h"
 
 namespace {
 
-std::mt19937 generator(1);
-
-int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
-bool toss() { return draw(0, 1) == 1; }
-
-// Mostly small, sometimes tiny, sometimes more than a chunk of rows or a panel of channels.
-int size(int small, int large) {
-  const int kind = draw(0, 3);
-  return draw(1, kind == 0 ? 2 : kind == 1 ? large : small);
-}
-
-struct Signal {
-  int64_t batch, channels, frames;
-  bool last = toss();
-  std::vector<float> data = std::vector<float>(batch * channels * frames, NAN);
-  int64_t strides[3] = {channels * frames, last ? 1 : frames, last ? channels : 1};
-
-  float& at(int64_t b, int64_t c, int64_t t) { return data[b * strides[0] + c * strides[1] + t * strides[2]]; }
-};
-
-void fill(std::vector<float>& values) {
-  std::normal_distribution<float> normal;
-  for (float& value : values) value = normal(generator);
-}
-
-std::vector<float> unwritten(int64_t count) { return std::vector<float>(count, NAN); }
-
-std::vector<float> filled(int64_t count) {
-  std::vector<float> values(count);
-  fill(values);
-  return values;
-}
-
-double activate(double value, float slope) { return value > 0 ? value : value * slope; }
+using namespace fastvoc_check;
 
 int64_t source(const fastvoc_conv1d_call& call, int64_t frame) {
   if (frame >= 0 && frame < call.in_frames) return frame;
@@ -55,13 +20,10 @@ int64_t source(const fastvoc_conv1d_call& call, int64_t frame) {
   return frame < 0 ? -frame : 2 * (call.in_frames - 1) - frame;
 }
 
-// Sums of at most 70 * 20 products of normal numbers in float32 stay well within this.
-bool close(double exact, float got) { return std::fabs(exact - got) < 2e-4; }
-
 fastvoc_conv1d_call conv1d_call() {
   fastvoc_conv1d_call call{};
-  call.isa = draw(0, FASTVOC_ISA_COUNT - 1);
-  call.threads = draw(1, 3);
+  call.isa = int(draw(0, FASTVOC_ISA_COUNT - 1));
+  call.threads = int(draw(1, 3));
   call.batch = draw(0, 2);
   call.in_channels = size(20, 70);
   call.in_frames = size(70, 300);
@@ -70,7 +32,7 @@ fastvoc_conv1d_call conv1d_call() {
   call.dilation = draw(1, 5);
   call.left = draw(0, 20);
   call.right = draw(0, 20);
-  call.padding_mode = draw(FASTVOC_ZERO, FASTVOC_REPLICATE);
+  call.padding_mode = int(draw(FASTVOC_ZERO, FASTVOC_REPLICATE));
   call.tanh = toss();
   call.slope = toss() ? 0.1f : 1.0f;
   return call;
@@ -109,8 +71,8 @@ bool conv1d_is_right() {
 
 fastvoc_upsample_call upsample_call() {
   fastvoc_upsample_call call{};
-  call.isa = draw(0, FASTVOC_ISA_COUNT - 1);
-  call.threads = draw(1, 3);
+  call.isa = int(draw(0, FASTVOC_ISA_COUNT - 1));
+  call.threads = int(draw(1, 3));
   call.batch = draw(0, 2);
   call.in_channels = size(20, 70);
   call.in_frames = size(60, 150);
@@ -154,42 +116,6 @@ bool upsample_is_right() {
       }
   return true;
 }
-
-// Gradients in double, and those of the library, each of them now and then not asked for.
-struct Gradients {
-  Signal x;
-  std::vector<double> exact_x, exact_weight, exact_bias;
-  std::vector<float> weight, bias;
-  bool wanted[3] = {toss(), toss(), toss()};
-
-  Gradients(int64_t batch, int64_t channels, int64_t frames, int64_t weights, int64_t biases)
-      : x{batch, channels, frames},
-        exact_x(x.data.size()),
-        exact_weight(weights),
-        exact_bias(biases),
-        weight(unwritten(weights)),
-        bias(unwritten(biases)) {}
-
-  double& exact_x_at(int64_t b, int64_t c, int64_t t) {
-    return exact_x[b * x.strides[0] + c * x.strides[1] + t * x.strides[2]];
-  }
-
-  float* wanted_x() { return wanted[0] ? x.data.data() : nullptr; }
-  float* wanted_weight() { return wanted[1] ? weight.data() : nullptr; }
-  float* wanted_bias() { return wanted[2] ? bias.data() : nullptr; }
-
-  bool right() const {
-    const auto same = [](const std::vector<double>& exact, const std::vector<float>& got) {
-      for (size_t i = 0; i < exact.size(); ++i)
-        if (!close(exact[i], got[i])) return false;
-      return true;
-    };
-    return (!wanted[0] || same(exact_x, x.data)) && (!wanted[1] || same(exact_weight, weight)) &&
-           (!wanted[2] || same(exact_bias, bias));
-  }
-};
-
-double passed_on(float x, float slope) { return x > 0 ? 1 : slope; }
 
 bool conv1d_backward_is_right() {
   const fastvoc_conv1d_call call = conv1d_call();

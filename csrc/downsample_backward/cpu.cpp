@@ -48,7 +48,8 @@ struct Tiles {
   Tiles(const fastvoc_downsample_call& call, const Cut& cut)
       : sums(kChannels * cut.row()),
         gradient(kSteps * kChannels + kLanes),
-        input(cut.across ? 0 : kSteps * larger(call.taps, call.stride) * 2 * kLanes) {}
+        // a single frame takes no step, which may be far longer than the signal
+        input(cut.across ? 0 : kSteps * larger(call.taps, out_frames_of(call) > 1 ? call.stride : 0) * 2 * kLanes) {}
 
   int64_t floats() const { return sums + gradient + input; }
 };
