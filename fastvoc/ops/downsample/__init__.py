@@ -6,6 +6,7 @@ whose period discriminator is one along time for every column of the folded wave
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -96,7 +97,7 @@ def _arguments(
         raise ValueError(f"downsample: stride is {stride}; expected at least 1")
     if left < 0 or right < 0:
         raise ValueError(f"downsample: padding is {(left, right)}; expected no negative number of frames")
-    if not slope > 0:
+    if not 0 < slope < math.inf:
         raise ValueError(f"downsample: slope is {slope}; expected a positive number, which keeps signs apart")
     taps = weight.shape[2]
     if frames + left + right < taps:
