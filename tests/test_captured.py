@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_gan import DEVICE, HIFIGAN, SMALL, batch, flat, hifigan
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastvoc.train.adversary import Turn
 from fastvoc.train.captured import WARM_UP, CapturedStep
 from fastvoc.train.config import load_config
 from fastvoc.train.gan import GanTask
@@ -54,6 +57,46 @@ def test_steps_of_every_phase_are_those_of_the_task_to_the_bit() -> None:
     assert other.adversary is not None and (other.learner.updates, other.adversary.learner.updates) == (19, 14)
     for name, value in flat(task.state_dict()).items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(flat(other.state_dict())[name])), name
+
+
+class Waits(TorchDispatchMode):
+    """Notes what would make the host wait for a device: a number that is read, or one that is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.lift_fresh,
+            torch.ops.aten.nonzero,
+        ):
+            self.found.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+NARROW = {
+    "hifigan-v1": {"generator.channels": 16, "adversary.discriminators.0.channels": 2}
+    | {"adversary.discriminators.1.channels": 16},
+    "hifigan-best": {"generator.channels": 16, "adversary.discriminators.0.channels": 2},
+    "melgan": {"generator.channels": 32},
+    "melgan-keras": {"generator.channels": 32},
+    "multi-band-melgan": {"generator.channels": 32},
+}
+"""Recipes with all losses and discriminators. RAdam, of `melgan-stft`, decides on the host whether to update."""
+
+
+@pytest.mark.parametrize("recipe", NARROW)
+def test_no_step_waits_for_its_device(recipe: str) -> None:
+    changes = {"data.recordings": "nowhere", "batch": 2, "graph": True}
+    task = GanTask(load_config(recipe, NARROW[recipe] | changes), DEVICE)
+    turn = Turn(learns=True, judges=True)
+    wave = 0.1 * torch.randn(2, task.config.segment, generator=torch.Generator().manual_seed(0))
+    task.take_turns(wave, turn)
+    with Waits() as waits:
+        task.take_turns(wave, turn)
+    assert not waits.found
 
 
 def test_rates_on_the_device_make_the_updates_of_rates_on_the_host() -> None:
@@ -122,6 +165,6 @@ def test_cuda_graphs_make_the_steps_of_the_task() -> None:
         assert {name: value.item() for name, value in found.items()} == pytest.approx(values, rel=1e-2)
 
 
-def test_a_graph_needs_a_gpu(tmp_path: Any) -> None:
+def test_a_graph_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="graph records a step on one GPU, and this is a run on a cpu; leave it out"):
         train("hifigan-v2", folder=tmp_path, smoke=True, changes={"graph": True}, device="cpu")

@@ -103,9 +103,16 @@ def pqmf_analysis(wave: Tensor, config: PqmfConfig = FOUR_BANDS) -> Tensor:
         raise ValueError(f"pqmf_analysis: wave has shape {tuple(wave.shape)}; needs (samples,) or (batch, samples)")
     if wave.shape[-1] == 0 or wave.shape[-1] % config.bands:
         raise ValueError(f"pqmf_analysis: wave has {wave.shape[-1]} samples; needs a multiple of {config.bands}")
-    weight = torch.from_numpy(analysis_filters(config)).to(wave.device, wave.dtype).unsqueeze(1)
+    weight = _analysis_weight(config, wave.device, wave.dtype)
     # One wave keeps its shape under a convolution whose channel is its only one: (1, T) -> (bands, T / bands).
     return F.conv1d(wave.unsqueeze(-2), weight, stride=config.bands, padding=config.taps // 2)
+
+
+@lru_cache(maxsize=16)
+def _analysis_weight(config: PqmfConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
+    # What is cached outlives the caller's mode: a tensor made in inference mode could never meet autograd.
+    with torch.inference_mode(False):
+        return torch.from_numpy(analysis_filters(config)).to(device, dtype).unsqueeze(1)
 
 
 def pqmf_synthesis(subbands: Tensor, config: PqmfConfig = FOUR_BANDS) -> Tensor:
