@@ -125,8 +125,8 @@ def recipes(rows: list[Row]) -> str:
 def training(rows: list[Row]) -> str:
     """Write training steps in seconds, beside the peers of the same precision."""
     lines = []
-    cases = groups(of(rows, "training"), "device", "recipe", "precision", "batch", "segment")
-    for (_, recipe, precision, batch, segment), case in cases.items():
+    cases = groups(of(rows, "training"), "device", "recipe", "precision", "threads", "batch", "segment")
+    for (_, recipe, precision, threads, batch, segment), case in cases.items():
         ours = next((row for row in case if row["maker"].startswith("fastvoc")), None)
         for row in case:
             if ours is None or row is ours:
@@ -135,9 +135,10 @@ def training(rows: list[Row]) -> str:
             relation = ratio(row["milliseconds"] / ours["milliseconds"])
             memory = [f"{one['peak_gbytes']:.1f}" if one["peak_gbytes"] else "–" for one in (ours, row)]
             step = f"{batch} × {segment}"
-            lines.append([NAMES.get(recipe, recipe), precision, step, row["maker"], *pair, relation, *memory])
-    names = ["network", "precision", "samples", "peer", "fastvoc, s", "peer, s", "ratio", "fastvoc, GB", "peer, GB"]
-    return markdown(names, lines)
+            what = [NAMES.get(recipe, recipe), precision, threads, step]
+            lines.append([*what, row["maker"], *pair, relation, *memory])
+    what = ["network", "precision", "threads", "samples"]
+    return markdown([*what, "peer", "fastvoc, s", "peer, s", "ratio", "fastvoc, GB", "peer, GB"], lines)
 
 
 def streaming(rows: list[Row]) -> str:
