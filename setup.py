@@ -2,12 +2,15 @@
 
 A missing or failing compiler does not stop the installation: the package then runs in plain PyTorch, and one line says
 why, here and in fastvoc/_native/build.json. FASTVOC_NATIVE=require makes it an error; FASTVOC_NATIVE=off skips the
-build; FASTVOC_CUDA_ARCHITECTURES=80;90 chooses for which GPUs CUDA kernels are compiled. Their sources are shipped too,
-because they can also be compiled at first use, so that a machine without nvcc loses nothing but that minute.
+build; FASTVOC_CUDA_ARCHITECTURES=80;90 chooses for which GPUs CUDA kernels are compiled, "here" those of this machine,
+which may be none. Their sources are shipped too, because they can also be compiled at first use, so that a machine
+without nvcc loses nothing but that minute.
 """
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import os
 import re
@@ -38,14 +41,16 @@ class build_native(Command):
         ("build-lib=", "b", "directory for the package"),
         ("build-temp=", "t", "directory for objects"),
         ("inplace", "i", "place the library in the source tree"),
+        ("keep", None, "leave a library that was built from these sources, for these GPUs, and that loads here"),
     ]
-    boolean_options: ClassVar = ["inplace"]
+    boolean_options: ClassVar = ["inplace", "keep"]
 
     def initialize_options(self) -> None:
         """Set what the command line may override."""
         self.build_lib: str | None = None
         self.build_temp: str | None = None
         self.inplace = False  # also set by editable installations
+        self.keep = False
 
     def finalize_options(self) -> None:
         """Take the folders of the build."""
@@ -56,13 +61,16 @@ class build_native(Command):
         mode = os.environ.get("FASTVOC_NATIVE") or "auto"
         if mode not in ("auto", "require", "off"):
             raise SystemExit(f"FASTVOC_NATIVE: {mode!r} is not a mode; known: auto, require, off")
+        if self.keep and serves(self._folder()):
+            sys.stdout.write(f"kept what is in {self._folder()}\n")
+            return
         record: dict[str, object] = {"version": self.distribution.get_version(), "library": None, "reason": None}
         made: list[Path] = []
         try:
             if mode == "off":
                 raise BuildFailed("it was built with FASTVOC_NATIVE=off")
             made, facts = compile_library(Path(str(self.build_temp)).resolve() / "csrc")
-            record |= {"library": made[0].name, **facts}
+            record |= {"library": made[0].name, "sources": digest(), **facts}
         except BuildFailed as reason:
             if mode == "require":
                 raise SystemExit(f"fastvoc: no native library: {reason}") from None
@@ -73,9 +81,9 @@ class build_native(Command):
         folder = self._folder()
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "cuda").mkdir(parents=True)
-        for path in [*made, *SOURCES.glob("*.h")]:
+        for path in [*made, *SOURCES.glob("fastvoc*.h")]:
             shutil.copy(path, folder)
-        for source in (SOURCES / "cuda").glob("*"):
+        for source in (SOURCES / "cuda" / "device").glob("*"):
             if source.suffix in (".cu", ".cuh", ".h"):
                 shutil.copy(source, folder / "cuda")
         (folder / "build.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -106,8 +114,13 @@ def compile_library(folder: Path) -> tuple[list[Path], dict[str, object]]:
     # A folder configured by another interpreter's CMake, or for another compiler, would be refused.
     shutil.rmtree(folder, ignore_errors=True)
     configure = [cmake, "-S", str(SOURCES), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    if os.environ.get("FASTVOC_CUDA_ARCHITECTURES"):
-        configure.append(f"-DFASTVOC_CUDA_ARCHITECTURES={os.environ['FASTVOC_CUDA_ARCHITECTURES']}")
+    wanted = os.environ.get("FASTVOC_CUDA_ARCHITECTURES", "")
+    if wanted == HERE:
+        wanted = ";".join(architectures_here())
+        if not wanted:
+            configure.append("-DFASTVOC_CUDA=OFF")
+    if wanted:
+        configure.append(f"-DFASTVOC_CUDA_ARCHITECTURES={wanted}")
     call(configure, "no usable C++ compiler; install g++ or clang++, or point CXX at one")
     call([cmake, "--build", str(folder)], "the sources did not compile")
     lines = (folder / "facts.txt").read_text(encoding="utf-8").splitlines()
@@ -130,6 +143,51 @@ def compile_library(folder: Path) -> tuple[list[Path], dict[str, object]]:
     }
     library = next(path for path in folder.iterdir() if path.suffix in (".so", ".dylib", ".dll"))
     return [library, *([folder / "kernels.fatbin"] if reason is None else [])], facts
+
+
+def serves(folder: Path) -> bool:
+    """Tell whether a library is of these sources, has kernels for the GPUs that are asked for, and loads here."""
+    if not (folder / "build.json").is_file():
+        return False
+    record = json.loads((folder / "build.json").read_text(encoding="utf-8"))
+    built_for = {name.rstrip("a") for name in record.get("cuda_architectures", ())}
+    if record.get("sources") != digest() or not {*wanted_architectures()} <= built_for:
+        return False
+    try:
+        ctypes.CDLL(str(folder / record["library"]))
+    except OSError:
+        return False
+    return True
+
+
+HERE = "here"
+"""What FASTVOC_CUDA_ARCHITECTURES is where kernels are compiled for the GPUs of this machine alone."""
+
+
+def wanted_architectures() -> list[str]:
+    """Return the GPUs that FASTVOC_CUDA_ARCHITECTURES names."""
+    named = os.environ.get("FASTVOC_CUDA_ARCHITECTURES", "")
+    return architectures_here() if named == HERE else [name.rstrip("a") for name in named.split(";") if name]
+
+
+def architectures_here() -> list[str]:
+    """Return the capabilities of this machine's GPUs, such as 90, as the driver's own program tells them."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    found = [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []
+    return sorted({line.replace(".", "") for line in found if re.fullmatch(r"\d+\.\d", line)})
+
+
+def digest() -> str:
+    """Return a checksum of what the library is built from; tests/ is not."""
+    files = (path for path in sorted(SOURCES.rglob("*")) if path.is_file() and SOURCES / "tests" not in path.parents)
+    contents = hashlib.sha256()
+    for path in files:
+        contents.update(f"{path.relative_to(SOURCES).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return contents.hexdigest()
 
 
 def tool(name: str) -> str:

@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--precisions", help="such as float32,bfloat16; by default all of the device")
     group.addoption("--seconds", default="1", help="of sound, such as 0.2,1,10 (%(default)s)")
     group.addoption("--batches", default="1", help="sounds at once, such as 1,8,32 (%(default)s)")
+    group.addoption("--sounds", default="32x344,1x86", help="sounds at once, and frames of each (%(default)s)")
     group.addoption(
         "--minutes", type=float, default=0, help="of training for each recipe; by default recipes are left out"
     )
@@ -55,6 +56,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option, names = metafunc.config.getoption, metafunc.fixturenames
     devices = [option("--device")] if option("--device") else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     threads = sorted({min(count, os.cpu_count() or 1) for count in _numbers(option("--threads"), int)})
+    if "voice_threads" in names:
+        metafunc.parametrize("voice_threads", threads, ids=lambda count: f"threads{count}")
     if "network" in names:
         from benchmarks.networks import NETWORKS
 
@@ -102,17 +105,23 @@ def ceilings(device: str) -> dict[str, float]:
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that writes a network's weights in the form that each engine starts from, once."""
+def files(device: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that writes a network's weights in the forms that engines start from, once.
+
+    It takes the name of the network, and those of engines; by default all that can run here.
+    """
     from benchmarks.exports import write_files
     from benchmarks.networks import NETWORKS, seeded_vocoder
+    from benchmarks.peers import forms
 
     folder = tmp_path_factory.mktemp("networks")
 
-    def make(network: str) -> Path:
-        if not (folder / network).exists():
-            write_files(folder / network, seeded_vocoder(NETWORKS[network]))
-        return folder / network
+    def make(network: str, engines: Iterable[str] | None = None) -> Path:
+        wanted = forms(device, engines)
+        place = folder / "-".join([network, *sorted(wanted)])
+        if not place.exists():
+            write_files(place, seeded_vocoder(NETWORKS[network]), wanted)
+        return place
 
     return make
 

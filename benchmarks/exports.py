@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,33 @@ import torch
 
 from benchmarks.plain import PlainGenerator
 from fastvoc import Vocoder
-from fastvoc.checkpoints import transformers
-from fastvoc.checkpoints._keys import from_native
+from fastvoc.checkpoints.formats import transformers
+from fastvoc.checkpoints.tensor_names import from_native
 from fastvoc.models import HiFiGANConfig
 
 
-def write_files(folder: Path, vocoder: Vocoder) -> None:
+def write_files(folder: Path, vocoder: Vocoder, names: Collection[str]) -> None:
     """Write one generator's weights in the form that each engine starts from.
 
     Parameters
     ----------
     folder : Path
-        Made if absent. Gets ``fastvoc/``, ``plain.pt``, ``planar.pt``, and where the packages are installed
-        ``plain.onnx`` and, for HiFi-GANs with the first kind of block, ``transformers/``.
+        Made if absent. Gets ``fastvoc/``, ``plain.pt`` and ``planar.pt``.
     vocoder : Vocoder
         In single precision, on the CPU.
+    names : collection of str
+        What else is wanted, and takes long: ``"plain.onnx"``; ``"transformers"``, which there is for HiFi-GANs with the
+        first kind of block.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocoder.save_pretrained(folder / "fastvoc")
     plain = PlainGenerator(vocoder.generator)
     torch.save(plain, folder / "plain.pt")
     torch.save(PlainGenerator(vocoder.generator, planar=True), folder / "planar.pt")
-    if find_spec("onnx") and find_spec("onnxscript"):
+    if "plain.onnx" in names:
         _write_onnx(folder / "plain.onnx", plain, vocoder.generator.mel_bands)
     config = vocoder.config.generator
-    if isinstance(config, HiFiGANConfig) and config.block == "1" and find_spec("transformers"):
+    if isinstance(config, HiFiGANConfig) and config.block == "1" and "transformers" in names:
         _write_transformers(folder / "transformers", vocoder)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
-from fastvoc.models import Generator, hifigan, melgan
+from fastvoc.models import Generator, bigvgan, hifigan, melgan
 
 NETWORKS: dict[str, Any] = {
     "hifigan-v1": hifigan.V1,
@@ -22,6 +22,8 @@ NETWORKS: dict[str, Any] = {
     "hifigan-v3": hifigan.V3,
     "melgan": melgan.DESCRIPT,
     "mb-melgan": melgan.MULTI_BAND,
+    "bigvgan-base": bigvgan.BASE_22K,
+    "bigvgan": bigvgan.LARGE_22K,
 }
 """Name → configuration. All take 80 bands at 22050 Hz and a hop of 256."""
 

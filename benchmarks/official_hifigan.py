@@ -145,7 +145,7 @@ class _Scales(nn.Module):
 
 
 class OfficialDiscriminators(nn.Module):
-    """Both as one; its state is that of `fastvoc.train.adversary.Discriminators`."""
+    """Both as one; its state is that of `fastvoc.train.tasks.adversary.Discriminators`."""
 
     def __init__(self) -> None:
         super().__init__()

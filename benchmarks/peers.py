@@ -6,7 +6,7 @@ installed is a sentence and not an error. `benchmarks.exports` makes the files o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -62,12 +62,18 @@ class Engine:
     refuses: Callable[[str], str | None] = field(default=lambda device: None)
     patient: bool = False
 
-    def missing(self, files: Path, device: str) -> str | None:
-        """Return why it cannot run here, as a sentence, or None."""
+    def absent(self, device: str) -> str | None:
+        """Return why it cannot run any network here, as a sentence, or None."""
+        if device not in self.precisions:
+            return f"it does not run on {device}"
         absent = [name for name in self.needs if find_spec(name) is None]
         if absent:
             return f"{', '.join(absent)} not installed; pip install 'fastvoc[bench]'"
-        if reason := self.refuses(device):
+        return self.refuses(device)
+
+    def missing(self, files: Path, device: str) -> str | None:
+        """Return why it cannot run a network here, as a sentence, or None."""
+        if reason := self.absent(device):
             return reason
         lacking = [name for name in self.files if not (files / name).exists()]
         return f"it has no form of this network ({', '.join(lacking)})" if lacking else None
@@ -91,8 +97,8 @@ def eager(setting: Setting) -> Run:
 
 
 def channels_last(setting: Setting) -> Run:
-    """PyTorch on images of height 1 in channels-last memory."""
-    return _torch(setting, _load(setting, "planar.pt"))
+    """PyTorch on images of height 1 in channels-last memory; on a GPU with narrow weights, which is faster."""
+    return _narrow_on_gpu(setting, _load(setting, "planar.pt"))
 
 
 def narrow_weights(setting: Setting) -> Run:
@@ -104,20 +110,20 @@ def narrow_weights(setting: Setting) -> Run:
 
 
 def compiled(setting: Setting, **options: Any) -> Run:
-    """`torch.compile` for exactly this shape."""
+    """`torch.compile` for exactly this shape; on a GPU with narrow weights, which is faster."""
     import torch
     from torch import _dynamo
 
     # each network is compiled for itself; by default the ninth of one class is not compiled at all
     _dynamo.config.recompile_limit = 256
-    return _torch(setting, torch.compile(_load(setting, "plain.pt"), dynamic=False, **options))
+    return _narrow_on_gpu(setting, torch.compile(_load(setting, "plain.pt"), dynamic=False, **options))
 
 
 def cuda_graph(setting: Setting) -> Run:
-    """PyTorch's kernels, launched as one graph."""
+    """PyTorch's kernels, launched as one graph, with narrow weights."""
     import torch
 
-    run = eager(setting)
+    run = _narrow_on_gpu(setting, _load(setting, "plain.pt"))
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -179,6 +185,12 @@ def transformers(setting: Setting) -> Run:
     network = SpeechT5HifiGan.from_pretrained(setting.files / "transformers").eval().to(setting.device)
     mel = torch.from_numpy(setting.mel).to(setting.device).transpose(1, 2)
     return _listening(setting, lambda: network(mel))
+
+
+def forms(device: str, names: Iterable[str] | None = None) -> set[str]:
+    """Return the files from which those engines start that can run on a device; of these names, or of all."""
+    engines = [ENGINES[name] for name in (ENGINES if names is None else names)]
+    return {name for engine in engines if engine.absent(device) is None for name in engine.files}
 
 
 def _no_onnx_gpu(device: str) -> str | None:
@@ -245,6 +257,15 @@ def _torch(setting: Setting, network: Callable[[Any], Any], dtype: Any = None) -
 
     mel = torch.from_numpy(setting.mel).to(setting.device, dtype)
     return _listening(setting, lambda: network(mel), autocast=dtype is None)
+
+
+def _narrow_on_gpu(setting: Setting, network: Any) -> Run:
+    import torch
+
+    if setting.device == "cpu" or setting.precision not in ("bfloat16", "float16"):
+        return _torch(setting, network)
+    dtype = getattr(torch, setting.precision)
+    return _torch(setting, network.to(dtype), dtype)
 
 
 def _listening(setting: Setting, run: Run, *, autocast: bool = True) -> Run:

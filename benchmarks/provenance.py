@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from fastvoc.ops import _native, backends
+from fastvoc import native
+from fastvoc.ops import backends
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -67,12 +68,12 @@ def _origin(device: str) -> dict[str, Any]:
         "kind": device,
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cores": os.cpu_count(),
-        "isa": None if backends()["cpu"] else next(name for name, n in _native.isas().items() if n == _native.isa()),
+        "isa": None if backends()["cpu"] else next(name for name, n in native.isas().items() if n == native.isa()),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "fastvoc": _version("fastvoc") or "source",
-        "commit": _said("git", "describe", "--always", "--dirty") or "unknown",
+        "commit": os.environ.get("FASTVOC_COMMIT") or _said("git", "describe", "--always", "--dirty") or "unknown",
     }
     if device == "cuda":
         origin["driver"] = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "unknown"

@@ -5,10 +5,11 @@ A page has places for it, which hold what was written last::
     <!-- benchmarks: cpu-chart -->
     <!-- /benchmarks -->
 
-Sections are ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda`` (all vocoders),
-``left-out``, ``operators``, ``rooflines``, ``kernels``, ``training``, ``recipes``, ``streaming``, ``processes``,
-``scaling``, ``quality`` and ``precision``. Under each stands the command that makes its rows. Beside the pages, the
-speeds that ``fastvoc bench --compare`` knows are written into the package.
+Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
+(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``training``, ``recipes``,
+``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality`` (what is heard
+of it). Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc bench --compare``
+knows are written into the package.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --thorough --seconds 1,
 COMMANDS = {
     "cpu-chart": VOCODERS.format(kind="cpu"),
     "cuda-chart": VOCODERS.format(kind="cuda"),
+    "headline": "pytest benchmarks/test_headline.py --device cuda",
     "vocoders": VOCODERS.format(kind="cpu"),
     "cpu": VOCODERS.format(kind="cpu"),
     "cuda": VOCODERS.format(kind="cuda"),
@@ -39,6 +41,7 @@ COMMANDS = {
     "operators": "pytest benchmarks/test_ops.py",
     "rooflines": "pytest benchmarks/test_ops.py",
     "kernels": "pytest benchmarks/test_kernels.py",
+    "accelerated": "pytest benchmarks/test_accelerate.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
     "streaming": "pytest benchmarks/test_streaming.py",
@@ -46,6 +49,8 @@ COMMANDS = {
     "scaling": "pytest benchmarks/test_processes.py --longest 3600",
     "quality": "FASTVOC_SPEECH=folder pytest benchmarks/test_quality.py",
     "precision": "FASTVOC_SPEECH=folder pytest benchmarks/test_quality.py",
+    "voices": "FASTVOC_PIPER=en_US-joe-medium.onnx pytest benchmarks/test_voices.py",
+    "voice-quality": "FASTVOC_PIPER=en_US-joe-medium.onnx pytest benchmarks/test_voices.py",
 }
 """Section → the command that makes its rows."""
 
@@ -114,7 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks" / "results")
     parser.add_argument(
-        "--pages", type=Path, nargs="*", default=[REPOSITORY / "README.md", REPOSITORY / "docs" / "benchmarks.md"]
+        "--pages",
+        type=Path,
+        nargs="*",
+        default=[REPOSITORY / name for name in ("README.md", "docs/benchmarks.md", "docs/plans.md", "docs/voices.md")],
     )
     parser.add_argument("--pictures", type=Path, default=REPOSITORY / "docs" / "pictures")
     parser.add_argument("--speeds", type=Path, default=REPOSITORY / "fastvoc" / "assets" / "speeds.json")

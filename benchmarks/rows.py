@@ -10,15 +10,20 @@ from typing import Any
 Row = dict[str, Any]
 
 CASES: dict[str, tuple[str, ...]] = {
+    "headline": ("network", "precision", "batch", "frames", "peers", "threads"),
     "vocoders": ("network", "precision", "seconds", "batch", "threads"),
     "ops": ("op", "case", "memory", "dtype", "threads"),
+    "accelerated": ("network", "threads"),
     "streaming": ("model", "frames", "threads"),
+    "autoregressive": ("network", "batch", "threads"),
     "kernels": ("precision", "channels", "taps"),
     "recipes": ("minutes",),
     "training": ("recipe", "batch", "segment", "threads"),
     "quality": ("clip",),
     "precision": ("clip",),
     "processes": ("network", "precision", "seconds", "threads"),
+    "voices": ("voice", "threads"),
+    "voice-quality": ("voice",),
     "scaling": ("axis", "network", "engine"),
 }
 """Suite → what makes a case. Rows of one case are comparable only if one run has made them."""
@@ -29,6 +34,8 @@ NAMES = {
     "hifigan-v3": "HiFi-GAN V3",
     "melgan": "MelGAN",
     "mb-melgan": "multi-band MelGAN",
+    "bigvgan-base": "BigVGAN base",
+    "bigvgan": "BigVGAN",
     "griffin-lim-net": "Griffin-Lim network",
 }
 

@@ -29,11 +29,12 @@ from benchmarks.official_hifigan import (
 )
 from benchmarks.stopwatch import interleaved
 from fastvoc.audio import mel_l1, mel_spectrogram
-from fastvoc.checkpoints import hifigan
-from fastvoc.train.captured import WARM_UP, CapturedStep
+from fastvoc.checkpoints.formats import hifigan
 from fastvoc.train.config import TrainConfig, load_config
-from fastvoc.train.gan import GanTask
-from fastvoc.train.weight_norm import folded
+from fastvoc.train.learning.weight_norm import folded
+from fastvoc.train.tasks.captured import WARM_UP, CapturedStep
+from fastvoc.train.tasks.gan import GanTask
+from fastvoc.train.tasks.losses import Example
 
 Parts = dict[str, Callable[[], Any]]
 """A step taken apart; each leaves the gradients that the last one needs."""
@@ -131,13 +132,11 @@ class Step:
 def _ours(task: GanTask, wave: Tensor) -> tuple[Callable[[], tuple[Tensor, Tensor]], Callable[[], Parts]]:
     config, adversary = task.config, task.adversary
     assert adversary is not None
-    weights = config.losses
-
     make = CapturedStep(task) if config.graph else task.step
 
     def step() -> tuple[Tensor, Tensor]:
         numbers = make(wave, step=1)
-        terms = [getattr(weights, name) * numbers[name] for name in ("adversarial", "features", "mel")]
+        terms = [loss.weight * numbers[name] for name, loss in config.losses.items()]
         return numbers["discriminators"], torch.stack(terms).sum()
 
     def parts() -> Parts:
@@ -155,8 +154,7 @@ def _ours(task: GanTask, wave: Tensor) -> tuple[Callable[[], tuple[Tensor, Tenso
             with folded(adversary.network), _autocast(wave, config.precision):
                 loss, _ = adversary.loss(real, fake)
             adversary.learner.backward(loss)
-            with folded(adversary.network), _autocast(wave, config.precision):
-                terms = adversary.judge(real, fake)
+            terms = task.judge(Example(wave, mel, fake=fake), adversary)
             torch.autograd.backward(torch.stack(list(terms.values())).sum(), inputs=[fake])
 
         def mels() -> None:

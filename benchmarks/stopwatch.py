@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,6 +22,37 @@ def seconds(run: Callable[[], Any], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def on_device(run: Callable[[], Any], device: str, *, rounds: int, runs: int = 20) -> float:
+    """Return how long a device takes for a run when the next one is always waiting, in seconds.
+
+    Parameters
+    ----------
+    run : callable
+        It has run before.
+    device : {"cpu", "cuda"}
+    rounds : int
+        The median of so many counts.
+    runs : int
+        In a row, between two events of the device.
+    """
+
+    def row() -> None:
+        for _ in range(runs):
+            run()
+
+    def between_events() -> float:
+        if device != "cuda":
+            return seconds(row, device)
+        before, behind = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before.record()
+        row()
+        behind.record()
+        torch.cuda.synchronize()
+        return before.elapsed_time(behind) / 1e3
+
+    return median(between_events() for _ in range(rounds)) / runs
 
 
 def interleaved(

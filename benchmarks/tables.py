@@ -62,6 +62,37 @@ def vocoders(rows: list[Row]) -> str:
     return markdown(names, lines)
 
 
+def headline(rows: list[Row]) -> str:
+    """Write the first figures: ours as a graph alone and as a user calls it, beside each peer, in milliseconds."""
+    engines = {
+        "eager": "PyTorch, narrow weights",
+        "channels-last": "PyTorch, channels-last",
+        "CUDA graph": "PyTorch, CUDA graph",
+        "max-autotune": "torch.compile, max-autotune",
+    }
+    lines = []
+    cases = groups(of(rows, "headline"), "device", "network", "precision", "batch", "frames")
+    for (_, network, precision, batch, frames), case in cases.items():
+        found = {row["engine"]: row for row in reversed(case)}
+        ours, replay = found["fastvoc"], found.get("fastvoc, replay")
+        peers = [found[name]["milliseconds"] for name in engines.values() if "milliseconds" in found.get(name, {})]
+        lines.append(
+            [
+                NAMES.get(network, network),
+                precision,
+                f"{batch} × {frames}",
+                f"{replay['milliseconds']:.3f}" if replay else "–",
+                f"{ours['milliseconds']:.3f}",
+                f"**{speed(ours['times_real_time'])}**",
+                *(_milliseconds(found.get(name)) for name in engines.values()),
+                ratio(min(peers) / ours["milliseconds"] if peers else None),
+                percent((replay or ours)["share_of_peak"]),
+            ]
+        )
+    names = ["network", "precision", "frames", "replay, ms", "vocoder(mel), ms", "times real time"]
+    return markdown([*names, *(f"{name}, ms" for name in engines), "to the best", "of peak"], lines)
+
+
 def left_out(rows: list[Row]) -> str:
     """Write which engines were not timed, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -110,6 +141,49 @@ def kernels(rows: list[Row]) -> str:
     return markdown(
         ["instructions", "precision", "method", "channels", "3 taps", "7 taps", "11 taps", "ceiling, GFLOP/s"], lines
     )
+
+
+def voices(rows: list[Row]) -> str:
+    """Write what a sentence takes, in the processor's time, and the delay until its first sound."""
+    lines = []
+    for case in groups(of(rows, "voices"), "device", "voice", "threads").values():
+        peer = min(row["processor_milliseconds"] for row in case if not row["maker"].startswith("fastvoc"))
+        for row in case:
+            ours = row["maker"].startswith("fastvoc")
+            lines.append(
+                [
+                    row["voice"],
+                    row["maker"],
+                    row["threads"],
+                    f"{row['processor_milliseconds']:.0f}",
+                    speed(row["times_real_time"]),
+                    ratio(peer / row["processor_milliseconds"]) if ours else "",
+                    f"{row['first_processor_milliseconds']:.0f}",
+                    row["megabytes"],
+                ]
+            )
+    names = ["voice", "maker", "threads", "whole, ms", "times real time", "to the best peer", "first sound, ms", "MB"]
+    return markdown(names, lines)
+
+
+def voice_quality(rows: list[Row]) -> str:
+    """Write what is heard of a voice's precisions."""
+
+    def number(value: float | None, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    lines = [
+        [
+            row["precision"],
+            row["layers_in_int8"] or "",
+            number(row["snr_to_float32"], 1),
+            number(row["pesq_to_float32"], 2),
+            number(row["distill_mos"], 2),
+        ]
+        for row in of(rows, "voice-quality")
+        if "left_out" not in row
+    ]
+    return markdown(["decoder", "layers in 8 bits", "dB, worst", "PESQ against float32", "DistillMOS"], lines)
 
 
 def recipes(rows: list[Row]) -> str:
@@ -215,6 +289,22 @@ def precision(rows: list[Row]) -> str:
     return markdown(["network", "computed in", "SNR to float64, dB", "change of PESQ", "change of mel L1"], lines)
 
 
+def accelerated(rows: list[Row]) -> str:
+    """Write the official networks in milliseconds, as they are and accelerated."""
+    lines = [
+        [
+            NAMES.get(row["network"], row["network"]),
+            row["threads"] if row["kind"] == "cpu" else "GPU",
+            row["backend"],
+            f"{row['plain_milliseconds']:.1f}",
+            f"{row['milliseconds']:.1f}",
+            ratio(row["ratio"]),
+        ]
+        for row in sorted(of(rows, "accelerated"), key=lambda row: (row["device"], row["network"], row["threads"]))
+    ]
+    return markdown(["network", "threads", "runs by", "PyTorch, ms", "accelerated, ms", "ratio"], lines)
+
+
 def speed(value: float) -> str:
     """Write times real time to three digits or so."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -233,6 +323,8 @@ def markdown(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
+    "accelerated": accelerated,
+    "headline": headline,
     "vocoders": vocoders,
     "left-out": left_out,
     "operators": operators,
@@ -244,8 +336,16 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "scaling": scaling,
     "quality": quality,
     "precision": precision,
+    "voices": voices,
+    "voice-quality": voice_quality,
 }
 """Section → what writes it."""
+
+
+def _milliseconds(row: Row | None) -> str:
+    if row is None:
+        return "–"
+    return f"{row['milliseconds']:.3f}" if "milliseconds" in row else "wrong" if "off by" in row["left_out"] else "–"
 
 
 def _fastest(case: list[Row], kinds: Sequence[str]) -> str:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.ceilings import peak_flops
 from fastvoc.ops import OPS, last_backends, use_backend
-from fastvoc.ops._case import Case
-from fastvoc.ops._contract import errors
-from fastvoc.ops._layout import to_channels_last
-from fastvoc.ops._op import Op
+from fastvoc.ops.case import Case
+from fastvoc.ops.contract import errors
+from fastvoc.ops.layout import to_channels_last
+from fastvoc.ops.op import Op
 
 GATE_FRAMES = 256  # float64 on the whole second would take longer than the benchmark
 
@@ -34,8 +34,8 @@ CASES = [
 @pytest.mark.parametrize("memory", ["channels-first", "channels-last"])
 @pytest.mark.parametrize(("op", "case"), CASES)
 def test_op(
-    op: Op,
-    case: Case,
+    op: Op[Any],
+    case: Case[Any],
     memory: str,
     dtype: str,
     device: str,
@@ -45,19 +45,19 @@ def test_op(
     benchmark: Any,
 ) -> None:
     kind = getattr(torch, dtype)
-    short = case.arguments(dtype=kind, device=device, frames=min(case.frames, GATE_FRAMES))
-    for worst, allowed in errors(op, short, op(*short)):
+    short = case.call(dtype=kind, device=device, frames=min(case.frames, GATE_FRAMES))
+    for worst, allowed in errors(short, op(short)):
         assert worst <= allowed, f"off by {worst:.2e}; {allowed:.2e} is allowed: no number for a wrong result"
 
-    plain = case.arguments(dtype=kind, device=device)
-    args = tuple(_in_memory(value, memory) for value in plain)
+    plain = case.call(dtype=kind, device=device)
+    call = op.kind(*(_in_memory(value, memory) for value in plain))
 
     def ours() -> Any:
-        return op(*args)
+        return op(call)
 
     def theirs() -> Any:
         with use_backend("reference"):
-            return op(*plain)
+            return op(plain)
 
     with torch.inference_mode():
         seconds, torch_seconds = clock(ours, theirs)

@@ -127,7 +127,7 @@ def probe(asked: dict[str, Any]) -> dict[str, Any]:
     """Run `benchmarks.probe` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.probe", json.dumps(asked | {"begun": time.monotonic()})]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, f"{done.stderr.strip().splitlines()[-1]}\n{done.stderr[-2000:]}"
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

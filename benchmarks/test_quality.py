@@ -19,9 +19,9 @@ from torch import Tensor
 
 from benchmarks.networks import NETWORKS, some_mel
 from benchmarks.networks import seeded_vocoder as seeded
-from fastvoc import Vocoder
+from fastvoc import Vocoder, native
 from fastvoc.audio import CONVENTIONS, mel_l1, mel_to_wave, multi_resolution_stft, pesq, read_audio, stoi
-from fastvoc.ops import _native, backends
+from fastvoc.ops import backends
 
 CLIPS = 4
 
@@ -103,14 +103,14 @@ def test_precisions_of_networks(name: str, device: str, rows: list[dict[str, Any
 
 def _makers(device: str, build: Callable[..., Vocoder]) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     """Yield each precision on what runs it by itself, on every instruction set, and on plain PyTorch."""
-    isas = list(_native.isas()) if device == "cpu" and backends()["cpu"] is None else [None]
+    isas = list(native.isas()) if device == "cpu" and backends()["cpu"] is None else [None]
     for dtype in (torch.float32, torch.bfloat16):
         kind = str(dtype).removeprefix("torch.")
         vocoder = build(dtype=dtype)
         for isa in isas:
 
             def make(mel: Tensor, vocoder: Vocoder = vocoder, isa: str | None = isa) -> Tensor:
-                with _native.use_isa(isa) if isa else nullcontext():
+                with native.use_isa(isa) if isa else nullcontext():
                     return vocoder(mel.float())
 
             yield f"fastvoc, {kind}" + (f", {isa}" if isa else ""), make

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from fastvoc.train.config import load_config
+from fastvoc.train.report.validation import validate
 from fastvoc.train.start import Run, start
-from fastvoc.train.validation import validate
 
 RECIPES = ("hifigan-v2", "hifigan-best")
 BATCH = {"cpu": 1, "cuda": 16}

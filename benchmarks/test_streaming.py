@@ -9,19 +9,19 @@ do. A row is only written for streams that give the samples of the whole.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.networks import NETWORKS, runs_on, seeded_vocoder, some_mel
 from benchmarks.plain import PlainGenerator
 from benchmarks.stopwatch import interleaved, seconds
 from fastvoc import Vocoder
-from fastvoc.engine.parts import Memory, Overlap, Shapes
+from fastvoc.engine import Stream
+from fastvoc.graph import INPUT, Graph, Opaque
 
 CHUNKS = 8
 
@@ -108,16 +108,20 @@ class _Stream:
         return wave
 
 
-@dataclass(frozen=True)
-class _Made:
+class _Made(nn.Module):
     """A generator as far as overlapping needs one."""
 
-    make: Callable[[Tensor], Tensor]
-    hop: int
-    mel_bands: int
-    receptive_field: tuple[int, int]
+    def __init__(self, vocoder: Vocoder, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.make = make
+        self.hop = vocoder.hop
+        self.receptive_field = vocoder.receptive_field
 
-    def __call__(self, mel: Tensor) -> Tensor:
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        past, future = self.receptive_field
+        return first // self.hop - past, last // self.hop + future
+
+    def forward(self, mel: Tensor) -> Tensor:
         return self.make(mel)[:, None]
 
 
@@ -125,20 +129,20 @@ class _Overlapping:
     """A generator that runs on each chunk and on all that reaches into it."""
 
     def __init__(self, vocoder: Vocoder, make: Callable[[Tensor], Tensor]) -> None:
-        shapes: Shapes = []
-        bands = vocoder.generator.mel_bands
-        self.run = Overlap(shapes, _Made(make, vocoder.hop, bands, vocoder.receptive_field))  # type: ignore[arg-type]
-        self.empty = torch.zeros(1, bands, 0, device=vocoder.device)
+        graph = Graph()
+        graph.add(Opaque(_Made(vocoder, make)), INPUT)
+        like = torch.zeros(1, vocoder.generator.mel_bands, 0, device=vocoder.device)
+        self.stream = Stream(graph, hop=vocoder.hop, like=like)
         self.begin()
 
     def begin(self) -> None:
-        self.memory: Memory = [self.empty]
+        self.memory = self.stream.start(1)
 
     def push(self, mel: Tensor) -> Tensor:
-        return self.run(self.memory, mel[None], False)[0, 0]
+        return self.stream.advance(self.memory, mel[None], ended=False)[0]
 
     def flush(self) -> Tensor:
-        return self.run(self.memory, self.empty, True)[0, 0]
+        return self.stream.advance(self.memory, self.stream.no_frames(1), ended=True)[0]
 
 
 def _first_sound(vocoder: Vocoder, mel: Tensor, frames: int) -> None:

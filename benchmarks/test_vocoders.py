@@ -10,7 +10,7 @@ number of threads take a few minutes::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -87,8 +87,20 @@ def test_vocoder(
     benchmark.extra_info.update(next(row for row in rows if row["engine"] == "fastvoc"))
 
 
-def start(setting: Setting, gate: Gate, *, thorough: bool) -> dict[str, dict[str, Any]]:
+def start(
+    setting: Setting, gate: Gate, *, thorough: bool, names: Collection[str] | None = None
+) -> dict[str, dict[str, Any]]:
     """Start every engine that can run a setting, and keep those whose wave is right.
+
+    Parameters
+    ----------
+    setting : Setting
+    gate : Gate
+        Of its mel.
+    thorough : bool
+        Whether to wait for those that take long to start.
+    names : collection of str, optional
+        Of engines; by default all.
 
     Returns
     -------
@@ -99,7 +111,9 @@ def start(setting: Setting, gate: Gate, *, thorough: bool) -> dict[str, dict[str
     allowed = gate.allowed(setting.precision)
     found: dict[str, dict[str, Any]] = {}
     for name, engine in ENGINES.items():
-        if setting.precision not in engine.precisions.get(setting.device, ()):
+        if (names is not None and name not in names) or setting.precision not in engine.precisions.get(
+            setting.device, ()
+        ):
             continue
         reason = engine.missing(setting.files, setting.device)
         if reason is None and engine.patient and not thorough:
@@ -138,11 +152,14 @@ def first_call(start: Callable[[], Run], device: str) -> tuple[Run, Any, float]:
 @contextmanager
 def arithmetic(precision: str, threads: int) -> Iterator[None]:
     """Set the threads, and whether a GPU may round single precision to ten bits, for all engines alike."""
-    before, rounded = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before, rounded = torch.get_num_threads(), [kind.allow_tf32 for kind in kinds]
     torch.set_num_threads(threads)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    for kind in kinds:
+        kind.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = rounded
+        for kind, allowed in zip(kinds, rounded, strict=True):
+            kind.allow_tf32 = allowed

@@ -2,92 +2,67 @@
 
 #include "fastvoc.h"
 
-#include "ceiling/cpu.h"
-#include "common/direct_amx.h"
-#include "common/sizes.h"
-#include "conv1d/cpu.h"
-#include "conv1d_backward/cpu.h"
-#include "downsample/cpu.h"
-#include "downsample_backward/cpu.h"
-#include "plan/cpu.h"
-#include "upsample/cpu.h"
-#include "upsample_backward/cpu.h"
+#include <algorithm>
+#include <cstring>
+#if defined(FASTVOC_AMX) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "isa.h"
 
 namespace {
 
-const fastvoc::Conv1d& conv1d_of(int isa) {
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d;
-#endif
-  return fastvoc::portable::conv1d;
-}
+using namespace fastvoc;
 
-const fastvoc::Upsample& upsample_of(int isa) {
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample;
-#endif
-  return fastvoc::portable::upsample;
-}
-
-const fastvoc::Conv1dBackward& conv1d_backward_of(int isa) {
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::conv1d_backward;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::conv1d_backward;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::conv1d_backward;
-#endif
-  return fastvoc::portable::conv1d_backward;
-}
-
-const fastvoc::UpsampleBackward& upsample_backward_of(int isa) {
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::upsample_backward;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::upsample_backward;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::upsample_backward;
-#endif
-  return fastvoc::portable::upsample_backward;
-}
-
-const fastvoc::Downsample& downsample_of(int isa) {
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::downsample;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::downsample;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::downsample;
-#endif
-  return fastvoc::portable::downsample;
-}
-
-const fastvoc::DownsampleBackward& downsample_backward_of(int isa) {
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::downsample_backward;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::downsample_backward;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::downsample_backward;
-#endif
-  return fastvoc::portable::downsample_backward;
-}
-
-const fastvoc::Plans& plans_of(int isa) {
-#if defined(FASTVOC_X86)
 #if defined(FASTVOC_AMX)
-  if (isa == FASTVOC_ISA_AVX512_AMX) return fastvoc::avx512_amx::plans;
+// Linux keeps room for tiles only for processes that ask for it: once, before the first use.
+bool has_tiles() {
+#if defined(FASTVOC_EMULATE_AMX)
+  return true;
+#elif defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = FASTVOC_HAS("amx-tile") && FASTVOC_HAS("amx-bf16") &&
+                              syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
 #endif
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::plans;
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::plans;
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::plans;
-#endif
-  return fastvoc::portable::plans;
 }
+#endif
+
+struct Isa {
+  int number;
+  const char* name;
+  bool (*usable)();
+  const Forward* forward[FASTVOC_OPERATOR_COUNT];
+  const Backward* backward[FASTVOC_OPERATOR_COUNT];
+  const Plans* plans;
+  const Recurrent* recurrent;
+  const Convnext* convnext;
+};
+
+#define FASTVOC_FORWARD(isa, op) &isa::op,
+#define FASTVOC_BACKWARD(isa, op) &isa::op##_backward,
+#define FASTVOC_ISA_ENTRY(number, name, operators, plans_in, usable) \
+  {FASTVOC_ISA_##number, name, [] { return bool(usable); },          \
+   {FASTVOC_OPERATORS(operators, FASTVOC_FORWARD)},                  \
+   {FASTVOC_OPERATORS(operators, FASTVOC_BACKWARD)}, &plans_in::plans, &operators::recurrent, &plans_in::convnext},
+
+constexpr Isa kIsas[] = {FASTVOC_ISAS(FASTVOC_ISA_ENTRY)};
+
+// The one of a number, or null if the library was not compiled for it.
+const Isa* find_isa(int number) {
+  for (const Isa& isa : kIsas)
+    if (isa.number == number) return &isa;
+  return nullptr;
+}
+
+const Forward& forward_of(const fastvoc_call& call) { return *find_isa(call.isa)->forward[call.kind]; }
+const Backward& backward_of(const fastvoc_call& call) { return *find_isa(call.isa)->backward[call.kind]; }
 
 // A plan begins with the instruction set that it was made for.
-const fastvoc::Plans& plans_of(const void* plan) { return plans_of(*static_cast<const int*>(plan)); }
-
-using fastvoc::fits;
-
-// Whether what all threads hold of a signal at once does: some hundred rows and their halo.
-bool tiles_fit(int threads, int64_t span, int64_t channels) { return fits({threads, span + 1024, channels + 64}); }
+const Plans& plans_of(const void* plan) { return *find_isa(*static_cast<const int*>(plan))->plans; }
 
 }  // namespace
 
@@ -105,6 +80,8 @@ const char* fastvoc_error(int error) {
       return "the instruction set, or the GPU, has no multiplications in this precision";
     case FASTVOC_BAD_NETWORK:
       return "the layers do not make a network that a plan can run";
+    case FASTVOC_BAD_OPERATOR:
+      return "the operator is unknown, or has no such setting";
     case FASTVOC_NO_DRIVER:
       return "there is no driver for GPUs, or no kernels were loaded; fastvoc_cuda_missing says why";
     case FASTVOC_DRIVER_ERROR:
@@ -115,207 +92,119 @@ const char* fastvoc_error(int error) {
 }
 
 const char* fastvoc_isa_name(int isa) {
-  switch (isa) {
-    case FASTVOC_ISA_PORTABLE:
-#if defined(__aarch64__)
-      return "neon";  // which every one of these processors has
-#else
-      return "portable";
-#endif
-    case FASTVOC_ISA_AVX2:
-      return "avx2";
-    case FASTVOC_ISA_AVX512:
-      return "avx512";
-    case FASTVOC_ISA_AVX512_BF16:
-      return "avx512_bf16";
-    case FASTVOC_ISA_AVX512_AMX:
-      return "avx512_amx";
-    default:
-      return "unknown";
-  }
+  const Isa* const found = find_isa(isa);
+  return found ? found->name : "unknown";
 }
 
 int fastvoc_isa_usable(int isa) {
-#if defined(FASTVOC_X86)
-  // These ask the operating system too: it must save the wide registers.
-#if defined(FASTVOC_AMX_EMULATED)
-  if (isa == FASTVOC_ISA_AVX512_AMX) return fastvoc_isa_usable(FASTVOC_ISA_AVX512_BF16);
-#elif defined(FASTVOC_AMX)
-  if (isa == FASTVOC_ISA_AVX512_AMX) {
-    static const bool granted = __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
-                                fastvoc_isa_usable(FASTVOC_ISA_AVX512_BF16) && fastvoc::request_amx();
-    return granted;
+  const Isa* const found = find_isa(isa);
+  return found && found->usable();
+}
+
+uint64_t fastvoc_fingerprint(int64_t count, const void* const* pieces, const int64_t* sizes) {
+  constexpr int64_t kSamples = 8, kBytes = 4;
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const char* piece = static_cast<const char*>(pieces[i]);
+    if (sizes[i] == 0) continue;  // empty memory may be nowhere
+    for (int64_t k = 0; k < kSamples; ++k) {
+      // the middles of as many stretches, since ends are more often left as they are
+      const int64_t at = (2 * k + 1) * sizes[i] / (2 * kSamples) / kBytes * kBytes;
+      uint32_t value = 0;
+      std::memcpy(&value, piece + at, std::min(kBytes, sizes[i] - at));
+      sum = (sum ^ value) * 0x9e3779b97f4a7c15u;
+      sum ^= sum >> 29;
+    }
   }
-#endif
-  if (isa == FASTVOC_ISA_AVX512_BF16)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
-  if (isa == FASTVOC_ISA_AVX512) return __builtin_cpu_supports("avx512f") != 0;
-  if (isa == FASTVOC_ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-  return isa == FASTVOC_ISA_PORTABLE;
+  return sum;
 }
 
-int64_t fastvoc_multiply_add(int isa, int precision, int64_t rounds, float* result) {
-  if (!fastvoc_isa_usable(isa)) return 0;
-#if defined(FASTVOC_X86)
-  if (isa >= FASTVOC_ISA_AVX512_BF16) return fastvoc::avx512_bf16::multiply_add(precision, rounds, result);
-  if (isa == FASTVOC_ISA_AVX512) return fastvoc::avx512::multiply_add(precision, rounds, result);
-  if (isa == FASTVOC_ISA_AVX2) return fastvoc::avx2::multiply_add(precision, rounds, result);
-#endif
-  return fastvoc::portable::multiply_add(precision, rounds, result);
-}
-
-int fastvoc_conv1d_check(const fastvoc_conv1d_call* call) {
+int fastvoc_call_check(const fastvoc_call* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
-  if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
-      !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->dilation) ||
-      !fits({call->batch, call->in_frames}) ||
-      !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps))
+  if (call->kind < 0 || call->kind >= FASTVOC_OPERATOR_COUNT) return FASTVOC_BAD_OPERATOR;
+  for (const int64_t count :
+       {call->in_channels, call->out_channels, call->taps, call->dilation, call->stride, call->groups})
+    if (!is_count(count)) return FASTVOC_BAD_SIZE;
+  if (!is_threads(call->threads) || !fits({call->batch, call->in_frames}) ||
+      !weight_fits(call->in_channels, call->out_channels, call->taps))
     return FASTVOC_BAD_SIZE;
   if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;
   if (!fits({call->left}) || !fits({call->right})) return FASTVOC_BAD_SIZE;
-  const int64_t frames = call->in_frames + call->left + call->right, span = call->dilation * (call->taps - 1);
-  if (frames <= span || !fits({call->batch, frames, call->in_channels}) ||
-      !fits({call->batch, frames, call->out_channels}) || !tiles_fit(call->threads, span, call->in_channels) ||
-      !tiles_fit(call->threads, span, call->out_channels))
-    return FASTVOC_BAD_SIZE;
-  const int64_t widest = call->left > call->right ? call->left : call->right;
-  if (call->padding_mode < FASTVOC_ZERO || call->padding_mode > FASTVOC_REPLICATE ||
-      (call->padding_mode == FASTVOC_REFLECT && widest >= call->in_frames) ||
-      (call->padding_mode == FASTVOC_REPLICATE && call->in_frames == 0))
-    return FASTVOC_BAD_PADDING;
+  return forward_of(*call).check(*call);
+}
+
+int64_t fastvoc_call_packed_size(const fastvoc_call* call) { return forward_of(*call).packed_size(*call); }
+
+int64_t fastvoc_call_workspace_size(const fastvoc_call* call) { return forward_of(*call).workspace_size(*call); }
+
+int fastvoc_call_pack(const fastvoc_call* call, const float* weight, float* packed) {
+  forward_of(*call).pack(*call, weight, packed);
   return FASTVOC_OK;
 }
 
-int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call* call) { return conv1d_of(call->isa).packed_size(*call); }
-
-int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call* call) {
-  return conv1d_of(call->isa).workspace_size(*call);
-}
-
-int fastvoc_conv1d_pack(const fastvoc_conv1d_call* call, const float* weight, float* packed) {
-  conv1d_of(call->isa).pack(*call, weight, packed);
+int fastvoc_call_run(const fastvoc_call* call, const float* x, const int64_t* x_strides, const float* packed,
+                     const float* bias, const float* residual, const int64_t* residual_strides, float* y,
+                     const int64_t* y_strides, float* workspace) {
+  forward_of(*call).run(*call, x, x_strides, packed, bias, residual, residual_strides, y, y_strides, workspace);
   return FASTVOC_OK;
 }
 
-int fastvoc_conv1d(const fastvoc_conv1d_call* call, const float* x, const int64_t* x_strides, const float* packed,
-                   const float* bias, const float* residual, const int64_t* residual_strides, float* y,
-                   const int64_t* y_strides, float* workspace) {
-  conv1d_of(call->isa).run(*call, x, x_strides, packed, bias, residual, residual_strides, y, y_strides, workspace);
+int64_t fastvoc_call_backward_workspace_size(const fastvoc_call* call) {
+  return backward_of(*call).workspace_size(*call);
+}
+
+int fastvoc_call_backward(const fastvoc_call* call, const float* grad, const int64_t* grad_strides, const float* x,
+                          const int64_t* x_strides, const float* weight, const float* y, const int64_t* y_strides,
+                          float* grad_x, const int64_t* grad_x_strides, float* grad_weight, float* grad_bias,
+                          float* workspace) {
+  backward_of(*call).run(*call, grad, grad_strides, x, x_strides, weight, y, y_strides, grad_x, grad_x_strides,
+                         grad_weight, grad_bias, workspace);
   return FASTVOC_OK;
 }
 
-int64_t fastvoc_conv1d_backward_workspace_size(const fastvoc_conv1d_call* call) {
-  return conv1d_backward_of(call->isa).workspace_size(*call);
-}
-
-int fastvoc_conv1d_backward(const fastvoc_conv1d_call* call, const float* grad, const int64_t* grad_strides,
-                            const float* x, const int64_t* x_strides, const float* weight, float* grad_x,
-                            const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace) {
-  conv1d_backward_of(call->isa)
-      .run(*call, grad, grad_strides, x, x_strides, weight, grad_x, grad_x_strides, grad_weight, grad_bias, workspace);
-  return FASTVOC_OK;
-}
-
-int fastvoc_upsample_check(const fastvoc_upsample_call* call) {
+int fastvoc_convnext_check(const fastvoc_convnext* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
-  if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
-      !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->stride) ||
-      call->in_frames < 1 || !fits({call->batch, call->in_frames, call->stride}) ||
-      !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps + call->stride))
-    return FASTVOC_BAD_SIZE;
+  for (const int64_t count : {call->channels, call->hidden, call->taps})
+    if (!is_count(count)) return FASTVOC_BAD_SIZE;
+  if (!is_threads(call->threads) || call->taps % 2 == 0 || !(call->eps > 0) || call->in_frames < 0) return FASTVOC_BAD_SIZE;
   if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;
-  if (!fits({call->left}) || !fits({call->right})) return FASTVOC_BAD_SIZE;
-  const int64_t frames = (call->in_frames - 1) * call->stride + call->taps;
-  if (frames <= call->left + call->right || !fits({call->batch, call->in_frames + call->taps, call->in_channels}) ||
-      !fits({call->batch, frames, call->out_channels}) || !tiles_fit(call->threads, call->taps, call->in_channels) ||
-      !tiles_fit(call->threads, call->taps, call->stride * call->out_channels))
-    return FASTVOC_BAD_SIZE;
-  return FASTVOC_OK;
-}
-
-int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call* call) {
-  return upsample_of(call->isa).packed_size(*call);
-}
-
-int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call* call) {
-  return upsample_of(call->isa).workspace_size(*call);
-}
-
-int fastvoc_upsample_pack(const fastvoc_upsample_call* call, const float* weight, float* packed) {
-  upsample_of(call->isa).pack(*call, weight, packed);
-  return FASTVOC_OK;
-}
-
-int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const int64_t* x_strides, const float* packed,
-                     const float* bias, float* y, const int64_t* y_strides, float* workspace) {
-  upsample_of(call->isa).run(*call, x, x_strides, packed, bias, y, y_strides, workspace);
-  return FASTVOC_OK;
-}
-
-int64_t fastvoc_upsample_backward_workspace_size(const fastvoc_upsample_call* call) {
-  return upsample_backward_of(call->isa).workspace_size(*call);
-}
-
-int fastvoc_upsample_backward(const fastvoc_upsample_call* call, const float* grad, const int64_t* grad_strides,
-                              const float* x, const int64_t* x_strides, const float* weight, float* grad_x,
-                              const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace) {
-  upsample_backward_of(call->isa)
-      .run(*call, grad, grad_strides, x, x_strides, weight, grad_x, grad_x_strides, grad_weight, grad_bias, workspace);
-  return FASTVOC_OK;
-}
-
-int fastvoc_downsample_check(const fastvoc_downsample_call* call) {
-  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
-  if (!fastvoc::is_threads(call->threads) || !fastvoc::is_count(call->in_channels) ||
-      !fastvoc::is_count(call->out_channels) || !fastvoc::is_count(call->taps) || !fastvoc::is_count(call->stride) ||
-      !fastvoc::is_count(call->groups) || call->in_channels % call->groups || call->out_channels % call->groups ||
-      !(call->slope > 0) || !__builtin_isfinite(call->slope) || !fits({call->batch, call->in_frames}) ||
-      !fastvoc::weight_fits(call->in_channels, call->out_channels, call->taps))
-    return FASTVOC_BAD_SIZE;
-  if (call->left < 0 || call->right < 0) return FASTVOC_BAD_PADDING;
-  if (!fits({call->left}) || !fits({call->right})) return FASTVOC_BAD_SIZE;
-  // What is read of the gradient may end later than the result, by as much as the padding.
+  if (!fits({call->left}) || !fits({call->right}) || !fits({call->in_frames})) return FASTVOC_BAD_SIZE;
   const int64_t frames = call->in_frames + call->left + call->right;
-  if (frames < call->taps || !fits({call->batch, frames + call->taps, call->in_channels + 16 * call->groups}) ||
-      !fits({call->batch, frames + call->taps, call->out_channels + 16 * call->groups}) ||
-      !fits({call->threads, call->taps + 64, call->in_channels + 64, 64}) ||
-      !fits({call->threads, call->taps + 64, call->out_channels + 64, 64}))
+  if (frames < call->taps || !fits({call->batch, frames, call->channels}) || !fits({call->taps, call->channels + 64}) ||
+      !weight_fits(call->channels, call->hidden, 1) || !tiles_fit(call->threads, 0, call->channels) ||
+      !tiles_fit(1, 0, call->hidden))
     return FASTVOC_BAD_SIZE;
+  return find_isa(call->isa)->convnext->check(*call);
+}
+
+int64_t fastvoc_convnext_packed_size(const fastvoc_convnext* call) {
+  return find_isa(call->isa)->convnext->packed_size(*call);
+}
+
+int64_t fastvoc_convnext_workspace_size(const fastvoc_convnext* call) {
+  return find_isa(call->isa)->convnext->workspace_size(*call);
+}
+
+int fastvoc_convnext_pack(const fastvoc_convnext* call, const fastvoc_convnext_weights* weights, void* packed,
+                          void* workspace) {
+  find_isa(call->isa)->convnext->pack(*call, *weights, packed, workspace);
   return FASTVOC_OK;
 }
 
-int64_t fastvoc_downsample_workspace_size(const fastvoc_downsample_call* call) {
-  return downsample_of(call->isa).workspace_size(*call);
-}
-
-int fastvoc_downsample(const fastvoc_downsample_call* call, const float* x, const int64_t* x_strides,
-                       const float* weight, const float* bias, float* y, const int64_t* y_strides, float* workspace) {
-  downsample_of(call->isa).run(*call, x, x_strides, weight, bias, y, y_strides, workspace);
+int fastvoc_convnext_run(const fastvoc_convnext* call, const float* x, int64_t x_batch, int64_t x_frame,
+                         const void* packed, float* y, int64_t y_batch, int64_t y_frame, void* workspace) {
+  find_isa(call->isa)->convnext->run(*call, x, x_batch, x_frame, packed, y, y_batch, y_frame, workspace);
   return FASTVOC_OK;
 }
 
-int64_t fastvoc_downsample_backward_workspace_size(const fastvoc_downsample_call* call) {
-  return downsample_backward_of(call->isa).workspace_size(*call);
+int64_t fastvoc_plan_size(const fastvoc_network* network) {
+  const Isa* const isa = find_isa(network->isa);
+  return (isa ? isa : kIsas)->plans->size(*network);  // fastvoc_plan_make says what is wrong with it
 }
-
-int fastvoc_downsample_backward(const fastvoc_downsample_call* call, const float* grad, const int64_t* grad_strides,
-                                const float* x, const int64_t* x_strides, const float* weight, const float* y,
-                                const int64_t* y_strides, float* grad_x, const int64_t* grad_x_strides,
-                                float* grad_weight, float* grad_bias, float* workspace) {
-  downsample_backward_of(call->isa)
-      .run(*call, grad, grad_strides, x, x_strides, weight, y, y_strides, grad_x, grad_x_strides, grad_weight,
-           grad_bias, workspace);
-  return FASTVOC_OK;
-}
-
-int64_t fastvoc_plan_size(const fastvoc_network* network) { return plans_of(network->isa).size(*network); }
 
 int fastvoc_plan_make(const fastvoc_network* network, void* plan) {
   if (!fastvoc_isa_usable(network->isa)) return FASTVOC_BAD_ISA;
-  return plans_of(network->isa).make(*network, plan);
+  return find_isa(network->isa)->plans->make(*network, plan);
 }
 
 int64_t fastvoc_plan_packed_size(const void* plan) { return plans_of(plan).packed_size(plan); }
@@ -327,7 +216,7 @@ int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, void* pa
 int64_t fastvoc_plan_state_size(const void* plan) { return plans_of(plan).state_size(plan); }
 
 int64_t fastvoc_plan_workspace_size(const void* plan, int threads) {
-  return fastvoc::is_threads(threads) ? plans_of(plan).workspace_size(plan, threads) : -1;
+  return is_threads(threads) ? plans_of(plan).workspace_size(plan, threads) : -1;
 }
 
 int fastvoc_plan_toom_cook_layers(const void* plan) { return plans_of(plan).toom_cook_layers(plan); }
@@ -338,11 +227,77 @@ int fastvoc_plan_begin(const void* plan, void* state) {
 }
 
 int64_t fastvoc_plan_ready(const void* plan, const void* state, int64_t frames, int last) {
-  return frames >= 0 && frames <= fastvoc::kMostFrames ? plans_of(plan).ready(plan, state, frames, last) : -1;
+  return frames >= 0 && frames <= kMostFrames ? plans_of(plan).ready(plan, state, frames, last) : -1;
 }
 
 int fastvoc_plan_run(const void* plan, const void* packed, void* state, void* workspace, int threads, const float* x,
                      const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
-  if (!fastvoc::is_threads(threads) || frames < 0 || frames > fastvoc::kMostFrames) return FASTVOC_BAD_SIZE;
+  if (!is_threads(threads) || frames < 0 || frames > kMostFrames) return FASTVOC_BAD_SIZE;
   return plans_of(plan).run(plan, packed, state, workspace, threads, x, x_strides, frames, last, y, y_strides);
+}
+
+int fastvoc_recurrent_check(const fastvoc_recurrent* network) {
+  if (!fastvoc_isa_usable(network->isa)) return FASTVOC_BAD_ISA;
+  for (const int64_t count : {network->channels, network->gated, network->skips, network->hidden, network->outputs,
+                              network->layers, network->taps, network->input_taps})
+    if (!is_count(count)) return FASTVOC_BAD_SIZE;
+  if (network->condition < 0 || network->condition > kMostCount) return FASTVOC_BAD_SIZE;
+  if (network->taps > kMostTaps || network->input_taps > kMostTaps) return FASTVOC_BAD_SIZE;
+  int64_t rows = 0;
+  for (int64_t l = 0; l < network->layers; ++l) {
+    if (!is_count(network->dilations[l])) return FASTVOC_BAD_SIZE;
+    rows += (network->taps - 1) * network->dilations[l];
+    if (rows > kMostFrames) return FASTVOC_BAD_SIZE;
+  }
+  const int64_t gates = 2 * network->gated + 128, columns = network->taps * network->channels + network->condition;
+  if (!fits({network->layers, gates, columns + 128}) || !fits({rows, network->channels}) ||
+      !fits({network->layers, network->channels + 128, gates}) || !fits({network->layers, network->skips + 128, gates}) ||
+      !fits({network->skips + 128, network->hidden + 128}) || !fits({network->hidden + 128, network->outputs + 128}) ||
+      !fits({network->outputs + network->input_taps, network->channels + 128}))
+    return FASTVOC_BAD_SIZE;
+  switch (network->distribution) {
+    case FASTVOC_CLASSES:
+      if (network->input_taps != 1) return FASTVOC_BAD_NETWORK;
+      break;
+    case FASTVOC_LOGISTICS:
+      if (network->outputs % 3 || network->outputs / 3 > kMostLogistics) return FASTVOC_BAD_NETWORK;
+      break;
+    case FASTVOC_GAUSSIAN:
+      if (network->outputs != 2) return FASTVOC_BAD_NETWORK;
+      break;
+    default:
+      return FASTVOC_BAD_NETWORK;
+  }
+  if (!network->conditions != !network->condition) return FASTVOC_BAD_NETWORK;
+  return find_isa(network->isa)->recurrent->check(*network);
+}
+
+int64_t fastvoc_recurrent_rows(const fastvoc_recurrent* network) {
+  int64_t rows = 0;
+  for (int64_t l = 0; l < network->layers; ++l) rows += (network->taps - 1) * network->dilations[l];
+  return rows;
+}
+
+int64_t fastvoc_recurrent_packed_size(const fastvoc_recurrent* network) {
+  return find_isa(network->isa)->recurrent->packed_size(*network);
+}
+
+int64_t fastvoc_recurrent_workspace_size(const fastvoc_recurrent* network, int threads) {
+  return is_threads(threads) ? find_isa(network->isa)->recurrent->workspace_size(*network, threads) : -1;
+}
+
+int fastvoc_recurrent_pack(const fastvoc_recurrent* network, void* packed) {
+  find_isa(network->isa)->recurrent->pack(*network, packed);
+  return FASTVOC_OK;
+}
+
+int fastvoc_recurrent_run(const fastvoc_recurrent* network, const void* packed, const fastvoc_steps* steps,
+                          void* workspace) {
+  if (!is_threads(steps->threads) || !fits({steps->batch, steps->count, network->condition + network->outputs + 1}))
+    return FASTVOC_BAD_SIZE;
+  for (int64_t n = 0; n < steps->batch; ++n)
+    if (steps->time[n] < 0 || steps->time[n] > kMostElements) return FASTVOC_BAD_SIZE;
+  if (!steps->drawn && !steps->forced) return FASTVOC_BAD_NETWORK;
+  if (steps->batch && steps->count) find_isa(network->isa)->recurrent->run(*network, packed, *steps, workspace);
+  return FASTVOC_OK;
 }

@@ -19,7 +19,7 @@ extern "C" {
 
 /* Errors. Functions that return int return one of these. */
 enum { FASTVOC_OK, FASTVOC_BAD_ISA, FASTVOC_BAD_SIZE, FASTVOC_BAD_PADDING, FASTVOC_BAD_NETWORK, FASTVOC_BAD_PRECISION,
-       FASTVOC_NO_DRIVER, FASTVOC_DRIVER_ERROR, FASTVOC_ERROR_COUNT };
+       FASTVOC_NO_DRIVER, FASTVOC_DRIVER_ERROR, FASTVOC_BAD_OPERATOR, FASTVOC_ERROR_COUNT };
 
 /* What an error means, as half a sentence. */
 const char* fastvoc_error(int error);
@@ -33,80 +33,85 @@ const char* fastvoc_isa_name(int isa);
 /* Whether the library was compiled for it and this processor and operating system have it. */
 int fastvoc_isa_usable(int isa);
 
-/* Multiply and add in registers of one core, to measure what it can do at best in a precision (of fastvoc_plan.h). Writes
- * 16 floats that mean nothing and returns the operations done, or 0 where the instruction set cannot do any. */
-int64_t fastvoc_multiply_add(int isa, int precision, int64_t rounds, float* result);
-
-/* conv1d: y = tanh?(residual? + bias? + weight * pad(leaky_relu(x)))
+/* Operators. All but the last are convolutions of
  *
  *   x         (batch, in_channels, in_frames)      float32
- *   weight    (out_channels, in_channels, taps)    float32, contiguous, not flipped
  *   bias      (out_channels,)                      float32, contiguous, or null
- *   residual  (batch, out_channels, out_frames)    float32, or null
- *   y         (batch, out_channels, out_frames)    float32, contiguous or channels-last
+ *   y         (batch, out_channels, out_frames)    float32
  *
- * out_frames = in_frames + left + right - dilation * (taps - 1). Every output is summed in one order, whatever the
- * threads, so that results are equal bit for bit at any number of them.
+ * with a weight that is float32 and contiguous, and not flipped:
+ *
+ * conv1d: y = tanh?(residual? + bias? + weight * pad(leaky_relu(x)))
+ *
+ *   weight    (out_channels, in_channels, taps)
+ *   residual  (batch, out_channels, out_frames)    float32, or null
+ *   y         contiguous or channels-last
+ *
+ *   out_frames = in_frames + left + right - dilation * (taps - 1)
+ *
+ * upsample: y = bias? + crop(transposed weight * leaky_relu(x))
+ *
+ *   weight    (in_channels, out_channels, taps)
+ *   y         contiguous or channels-last
+ *
+ *   out_frames = (in_frames - 1) * stride + taps - left - right, where left and right are cropped
+ *
+ * strided_conv1d: y = leaky_relu(bias? + weight * pad(x)), with a stride, in groups of channels that do not meet; what
+ * discriminators are made of
+ *
+ *   weight    (out_channels, in_channels / groups, taps)
+ *
+ *   out_frames = (in_frames + left + right - taps) / stride + 1, rounded down; left and right are zeros; the slope is
+ *   positive
+ *
+ * smooth_snake: y = down(s), s = u + amount * sin^2(frequency * u), u = up(x), where up and down double and halve the
+ * rate by filters of 12 taps; x and s are repeated beyond their ends; BigVGAN's activation
+ *
+ *   weight    (channels, 2)                        per channel the frequency and the amount
+ *
+ *   taps are 2, groups and out_channels are the channels, out_frames = in_frames; there is no bias
+ *
+ * Every output is summed in one order, whatever the threads, so that results are equal bit for bit at any number of
+ * them.
  */
+enum { FASTVOC_CONV1D, FASTVOC_UPSAMPLE, FASTVOC_STRIDED_CONV1D, FASTVOC_SMOOTH_SNAKE, FASTVOC_OPERATOR_COUNT };
 enum { FASTVOC_ZERO, FASTVOC_REFLECT, FASTVOC_REPLICATE };
 
 typedef struct {
+  int kind; /* the operator */
   int isa, threads;
-  int64_t batch, in_channels, in_frames, out_channels, taps, dilation, left, right;
-  int padding_mode, tanh;
+  int padding_mode, tanh; /* conv1d's alone: FASTVOC_ZERO and 0 in others */
+  int64_t batch, in_channels, in_frames, out_channels, taps;
+  int64_t dilation, stride, groups; /* 1 in operators that have none */
+  int64_t left, right;
   float slope; /* of the leaky ReLU; 1 is no activation */
-} fastvoc_conv1d_call;
+} fastvoc_call;
 
 /* FASTVOC_OK if the call can be run. The functions below expect a call that was checked. */
-int fastvoc_conv1d_check(const fastvoc_conv1d_call* call);
+int fastvoc_call_check(const fastvoc_call* call);
 
-/* How many floats the packed weight and the work of all threads take. */
-int64_t fastvoc_conv1d_packed_size(const fastvoc_conv1d_call* call);
-int64_t fastvoc_conv1d_workspace_size(const fastvoc_conv1d_call* call);
+/* How many floats the packed weight and the work of all threads take. A kernel that packs nothing reads the weight as
+ * it is, in place of a packed one. */
+int64_t fastvoc_call_packed_size(const fastvoc_call* call);
+int64_t fastvoc_call_workspace_size(const fastvoc_call* call);
 
 /* Bring a weight into the order in which the kernel of this instruction set reads it. */
-int fastvoc_conv1d_pack(const fastvoc_conv1d_call* call, const float* weight, float* packed);
+int fastvoc_call_pack(const fastvoc_call* call, const float* weight, float* packed);
 
-int fastvoc_conv1d(const fastvoc_conv1d_call* call, const float* x, const int64_t* x_strides, const float* packed,
-                   const float* bias, const float* residual, const int64_t* residual_strides, float* y,
-                   const int64_t* y_strides, float* workspace);
+int fastvoc_call_run(const fastvoc_call* call, const float* x, const int64_t* x_strides, const float* packed,
+                     const float* bias, const float* residual, const int64_t* residual_strides, float* y,
+                     const int64_t* y_strides, float* workspace);
 
-/* The gradient of conv1d, where `grad` is the gradient of weight * pad(leaky_relu(x)) + bias. Results have the shapes of
- * what they belong to: grad_x contiguous or channels-last, grad_weight and grad_bias contiguous. One that is null is not
- * computed. The weight is read as it is; `tanh` is not.
+/* The gradient, where `grad` is that of weight * pad(leaky_relu(x)) + bias, without `tanh`; strided_conv1d takes the
+ * gradient of y, whose signs tell the slope, and is alone in reading y. Results have the shapes of what they belong to:
+ * grad_x contiguous or channels-last, grad_weight and grad_bias contiguous. One that is null is not computed. The weight
+ * is read as it is.
  */
-int64_t fastvoc_conv1d_backward_workspace_size(const fastvoc_conv1d_call* call);
-int fastvoc_conv1d_backward(const fastvoc_conv1d_call* call, const float* grad, const int64_t* grad_strides,
-                            const float* x, const int64_t* x_strides, const float* weight, float* grad_x,
-                            const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace);
-
-/* upsample: y = bias? + crop(transposed weight * leaky_relu(x))
- *
- *   x        (batch, in_channels, in_frames)      float32
- *   weight   (in_channels, out_channels, taps)    float32, contiguous
- *   bias     (out_channels,)                      float32, contiguous, or null
- *   y        (batch, out_channels, out_frames)    float32, contiguous or channels-last
- *
- * out_frames = (in_frames - 1) * stride + taps - left - right, where left and right are cropped.
- */
-typedef struct {
-  int isa, threads;
-  int64_t batch, in_channels, in_frames, out_channels, taps, stride, left, right;
-  float slope; /* of the leaky ReLU; 1 is no activation */
-} fastvoc_upsample_call;
-
-int fastvoc_upsample_check(const fastvoc_upsample_call* call);
-int64_t fastvoc_upsample_packed_size(const fastvoc_upsample_call* call);
-int64_t fastvoc_upsample_workspace_size(const fastvoc_upsample_call* call);
-int fastvoc_upsample_pack(const fastvoc_upsample_call* call, const float* weight, float* packed);
-int fastvoc_upsample(const fastvoc_upsample_call* call, const float* x, const int64_t* x_strides, const float* packed,
-                     const float* bias, float* y, const int64_t* y_strides, float* workspace);
-
-/* The gradient of upsample, as that of conv1d: grad_weight has the shape (in_channels, out_channels, taps). */
-int64_t fastvoc_upsample_backward_workspace_size(const fastvoc_upsample_call* call);
-int fastvoc_upsample_backward(const fastvoc_upsample_call* call, const float* grad, const int64_t* grad_strides,
-                              const float* x, const int64_t* x_strides, const float* weight, float* grad_x,
-                              const int64_t* grad_x_strides, float* grad_weight, float* grad_bias, float* workspace);
+int64_t fastvoc_call_backward_workspace_size(const fastvoc_call* call);
+int fastvoc_call_backward(const fastvoc_call* call, const float* grad, const int64_t* grad_strides, const float* x,
+                          const int64_t* x_strides, const float* weight, const float* y, const int64_t* y_strides,
+                          float* grad_x, const int64_t* grad_x_strides, float* grad_weight, float* grad_bias,
+                          float* workspace);
 
 #ifdef __cplusplus
 }

@@ -4,8 +4,8 @@
 
 #include <new>
 
-#include "cuda/driver.h"
-#include "cuda/plan.h"
+#include "cuda/host/driver.h"
+#include "cuda/host/plan.h"
 
 using fastvoc::cuda::Kernels;
 using fastvoc::cuda::Plan;
@@ -81,6 +81,10 @@ int fastvoc_cuda_plan_launches(const void* plan, int64_t batch, int64_t frames) 
 
 const char* fastvoc_cuda_plan_kernel(const void* plan, int64_t batch, int64_t frames, int launch) {
   return fastvoc::cuda::kernel_name(plan_of(plan), batch, frames, launch);
+}
+
+double fastvoc_cuda_plan_clocks(const void* plan, int64_t batch, int64_t frames, int launch) {
+  return fastvoc::cuda::expected_clocks(plan_of(plan), batch, frames, launch);
 }
 
 int fastvoc_cuda_plan_run(const void* plan, void* kernels, const void* packed, void* workspace, void* stream,

@@ -28,6 +28,7 @@ typedef struct {
   int multiprocessors;
   int shared_per_block;          /* bytes that a block may have, if it asks */
   int shared_per_multiprocessor; /* bytes */
+  int hopper_off;                /* do without the kernels that only architecture 90 can run */
 } fastvoc_gpu;
 
 /* Load compiled kernels (a fatbin or a cubin) into the current context. They stay until the process ends. */
@@ -53,9 +54,11 @@ int fastvoc_cuda_plan_pack(const fastvoc_network* network, const void* plan, voi
 /* How many frames the result has. */
 int64_t fastvoc_cuda_plan_out_frames(const void* plan, int64_t frames);
 
-/* How many kernels a run launches, and what they are: a name such as chain_f16_32_8x4, or null. */
+/* How many kernels a run launches, what they are (a name such as chain_f16_32_8x4, or null), and how many clocks of the
+ * GPU each is expected to take (or -1): by a model of it, from data sheets, which also chose them. */
 int fastvoc_cuda_plan_launches(const void* plan, int64_t batch, int64_t frames);
 const char* fastvoc_cuda_plan_kernel(const void* plan, int64_t batch, int64_t frames, int launch);
+double fastvoc_cuda_plan_clocks(const void* plan, int64_t batch, int64_t frames, int launch);
 
 enum { FASTVOC_ELEMENTS, FASTVOC_FLOATS, FASTVOC_INT16 };
 

@@ -19,7 +19,8 @@ extern "C" {
  *
  *   y = tanh?(leaky_relu_after((partial? + (convolution + bias? + residual?)) / divisor))
  *
- * where the convolution is conv1d's or upsample's, of leaky_relu(input).
+ * where the convolution is conv1d's or upsample's, of leaky_relu(input); or, on the CPU, smooth_snake of the input stands
+ * in its place, whose taps are 2, and to which nothing is added.
  *
  * A plan is a network compiled for one instruction set. Signals are cut into tiles, and a tile passes many layers
  * while it is in the cache; what later tiles still need of it is kept, so that nothing is computed twice. What is kept
@@ -29,17 +30,16 @@ extern "C" {
  * The caller owns all memory, each block aligned to 64 bytes: the plan, its packed weights, one state per stream, and
  * a workspace per call. Sizes are in bytes.
  */
-enum { FASTVOC_CONV1D, FASTVOC_UPSAMPLE };
 enum { FASTVOC_INPUT = -1, FASTVOC_NONE = -2 };
 enum { FASTVOC_FLOAT32, FASTVOC_BFLOAT16, FASTVOC_INT8, FASTVOC_FLOAT16, FASTVOC_TFLOAT32 }; /* the last two: on GPUs */
 
 typedef struct {
-  int kind;
+  int kind; /* FASTVOC_CONV1D, FASTVOC_UPSAMPLE or FASTVOC_SMOOTH_SNAKE */
   int input, residual, partial; /* whose results: numbers of earlier layers; FASTVOC_INPUT; FASTVOC_NONE to add nothing */
   int padding_mode, tanh;
-  int64_t in_channels, out_channels, taps, dilation, stride, left, right; /* as in the calls above */
+  int64_t in_channels, out_channels, taps, dilation, stride, left, right; /* as in a call */
   float slope, divisor, slope_after;
-  const float *weight, *bias; /* as in the calls above; not read after packing */
+  const float *weight, *bias; /* as in a call; not read after packing */
   /* If the scale is not 0, the layer multiplies in 8 bits: what it reads, behind the leaky ReLU, is
    * input_scale * (q - input_zero_point) with q in 0..255; each output channel of the weight has a scale of its own. */
   float input_scale;
@@ -56,6 +56,10 @@ typedef struct {
 } fastvoc_network;
 
 int64_t fastvoc_plan_size(const fastvoc_network* network);
+
+/* A number made of a few values of each of `count` pieces of memory, such as weights that were packed: another one where
+ * most of a piece was written. `sizes` are in bytes. */
+uint64_t fastvoc_fingerprint(int64_t count, const void* const* pieces, const int64_t* sizes);
 
 /* Check a network and compile it; the plan is then what the others expect. */
 int fastvoc_plan_make(const fastvoc_network* network, void* plan);

@@ -10,28 +10,61 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvoc import audio, blocks, checkpoints, engine, models, noise, ops
+    from fastvoc.acceleration import accelerate
+    from fastvoc.autoencoder import Autoencoder
+    from fastvoc.instrument import Instrument
+    from fastvoc.opening import open
     from fastvoc.ops import explain, use_backend
     from fastvoc.train.config import load_config
     from fastvoc.train.run import train
     from fastvoc.vocoder import Vocoder
+    from fastvoc.voice import Voice
 
     __version__: str
 
 _HOMES = {
+    "Autoencoder": "fastvoc.autoencoder",
+    "Instrument": "fastvoc.instrument",
     "Vocoder": "fastvoc.vocoder",
+    "accelerate": "fastvoc.acceleration",
+    "Voice": "fastvoc.voice",
     "explain": "fastvoc.ops",
     "load_config": "fastvoc.train.config",
+    "open": "fastvoc.opening",
     "use_backend": "fastvoc.ops",
 }
 
-__all__ = ["Vocoder", "__version__", "explain", "load_config", "train", "use_backend"]
+# training is a package that can be called, however it was imported
+_ROOMS = ("audio", "blocks", "checkpoints", "engine", "models", "noise", "ops", "train")
+
+__all__ = [
+    "Autoencoder",
+    "Instrument",
+    "Vocoder",
+    "Voice",
+    "__version__",
+    "accelerate",
+    "audio",
+    "blocks",
+    "checkpoints",
+    "engine",
+    "explain",
+    "load_config",
+    "models",
+    "noise",
+    "open",
+    "ops",
+    "train",
+    "use_backend",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("fastvoc")
-    if name == "train":
-        return import_module("fastvoc.train")  # a room that can be called, however it was imported
+    if name in _ROOMS:
+        return import_module(f"fastvoc.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'fastvoc' has no attribute {name!r}; it has {', '.join(__all__)}")

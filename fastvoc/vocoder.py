@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -15,17 +15,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
-from fastvoc.audio import MelConfig, convert_mel, find_convention, mel_spectrogram, resample, why_not
-from fastvoc.audio.given import Lengths, Signal, as_given, as_tensor, check_mel, read_lengths
-from fastvoc.checkpoints import Checkpoint, InferenceHabit, Int8Layer, VocoderConfig, open_checkpoint, save_native
-from fastvoc.engine import Line, Plan, Speaker, Steps, Streamer, Ways, calibrate
-from fastvoc.models import Generator
+from fastvoc.audio import MelConfig, mel_spectrogram, resample
+from fastvoc.audio.chunks import ChunkReader, read_mels
+from fastvoc.audio.convention import as_mel_config
+from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, check_mel, read_conditions, too_loud
+from fastvoc.audio.mel import loud_mel
+from fastvoc.checkpoints import (
+    Checkpoint,
+    InferenceFrames,
+    Int8Layer,
+    VocoderConfig,
+    open_checkpoint,
+    open_module,
+    open_state,
+)
+from fastvoc.engine import Choice, Plan, Quantization, Runner, Stream, Streamer, Synthesizer, calibrate
+from fastvoc.engine.cuda_graphs import UNRECORDED
+from fastvoc.engine.opaque import OpaqueStream, is_opaque
+from fastvoc.engine.sampling import Sampling, read_sampling
+from fastvoc.engine.streamer import read_batch
+from fastvoc.engine.surroundings import own_arithmetic, uncompiled
+from fastvoc.face import DEFAULT, Face, register
+from fastvoc.models import GENERATORS, Generator
+from fastvoc.noise import Draws, Seed
 
-DEFAULT = "default"
-"""The name of the vocoder that comes with the package."""
 
-
-class Vocoder:
+@register
+class Vocoder(Face[Generator]):
     """Turn mel spectrograms into waves.
 
     A vocoder holds no state between calls, so threads may share one.
@@ -35,42 +51,53 @@ class Vocoder:
     checkpoint : Checkpoint
         What `fastvoc.checkpoints.open_checkpoint` returns; most users call `from_pretrained`.
     device : str or torch.device
-    dtype : torch.dtype, optional
-        Of weights, arithmetic and waves. By default torch.float32, of which a GPU multiplies the operands in float16
-        where their values stay far from its end, or else in bfloat16; `explain` says which.
+    dtype : torch.dtype or str, optional
+        Of weights, arithmetic and waves, or its name. By default torch.float32, of which a GPU multiplies the operands
+        in float16 where their values stay far from its end, or else in bfloat16; `explain` says which.
     backend : {"cuda", "triton", "cpu", "reference"}, optional
         Run every operator on this one, and raise with its reason where it refuses; by default the fastest that can.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
-        backend: str | None = None,
-    ) -> None:
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"Vocoder: dtype {dtype} cannot hold weights; it must be a floating-point type")
-        self.config = checkpoint.config
-        self.source = checkpoint.source
-        self.notes = checkpoint.notes
-        self.backend = backend
-        self.device = torch.device(device)
-        self.dtype = dtype or torch.float32
-        self.generator: Generator = checkpoint.config.generator.build()
-        # the dtype comes first, so that no weight passes through a narrower one
-        self.generator.to(self.device, self.dtype).load_state_dict(checkpoint.weights)
-        self.generator.requires_grad_(False).eval()
-        self._asked = dtype
-        self._ways = Ways(
-            self.generator,
-            backend=backend,
-            precision=dtype,
-            int8={layer.layer: Steps(layer.scale, layer.zero_point) for layer in self.config.int8},
-            loud=self._loud,
+    config: VocoderConfig
+
+    CONFIG = VocoderConfig
+    GENERATORS = GENERATORS
+
+    def _take(self, generator: Generator) -> None:
+        choice = Choice(
+            generator,
+            backend=self.backend,
+            precision=self._asked,
+            int8={layer.layer: Quantization(layer.scale, layer.zero_point) for layer in self.config.int8},
+            loud=partial(loud_mel, self.config.mel),
         )
-        self._speaker = Speaker(self._ways, habit=self._habit, device=self.device, dtype=self.dtype)
+        self._generator = generator
+        self._runner = Runner(choice, self._version)
+        self._synthesizer = Synthesizer(self._runner, edge_frames=self._edge_frames)
+
+    def _check_fits(self, generator: Any) -> None:
+        if not isinstance(generator, Generator):
+            raise TypeError(
+                f"Vocoder: generator is a {type(generator).__name__}; it must be a fastvoc.models.Generator"
+            )
+        given, fits = (generator.mel_bands, generator.hop), (self._generator.mel_bands, self._generator.hop)
+        if given != fits:
+            raise ValueError(
+                f"Vocoder: generator takes {given[0]} bands and makes {given[1]} samples per frame; in this vocoder it "
+                f"must be {fits[0]} and {fits[1]}"
+            )
+
+    @property
+    def _changed(self) -> bool:
+        return self._runner.changed
+
+    def _facts(self) -> list[str]:
+        return [f"{self.config.mel.bands} bands", f"{self.sample_rate} Hz", f"hop {self.hop}"]
+
+    def _runs(self) -> str | None:
+        if is_opaque(self._generator):
+            return None
+        return next((name for name, reason in self.explain().items() if reason is None), "nothing")
 
     @classmethod
     def from_pretrained(
@@ -79,7 +106,7 @@ class Vocoder:
         *,
         config: str | Path | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         backend: str | None = None,
     ) -> Self:
         """Open a vocoder in any known format, recognised by content.
@@ -87,9 +114,11 @@ class Vocoder:
         Parameters
         ----------
         path : str or Path
-            A folder or file; ``"default"`` is the vocoder that comes with the package.
+            A folder or file; ``"default"`` is the vocoder that comes with the package, where nothing of this name is
+            in the working directory.
         config : str or Path, optional
-            The configuration that belongs to a checkpoint file, where it does not lie beside it.
+            The configuration that belongs to a checkpoint file, where it does not lie beside it: a file, or the name
+            of a published one, such as "hifigan-v1".
         device, dtype, backend
             As in `Vocoder`.
 
@@ -100,17 +129,80 @@ class Vocoder:
         ValueError
             If it is not a vocoder that fastvoc opens; the message says what it seems to be.
         """
-        where = Path(str(files("fastvoc") / "assets")) if str(path) == DEFAULT else Path(path)
-        checkpoint = open_checkpoint(where, config=None if config is None else Path(config))
+        return super().from_pretrained(path, config=config, device=device, dtype=dtype, backend=backend)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: torch.nn.Module,
+        *,
+        mel: MelConfig | str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        backend: str | None = None,
+    ) -> Self:
+        """Make a vocoder of a live generator of another project, whose weights are copied.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The generator, or a model that has one inside, of the projects that `fastvoc.accelerate` knows.
+        mel : MelConfig or str, optional
+            How its mels were made, or the name in `fastvoc.audio.CONVENTIONS`; needed where the module does not say.
+        device, dtype
+            As in `Vocoder`; by default those of the module's weights.
+        backend
+            As in `Vocoder`.
+
+        Raises
+        ------
+        TypeError
+            If it is no module.
+        ValueError
+            If there is no generator in it that is known, or several; if it makes other samples than the network of
+            fastvoc that it seems to be; if nothing says the convention of its mels, or the generator does not fit it.
+        """
+        checkpoint, weight = open_module(module, mel, f"{cls.__name__}.from_module")
+        return cls(checkpoint, device=device or weight.device, dtype=dtype or weight.dtype, backend=backend)
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state: Mapping[str, Tensor],
+        config: VocoderConfig | Mapping[str, Any] | str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        backend: str | None = None,
+    ) -> Self:
+        """Make a vocoder of tensors in memory, which are read as a file of them is.
+
+        Parameters
+        ----------
+        state : dict of str to Tensor
+            Of any known format, with whatever its files have around the tensors; they are copied.
+        config : VocoderConfig, dict, str or Path
+            The settings: those of the original project as plain values, such as ``json.load`` returns, or as a file;
+            the name of published ones, such as "hifigan-v1"; or with tensors under fastvoc's own names a
+            `VocoderConfig`.
+        device, dtype, backend
+            As in `Vocoder`.
+
+        Raises
+        ------
+        FileNotFoundError, TypeError, ValueError
+            As `from_pretrained`; if `state` is no dictionary.
+        """
+        checkpoint = open_state(state, config, f"{cls.__name__}.from_state_dict")
         return cls(checkpoint, device=device, dtype=dtype, backend=backend)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors`, from which `from_pretrained` makes an equal vocoder.
+    @classmethod
+    def _open(cls, path: Path, config: Path | None) -> Checkpoint:
+        return open_checkpoint(path, config=config)
 
-        Each file is written under a temporary name and renamed when complete.
-        """
-        weights = {name: value.cpu() for name, value in self.generator.state_dict().items()}
-        save_native(Path(folder), self.config, weights)
+    def _saved_config(self) -> VocoderConfig:
+        # layers that multiply in 8 bits were chosen for other weights
+        return replace(self.config, int8=()) if self._changed else self.config
 
     def quantise(self, mels: Sequence[Tensor | NDArray[np.floating]], *, smallest_snr: float = 35.0) -> Self:
         """Return an equal vocoder that multiplies in 8 bits where its waves stay near these.
@@ -121,7 +213,7 @@ class Vocoder:
         Parameters
         ----------
         mels : sequence of Tensor or ndarray, shape (bands, T) or (B, bands, T)
-            What it is likely to hear, in this vocoder's convention: a few seconds of different speakers.
+            What it will be given, in this vocoder's convention: a few seconds of different speakers.
         smallest_snr : float
             Of the wave of each of them against the one in float32, in dB. Others may come out a little below.
 
@@ -137,16 +229,19 @@ class Vocoder:
         The generator runs on the mels about twice for each of its layers: seconds for HiFi-GAN V2, a minute or more
         for V1.
         """
-        if reason := self._ways.why_no_plan() or Plan.refuses_int8(self.generator):
+        self._check_described("Vocoder.quantise")
+        if reason := self._runner.choice.why_no_plan() or Plan.refuses_int8(self._generator):
             raise NotImplementedError(f"Vocoder.quantise: {reason}")
-        heard = [self._read(mel).float() for mel in mels]
-        if not heard:
-            raise ValueError("Vocoder.quantise: there are no mels; it needs a few seconds of what it is likely to hear")
-        heard = [self.config.inference.extend(mel if mel.ndim == 3 else mel[None]) for mel in heard]
-        int8 = calibrate(self.generator, heard, smallest_snr=smallest_snr)  # type: ignore[arg-type]
+        examples = [self._read(mel).float() for mel in mels]
+        if not examples:
+            raise ValueError(
+                "Vocoder.quantise: there are no mels; it needs a few seconds of what it is likely to be given"
+            )
+        examples = [self.config.inference.extend(mel if mel.ndim == 3 else mel[None]) for mel in examples]
+        int8 = calibrate(self._generator, examples, smallest_snr=smallest_snr)
         chosen = tuple(Int8Layer(layer=n, scale=step.scale, zero_point=step.zero_point) for n, step in int8.items())
         quantised = Checkpoint(
-            replace(self.config, int8=chosen), self.generator.state_dict(), self.source, notes=self.notes
+            replace(self.config, int8=chosen), self._generator.state_dict(), self.source, notes=self.notes
         )
         return type(self)(quantised, device=self.device, dtype=self._asked, backend=self.backend)
 
@@ -158,12 +253,17 @@ class Vocoder:
     @property
     def hop(self) -> int:
         """Samples per mel frame."""
-        return self.generator.hop
+        return self._generator.hop
 
     @property
     def receptive_field(self) -> tuple[int, int]:
         """Mel frames before and behind a frame that its samples depend on."""
-        return self.generator.receptive_field
+        return self._generator.receptive_field
+
+    @property
+    def draws(self) -> Draws | None:
+        """Random numbers that its waves depend on beside the mel, or None; only then there are seeds."""
+        return self._generator.draws
 
     @overload
     def __call__(
@@ -173,6 +273,9 @@ class Vocoder:
         condition: Signal | None = None,
         convention: MelConfig | str | None = None,
         lengths: None = None,
+        seed: Seed | None = None,
+        temperature: float | None = None,
+        check: bool = True,
     ) -> Signal: ...
 
     @overload
@@ -183,8 +286,12 @@ class Vocoder:
         condition: Signal | None = None,
         convention: MelConfig | str | None = None,
         lengths: Lengths,
+        seed: Seed | None = None,
+        temperature: float | None = None,
+        check: bool = True,
     ) -> list[Signal]: ...
 
+    @uncompiled
     def __call__(
         self,
         mel: Signal,
@@ -192,6 +299,9 @@ class Vocoder:
         condition: Signal | None = None,
         convention: MelConfig | str | None = None,
         lengths: Lengths | None = None,
+        seed: Seed | None = None,
+        temperature: float | None = None,
+        check: bool = True,
     ) -> Signal | list[Signal]:
         """Make waves from mel spectrograms.
 
@@ -206,6 +316,14 @@ class Vocoder:
             (`fastvoc.audio.convert_mel`).
         lengths : sequence of int, Tensor or ndarray of integers, shape (B,), optional
             Frames of each mel of a padded batch. What stands behind them is not looked at.
+        seed : int, or sequence of B ints, optional
+            Of the random numbers of a generator that `draws` any; from 0. An int is that of the first item of a batch,
+            and the others have those that follow it. By default a fresh one, which `fastvoc.noise.last_seeds` returns.
+        temperature : float, optional
+            How much is left to chance by a generator that `draws`, from 0; by default what is usual for it.
+        check : bool
+            Whether the values are looked at: that all are finite, and like those of the convention. Each look makes the
+            host wait for a GPU. Type and shape are looked at in any case.
 
         Returns
         -------
@@ -221,7 +339,8 @@ class Vocoder:
             If `mel` is neither a tensor nor an array, or not of a floating-point type, or `lengths` are no integers.
         ValueError
             If `mel` has another shape, no frames, or values that are not finite; if it cannot be converted exactly,
-            or the convention is unknown; if `lengths` do not fit it.
+            or the convention is unknown; if `lengths` or seeds do not fit it, or a seed or temperature is given to a
+            generator that draws nothing.
 
         Warns
         -----
@@ -230,34 +349,60 @@ class Vocoder:
 
         Notes
         -----
-        A mel of more than `fastvoc.engine.speaker.WINDOW` frames runs in pieces with the `receptive_field` around them,
-        or tile by tile, so memory does not grow with it but for the mel and the wave. On a GPU, mels of different
-        `lengths` run as batches of so many frames.
+        A mel of more than `fastvoc.engine.synthesizer.WINDOW` frames runs in pieces with the `receptive_field`
+        around them, or tile by tile, so memory does not grow with it but for the mel and the wave. On a GPU, mels of
+        different `lengths` run as batches of so many frames.
         """
         tensor = as_tensor(mel, "mel")
-        source = self.config.mel if convention is None else find_convention(convention)
-        if reason := why_not(source, self.config.mel):
-            raise ValueError(f"Vocoder: a mel of this convention cannot be converted exactly: {reason}")
-        embedding = None if condition is None else as_tensor(condition, "condition")
-        if lengths is None:
-            items = [(tensor, embedding)]
-        else:
-            check_mel(tensor, self.config.mel, finite=False)
-            counts = read_lengths(lengths, tensor.shape)
-            if embedding is not None and embedding.ndim == 2 and len(embedding) not in (1, len(tensor)):
-                raise ValueError(f"Vocoder: condition has {len(embedding)} rows; the batch needs 1 or {len(tensor)}")
-            own = [None] * len(tensor) if embedding is None else embedding.expand(len(tensor), -1)
-            items = [(row[:, :count], its) for row, count, its in zip(tensor, counts, own, strict=True)]
-        for item, _ in items:
-            check_mel(item, self.config.mel)
-        suspicions = (source.suspicion(item) for item, _ in items if item.numel())
-        if suspicion := next(filter(None, suspicions), None):
-            warnings.warn(f"Vocoder: {suspicion}", stacklevel=2)
-        items = [(convert_mel(item, source, self.config.mel), its) for item, its in items]
-        if lengths is None:
-            return as_given(self._speaker.voice(*items[0]), mel)
-        return [as_given(wave, mel) for wave in self._speaker.voices(items)]
+        with own_arithmetic(tensor.device, self.device):
+            mels: list[Tensor] = read_mels(tensor, self.config.mel, convention, lengths, check=check)
+            conditions: Sequence[Tensor | None] | Tensor = read_conditions(
+                condition, self._generator.condition_channels, None if lengths is None else len(mels)
+            )
+            sampling = read_sampling(self._generator, seed, temperature, len(tensor) if tensor.ndim == 3 else 1)
+            if lengths is not None:
+                waves = self._synthesizer.voices([*zip(mels, conditions, strict=True)], sampling)
+                return [as_given(wave, mel) for wave in waves]
+            return as_given(self._synthesizer.voice(mels[0], conditions[0], sampling), mel)
 
+    def warm_up(self, frames: int | Iterable[int] = 256, *, batch: int = 1) -> Self:
+        """Do now what else the first calls would wait for.
+
+        Weights are packed for plans, kernels compiled or loaded, and on a GPU graphs recorded for these lengths.
+
+        Parameters
+        ----------
+        frames : int or iterable of int
+            Lengths of mels that will come.
+        batch : int
+            Mels in each of them.
+
+        Returns
+        -------
+        Vocoder
+            This one.
+
+        Raises
+        ------
+        ValueError
+            If a length or the batch is not a positive whole number.
+        """
+        lengths = list(frames) if isinstance(frames, Iterable) else [frames]
+        for name, values in (("frames", lengths), ("batch", [batch])):
+            if wrong := [
+                value for value in values if isinstance(value, bool) or not isinstance(value, int) or value < 1
+            ]:
+                raise ValueError(f"Vocoder.warm_up: {name} is {wrong[0]!r}; it must be a positive whole number")
+        channels, uses = self._generator.condition_channels, 1 + (UNRECORDED if self.device.type == "cuda" else 0)
+        for count in lengths:
+            mel = torch.zeros(batch, self._generator.mel_bands, count, dtype=self.dtype, device=self.device)
+            condition = mel.new_zeros(batch, channels) if channels else None
+            for _ in range(uses):
+                seed = None if self.draws is None else 0
+                self(mel, condition=condition, seed=seed, check=False)
+        return self
+
+    @uncompiled
     def mel(self, wave: Signal, sample_rate: int | None = None) -> Signal:
         """Compute mel spectrograms in this vocoder's own convention.
 
@@ -271,12 +416,29 @@ class Vocoder:
         Returns
         -------
         Tensor or ndarray, as given, shape (bands, T) or (B, bands, T)
+
+        Raises
+        ------
+        TypeError
+            If the wave is neither a tensor nor an array, or not floating point.
+        ValueError
+            If it has another shape or too few samples, or the rate is no whole number; if the vocoder takes features
+            that are no mel (`fastvoc.audio.FeatureConfig`).
+
+        Warns
+        -----
+        UserWarning
+            If samples lie far beyond [−1, 1], as integers do that became floating point undivided.
         """
-        tensor = as_tensor(wave, "wave")
+        convention = as_mel_config(self.config.mel, "Vocoder.mel")
+        tensor = as_wave(wave, "Vocoder.mel")
+        if loud := too_loud(tensor):
+            warnings.warn(f"Vocoder.mel: {loud}", stacklevel=3)
         tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
         if sample_rate is not None:
             tensor = resample(tensor, sample_rate, self.sample_rate)
-        return as_given(mel_spectrogram(tensor, self.config.mel), wave)
+        with own_arithmetic(tensor.device):
+            return as_given(mel_spectrogram(tensor, convention), wave)
 
     def explain(self) -> dict[str, str | None]:
         """Say how this vocoder can run, and why not otherwise.
@@ -286,13 +448,24 @@ class Vocoder:
         dict of str to (str or None)
             In order of preference: ``"plan"`` is the whole generator as one native call on the CPU
             (`fastvoc.engine.Plan`), ``"cuda plan in …"`` is that on a GPU (`fastvoc.engine.CudaPlan`), ``"graphs"`` are
-            CUDA graphs of Triton's kernels (`fastvoc.engine.Graphs`), the others are backends that run it operator by
-            operator. Each comes with the reason why it cannot; the first with None is what runs. Of a vocoder from
-            `quantise`, the first says how many layers multiply in 8 bits.
+            CUDA graphs of Triton's kernels (`fastvoc.engine.CudaGraphs`), the others are backends that run it operator
+            by operator. Each comes with the reason why it cannot; the first with None is what runs. Of a vocoder from
+            `quantise`, the first says how many layers multiply in 8 bits. ``"plan in parts"`` is native calls for the
+            runs of convolutions of a generator that is no single one, for the reason that ``"plan"`` comes with.
+            Of a WaveNet, ``"native steps"`` is a loop over its samples in native code, ``"steps in PyTorch"`` one in
+            Python.
         """
-        return self._ways.explain()
+        return self._runner.explain()
 
-    def stream(self, chunks: Iterable[Signal], *, condition: Signal | None = None) -> Iterator[Signal]:
+    def stream(
+        self,
+        chunks: Iterable[Signal],
+        *,
+        condition: Signal | None = None,
+        convention: MelConfig | str | None = None,
+        seed: int | None = None,
+        temperature: float | None = None,
+    ) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
 
         Together, the pieces are the wave of the whole mel, to its rounding; how the mel is cut changes no bit of them.
@@ -303,17 +476,27 @@ class Vocoder:
         chunks : iterable of Tensor or ndarray, shape (bands, T)
         condition : Tensor or ndarray, shape (C,), optional
             Speaker embedding, for a vocoder that is conditioned.
+        convention : MelConfig or str, optional
+            What the mel is instead of `config.mel`, as in `__call__`.
+        seed, temperature
+            As in `__call__`.
 
         Yields
         ------
         Tensor or ndarray, as given, shape (samples,)
             Never empty; the last one holds the frames that waited.
+
+        Warns
+        -----
+        UserWarning
+            If the values look like another convention's, as soon as they do.
         """
-        streamer = self.streamer(condition=condition)
+        streamer = self.streamer(condition=condition, convention=convention, seed=seed, temperature=temperature)
         for chunk in chunks:
-            shape = tuple(self._read(chunk).shape)
-            if len(shape) != 2:
-                raise ValueError(f"Vocoder.stream: chunk has shape {shape}; it must be (bands, frames)")
+            tensor = as_tensor(chunk, "mel")
+            check_mel(tensor, self.config.mel, finite=False, empty=True)
+            if tensor.ndim == 3:
+                raise ValueError(f"Vocoder.stream: chunk has shape {tuple(tensor.shape)}; it must be (bands, frames)")
             piece = streamer.push(chunk)
             if len(piece):
                 yield piece
@@ -321,7 +504,16 @@ class Vocoder:
         if len(piece):
             yield piece
 
-    def streamer(self, batch: int = 1, condition: Tensor | NDArray[np.floating] | None = None) -> Streamer:
+    @uncompiled
+    def streamer(
+        self,
+        batch: int = 1,
+        condition: Tensor | NDArray[np.floating] | None = None,
+        *,
+        convention: MelConfig | str | None = None,
+        seed: Seed | None = None,
+        temperature: float | None = None,
+    ) -> Streamer:
         """Begin a stream, or a batch of streams that advance together.
 
         Parameters
@@ -330,6 +522,10 @@ class Vocoder:
             Streams side by side.
         condition : Tensor or ndarray, shape (C,) for all streams or (batch, C), optional
             Speaker embedding, for a vocoder that is conditioned.
+        convention : MelConfig or str, optional
+            What is pushed instead of `config.mel`, as in `__call__`.
+        seed, temperature
+            As in `__call__`; `Streamer.seeds` are the seeds.
 
         Returns
         -------
@@ -339,35 +535,36 @@ class Vocoder:
         Raises
         ------
         ValueError
-            If the batch is not positive, or the condition is missing, unwanted or of another shape.
+            If the batch is not positive, the condition is missing, unwanted or of another shape, or the convention
+            cannot be converted exactly, chunk by chunk.
         """
+        batch = read_batch(batch)
         embedding = None if condition is None else as_tensor(condition, "condition").to(self.device, self.dtype)
+        sampling = read_sampling(self._generator, seed, temperature, batch)
         return Streamer(
-            Line(self.generator, self._habit, self._ways.plan(in_order=True)),
+            partial(self._stream, sampling),
+            self._version,
             batch=batch,
             condition=embedding,
             sample_rate=self.sample_rate,
             backend=self.backend,
-            read=self._read,
+            read=ChunkReader(self.config.mel, convention),
             give=as_given,
         )
 
+    def _stream(self, sampling: Sampling | None) -> Stream | OpaqueStream:
+        if is_opaque(self._generator):
+            return OpaqueStream(self._generator, self._edge_frames, sampling)
+        return self._runner.stream(self._edge_frames)
+
     @property
-    def _habit(self) -> InferenceHabit | None:
-        return self.config.inference if self.config.inference != InferenceHabit() else None
+    def _edge_frames(self) -> InferenceFrames | None:
+        return self.config.inference if self.config.inference != InferenceFrames() else None
 
     def _read(self, mel: Tensor | NDArray[np.floating]) -> Tensor:
         tensor = as_tensor(mel, "mel")
         check_mel(tensor, self.config.mel)
         return tensor
-
-    def _loud(self) -> Tensor:
-        """Return a mel, (1, bands, T), of noise as loud as it can be, of silence, and of a voice's pulses."""
-        second = self.sample_rate
-        noise = 2 * torch.rand(second, generator=torch.Generator().manual_seed(0)) - 1
-        pulses = torch.zeros(second)
-        pulses[:: max(1, second // 100)] = 1
-        return mel_spectrogram(torch.cat([noise, torch.zeros(second // 2), pulses]), self.config.mel)[None]
 
 
 __all__ = ["DEFAULT", "Vocoder", "VocoderConfig"]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -18,3 +19,9 @@ def speech() -> list[Path]:
     if not clips:
         pytest.skip(f"no speech in {folder}; set FASTVOC_SPEECH to a folder of LJ Speech clips to run this test")
     return clips
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Let each test draw the same numbers in every run, whatever runs before it."""
+    torch.manual_seed(0)

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastvoc.audio import CONVENTIONS, MelConfig
-from fastvoc.checkpoints import hifigan, melgan
+from fastvoc.checkpoints.formats import hifigan, melgan
 from fastvoc.models import HiFiGANConfig, MelGANConfig
 
 Values = Callable[[Shapes], dict[str, Tensor]]

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastvoc.checkpoints import hifigan
-from fastvoc.checkpoints._keys import Table, to_native
+from fastvoc.checkpoints.formats import hifigan
+from fastvoc.checkpoints.tensor_names import Table, to_native
 from fastvoc.models import Generator, HiFiGANConfig, ISTFTNetConfig, MelGANConfig
 
 SPELLINGS = {

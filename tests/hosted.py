@@ -4,37 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
+from hosting import REPOSITORY
 from test_streaming import BANDS, GENERATORS, checkpoint, condition_of, hifigan, melgan, random_mel
 from torch import Tensor
-from torch.nn import functional as F
 
-from fastvoc import Vocoder
+from benchmarks import predicted
+from fastvoc import Vocoder, native
 from fastvoc.audio import PqmfConfig
 from fastvoc.checkpoints import Checkpoint
-from fastvoc.engine import CudaPlan, speaker
-from fastvoc.engine.graphs import Graphs, bucket_of
-from fastvoc.engine.layers import layers_of, operands
+from fastvoc.engine import CudaPlan, synthesizer
+from fastvoc.engine.cuda_graphs import CudaGraphs, bucket_of
+from fastvoc.engine.runs import layers_of, operands
 from fastvoc.models import Generator
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.models.hifigan import V1, V2, V3
 from fastvoc.models.istftnet import C8C8I
 from fastvoc.models.melgan import DESCRIPT, FULL_BAND, KERAS, MULTI_BAND
-from fastvoc.ops import OPS, _native, backends, conv1d, explain, last_backends, residual, upsample, use_backend
-from fastvoc.ops._cuda import device
-from fastvoc.ops._cuda.network import compiled
-from fastvoc.ops._layout import to_channels_last
-from fastvoc.ops._op import Slower
-from fastvoc.ops._packing import keep
-from fastvoc.ops._ragged import ragged
+from fastvoc.ops import backends, conv1d, explain, last_backends, residual, upsample, use_backend
+from fastvoc.ops.contract import MultiplyInTf32
+from fastvoc.ops.cuda import device
+from fastvoc.ops.cuda.network import Network, compiled
+from fastvoc.ops.layout import to_channels_last
+from fastvoc.ops.network import INPUT, OTHER_INPUT, Layer
+from fastvoc.ops.op import Slower
+from fastvoc.ops.packing import keep
+from fastvoc.ops.ragged import ragged
 
-pytestmark = pytest.mark.skipif(_native.hosted() is None, reason="FASTVOC_CUDA_ON_CPU names no library")
+pytestmark = pytest.mark.skipif(native.hosted() is None, reason="FASTVOC_CUDA_ON_CPU names no library")
 
-PLANNED = [name for name in GENERATORS if "conditioned" not in name and name != "griffin-lim-net"]
+NOT_PLANNED = "griffin-lim-net", "bigvgan", "vocos", "wavenext"
+"""Made of more than the layers that GPUs have kernels for."""
+
+PLANNED = [name for name in GENERATORS if "conditioned" not in name and not name.startswith(NOT_PLANNED)]
 
 # one or two stages of each published network, in its own widths or narrower
 THREE: dict[str, Any] = {"kernel_sizes": (3, 7, 11), "dilations": ((1, 3, 5),) * 3}
@@ -73,30 +83,13 @@ def reference(generator: Generator, mel: Tensor) -> Tensor:
         return wave
 
 
-def in_tf32(x: Tensor) -> Tensor:
-    """Round float32 to the 10 bits that TF32 has behind the point."""
-    bits = x.view(torch.int32)
-    return ((bits + 0x0FFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
-
-
-def plain_in_tf32(generator: TrunkGenerator, mel: Tensor) -> Tensor:
-    """Run plain PyTorch with the operands of all convolutions in TF32."""
-    convolve, transpose = F.conv1d, F.conv_transpose1d
-    with (
-        patch.object(F, "conv1d", lambda x, w, *rest, **more: convolve(in_tf32(x), in_tf32(w), *rest, **more)),
-        patch.object(
-            F, "conv_transpose1d", lambda x, w, *rest, **more: transpose(in_tf32(x), in_tf32(w), *rest, **more)
-        ),
-    ):
-        return reference(generator, mel)
-
-
 def as_exact_as_plain_pytorch(name: str, precision: torch.dtype, gpu: device.Gpu = A100) -> None:
     generator, mel = network(name, precision), random_mel(2, BANDS, FRAMES).to(precision)
     with torch.inference_mode(), patch.object(device, "IN_PLACE", gpu):
         made = CudaPlan(generator)(mel)
-    assert made.dtype == precision and made.shape == (2, 1, FRAMES * generator.hop)
-    plain = plain_in_tf32(generator, mel) if precision == torch.float32 else reference(generator, mel)
+    assert made.dtype == precision and made.shape == (2, 1, generator.samples(FRAMES))
+    with MultiplyInTf32() if precision == torch.float32 else nullcontext():
+        plain = reference(generator, mel)
     exact = reference(generator.double(), mel.double())
     allowed = 2 * (plain.double() - exact).abs().max() + torch.finfo(precision).eps * exact.abs().max()
     error = (made.double() - exact).abs().max()
@@ -160,7 +153,7 @@ def test_a_bucket_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) -
         return lambda: wave.copy_(run()), wave
 
     generator, mel = network(name, torch.float16), random_mel(2, BANDS, 19).half()
-    graphs = Graphs(generator, CudaPlan, capture=play)  # type: ignore[arg-type]
+    graphs = CudaGraphs(generator, CudaPlan, capture=play, unrecorded=0)  # type: ignore[arg-type]
     graphs(random_mel(2, BANDS, bucket_of(19)).half())  # leaves what must not be heard
     with torch.inference_mode():
         assert graphs.explain(2, 19) is None and torch.equal(graphs(mel), CudaPlan(generator)(mel))
@@ -212,6 +205,99 @@ def test_published_networks_are_few_launches_on_every_gpu(name: str) -> None:
             assert kinds <= {"chain", "convolution", *(["hopper"] if gpu is H100 else [])}
 
 
+LAUNCHES = {"hifigan-v1": 29, "hifigan-v2": 13, "hifigan-v3": 10, "melgan": 19, "melgan, multi-band": 22}
+"""How many an H100 needs of the networks of which docs/cuda.md says it."""
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_the_documented_launches_are_those_of_the_plan(name: str) -> None:
+    plan = compiled(layers_of(PUBLISHED[name].build()), H100, torch.float16)
+    assert not isinstance(plan, str), plan
+    assert len(plan.launches(1, 86)) == len(plan.clocks(1, 86)) == LAUNCHES[name]
+
+
+@pytest.mark.parametrize("name", ["hifigan-v1", "hifigan-v2", "melgan"])
+def test_the_documented_times_are_those_of_the_model(name: str) -> None:
+    page = (REPOSITORY / "docs" / "cuda.md").read_text(encoding="utf-8").splitlines()
+    rows = predicted.rows(name, launches=False)
+    assert len(rows) == 2 and {*rows} <= {*page}
+    assert len(predicted.rows(name, launches=True)) == 2 + 2 * LAUNCHES[name]
+
+
+def convolutions(*taps: int, channels: int = 256) -> list[Layer]:
+    """Convolutions of one signal side by side, and the sum of what they make."""
+
+    def conv(input: int, taps: int, before: int | None = None) -> Layer:
+        weight = torch.randn(channels, channels, taps, generator=torch.Generator().manual_seed(taps)) / 50
+        layer = Layer(kind="conv1d", input=input, weight=weight, bias=None, padding=(taps // 2, taps // 2))
+        return layer if before is None else replace(layer, partial=before)
+
+    side = [conv(INPUT, count) for count in taps]
+    sums = [conv(n, 3, before=len(taps) + n - 1 if n else None) for n in range(len(taps))]
+    return side + sums
+
+
+def planned(layers: list[Layer], gpu: device.Gpu = H100, dtype: torch.dtype = torch.float16) -> Network:
+    plan = compiled(layers, gpu, dtype)
+    assert isinstance(plan, Network), plan
+    return plan
+
+
+def test_a_launch_side_by_side_lasts_as_long_as_its_longest_convolution() -> None:
+    """Where all have room on the GPU at once: the mean of 3, 7 and 11 taps would be a third less."""
+    plan, alone = planned(convolutions(3, 7, 11)), planned(convolutions(11))
+    assert len(plan.launches(1, 86)) == len(alone.launches(1, 86)) == 3  # the door, side by side, the sum
+    assert plan.clocks(1, 86)[1] >= alone.clocks(1, 86)[1]
+    # A large batch fills it anyway, and takes as long as all of them: 21 taps for 11.
+    ratio = plan.clocks(32, 2752)[1] / alone.clocks(32, 2752)[1]
+    assert 1.7 < ratio < 21 / 11 + 0.1
+
+
+def test_tiles_are_small_where_there_is_little_to_do_and_else_ask_little_of_the_cache() -> None:
+    """The higher a tile, the fewer bytes of weights are read for each product."""
+    plan = planned(convolutions(3, 7, 11))
+    assert plan.launches(1, 688)[1:] == ["hopper_f16_64x64"] * 2
+    assert plan.launches(32, 2752)[1:] == ["hopper_f16_256x128"] * 2
+    narrow = planned(convolutions(3, 7, 11, channels=64))
+    assert "hopper_f16_256x64" in narrow.launches(32, 44032)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_small_tiles_give_the_bits_of_large_ones(dtype: torch.dtype) -> None:
+    layers, x = convolutions(3, 7), torch.randn(2, 256, 150).to(dtype)
+    one, many = planned(layers, H100._replace(multiprocessors=1), dtype), planned(layers, H100, dtype)
+    kernels = {name.split("_")[2] for plan in (one, many) for name in plan.launches(2, 150) if name != "enter"}
+    assert "64x64" in kernels and len(kernels) > 1
+    waves = [plan.run(plan.pack(layers), x, dtype=dtype) for plan in (one, many)]
+    assert torch.equal(*waves)
+
+
+def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "hifigan-v1, widest"
+
+    def kinds(gpu: device.Gpu) -> set[str]:
+        plan = compiled(layers_of(network(name)), gpu, torch.float16)
+        assert not isinstance(plan, str), plan
+        return {launch.split("_")[0] for launch in plan.launches(1, FRAMES)}
+
+    properties = SimpleNamespace(
+        major=9,
+        minor=0,
+        multi_processor_count=132,
+        shared_memory_per_block_optin=227 << 10,
+        shared_memory_per_multiprocessor=228 << 10,
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    assert "hopper" in kinds(device._gpu.__wrapped__(torch.device("cuda")))
+    monkeypatch.setenv("FASTVOC_HOPPER", "off")
+    off = device._gpu.__wrapped__(torch.device("cuda"))
+    assert off.architecture == 90 and "hopper" not in kinds(off)
+    as_exact_as_plain_pytorch(name, torch.float16, off)
+    monkeypatch.setenv("FASTVOC_HOPPER", "no")
+    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off"):
+        device._gpu.__wrapped__(torch.device("cuda"))
+
+
 def test_too_short_to_reflect_is_refused_as_by_the_operators() -> None:
     generator, mel = network("melgan", torch.float16), random_mel(1, BANDS, 3).half()
     with pytest.raises(ValueError, match="needs at least 4 to reflect 3") as by_operators:
@@ -237,7 +323,7 @@ def test_what_the_kernels_cannot_do_is_one_sentence() -> None:
         reason = explain(conv1d, x.bfloat16(), weight.bfloat16())["cuda"]
         assert reason == "the GPU is sm_75, which multiplies torch.float16 only; torch.bfloat16 needs sm_80"
         assert isinstance(explain(conv1d, x.half(), weight.half())["cuda"], Slower)
-    assert "is not a trunk and a head" in str(CudaPlan.refuses(Vocoder(checkpoint("griffin-lim-net")).generator))
+    assert "amplifies every rounding" in str(CudaPlan.refuses(Vocoder(checkpoint("griffin-lim-net")).generator))
     conditioned = Vocoder(checkpoint("hifigan, conditioned"), dtype=torch.float16)
     assert CudaPlan.refuses(conditioned.generator) == "it is conditioned on a vector per utterance"
     float64 = Vocoder(checkpoint("hifigan"), dtype=torch.float64).generator
@@ -305,7 +391,7 @@ def test_a_vocoder_runs_a_plan_and_says_so() -> None:
 
 def test_mels_of_different_lengths_run_together_and_sound_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     vocoder, lengths = Vocoder(checkpoint("hifigan"), backend="cuda"), [9, 21, 13, 17, 12]
-    monkeypatch.setattr(speaker, "WINDOW", 40)  # the longest alone, then the others two by two
+    monkeypatch.setattr(synthesizer, "WINDOW", 40)  # the longest alone, then the others two by two
     mel = random_mel(5, BANDS, 21)
     batches = []
     run = CudaPlan.padded
@@ -336,6 +422,29 @@ def test_a_stream_runs_by_operators() -> None:
     assert (pieces - exact).abs().max() <= 2 * (plain - exact).abs().max()
 
 
+def test_a_network_takes_only_what_lies_where_its_weights_do() -> None:
+    layers = [Layer(kind="conv1d", input=INPUT, weight=torch.randn(5, 4, 3), bias=None, padding=(1, 1))]
+    layers[0] = replace(layers[0], residual=OTHER_INPUT)
+    made = compiled(layers, A100, torch.float16)
+    assert isinstance(made, Network)
+    packed, x = made.pack(layers), torch.randn(2, 4, 20)
+    other, lengths = torch.randn(2, 5, 20), torch.tensor([20, 7], dtype=torch.int32)
+    run = partial(made.run, packed, dtype=torch.float32)
+    assert run(x, other=other, lengths=lengths).isfinite()[0].all()
+    for sentence, call in {
+        "x is on meta but the weights are on cpu; move one of them": lambda: run(x.to("meta"), other=other),
+        "the second input is on meta but the weights": lambda: run(x, other=other.to("meta")),
+        "lengths is on meta but the weights": lambda: run(x, other=other, lengths=lengths.to("meta")),
+        "x is on cpu but the weights are on meta": lambda: made.run(packed.to("meta"), x, dtype=torch.float32),
+        "x has shape .2, 3, 20.; expected .batch, 4, frames": lambda: run(x[:, :3], other=other),
+        "second input has shape .2, 5, 19.; expected .2, 5, 20.": lambda: run(x, other=other[..., 1:]),
+        "lengths have shape .1,. and are torch.int32; expected .2,.": lambda: run(x, other=other, lengths=lengths[:1]),
+        "are torch.int64; expected": lambda: run(x, other=other, lengths=lengths.long()),
+    }.items():
+        with pytest.raises(ValueError, match=sentence):
+            call()
+
+
 def weight(*shape: int, seed: int = 0) -> Tensor:
     draw = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return (draw * (shape[1] * shape[2]) ** -0.5).half()
@@ -364,25 +473,6 @@ def test_operators_know_where_the_items_of_a_ragged_batch_end(mode: str) -> None
     for n, length in enumerate(lengths):
         assert torch.equal(together[n : n + 1, :, : 3 * length], alone[n])
         assert torch.equal(again[n : n + 1, :, : 3 * length], alone[n])
-
-
-@pytest.mark.parametrize("name", ["conv1d", "upsample", "residual"])
-def test_operators_in_tf32_are_as_exact_as_plain_pytorch(name: str) -> None:
-    for case in [case for case in OPS[name].cases() if not case.model]:
-        args = case.arguments(frames=min(case.frames, 67))
-        with use_backend("cuda"):
-            got = OPS[name](*args)
-        wide = [value.double() if isinstance(value, Tensor) else value for value in args]
-        wide = [[item.double() for item in v] if isinstance(v, list) and isinstance(v[0], Tensor) else v for v in wide]
-        exact = OPS[name].reference(*wide)
-        if not got.numel():
-            continue
-        rounded = [in_tf32(value) if isinstance(value, Tensor) else value for value in args]
-        rounded = [
-            [in_tf32(item) for item in v] if isinstance(v, list) and isinstance(v[0], Tensor) else v for v in rounded
-        ]
-        allowed = 2 * (OPS[name].reference(*rounded).double() - exact).abs().max() + 2**-10 * exact.abs().max()
-        assert (got.double() - exact).abs().max() <= allowed, case.name
 
 
 def test_not_a_number_reaches_all_that_it_touches_and_no_more() -> None:

@@ -26,11 +26,11 @@ def compiler() -> str:
 
 def library() -> Path:
     """Return the library, its headers beside it; compiled only if a source has changed."""
-    sources = [CSRC / "fastvoc.cpp", CSRC / "fastvoc_cuda.cpp", *CSRC.glob("*/cpu.cpp"), *CSRC.glob("cuda/*.cpp")]
-    sources = sorted(source for source in sources if source != CSRC / "cuda" / "driver.cpp")
-    sources.append(CSRC / "check" / "driver_on_cpu.cpp")
+    sources = {*CSRC.glob("*.cpp"), *CSRC.glob("cpu/**/*.cpp"), *CSRC.glob("cuda/host/*.cpp")}
+    sources -= {CSRC / "cuda" / "host" / "driver.cpp"}
+    sources |= {CSRC / "tests" / "emulator" / "driver_on_cpu.cpp"}
     options = ["-std=gnu++17", "-O1", "-fPIC", "-DFASTVOC_ISA=portable", "-Wno-psabi"]
-    read = [*sources, *(path for path in sorted(CSRC.rglob("*")) if path.suffix in {".h", ".cuh", ".cu"})]
+    read = [*sorted(sources), *(path for path in sorted(CSRC.rglob("*")) if path.suffix in {".h", ".cuh", ".cu"})]
     contents = "".join(path.read_text(encoding="utf-8") for path in read)
     digest = hashlib.sha256(f"{compiler()} {options} {contents}".encode()).hexdigest()[:16]
     folder = REPOSITORY / "build" / f"cuda-on-cpu-{digest}"
@@ -41,7 +41,7 @@ def library() -> Path:
             shutil.rmtree(older, ignore_errors=True)
     temporary = folder.with_suffix(f".{os.getpid()}")
     temporary.mkdir(parents=True)
-    for header in CSRC.glob("*.h"):
+    for header in CSRC.glob("fastvoc*.h"):
         shutil.copy(header, temporary)
     for source in sources:
         built = temporary / f"{source.parent.name}_{source.stem}.o"

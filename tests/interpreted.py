@@ -10,15 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvoc.engine.graphs import Graphs, bucket_of
+from fastvoc.engine.cuda_graphs import CudaGraphs, bucket_of
 from fastvoc.models import hifigan, melgan
 from fastvoc.ops import OPS, conv1d, last_backends, residual, upsample, use_backend
-from fastvoc.ops._backends import interpreted
-from fastvoc.ops._contract import errors
-from fastvoc.ops._layout import to_channels_last
-from fastvoc.ops._packing import keep
-from fastvoc.ops._ragged import ragged
-from fastvoc.ops._triton import tiles
+from fastvoc.ops.availability import interpreted
+from fastvoc.ops.contract import errors
+from fastvoc.ops.conv1d.call import Conv1d
+from fastvoc.ops.layout import to_channels_last
+from fastvoc.ops.packing import keep
+from fastvoc.ops.ragged import ragged
+from fastvoc.ops.strided_conv1d.call import StridedConv1d, StridedConv1dBackward
+from fastvoc.ops.triton import tiles
+from fastvoc.ops.upsample.call import Upsample
 
 pytestmark = pytest.mark.skipif(not interpreted(), reason="TRITON_INTERPRET is not 1")
 
@@ -35,17 +38,17 @@ def weight(*shape: int, seed: int = 0) -> Tensor:
         ("conv1d_backward", "reflected, channels-last"),
         ("upsample", "odd stride, uneven crop"),
         ("upsample_backward", "taps no multiple of the stride"),
-        ("downsample", "hifigan scale 1, layer 3"),
-        ("downsample_backward", "hifigan scale 1, layer 3"),
+        ("strided_conv1d", "hifigan scale 1, layer 3"),
+        ("strided_conv1d_backward", "hifigan scale 1, layer 3"),
         ("residual", "two branches, channels-last"),
     ],
 )
 def test_the_tiles_of_a_gpu_compute_the_same(name: str, case: str, capability: int) -> None:
     op, (chosen,) = OPS[name], [known for known in OPS[name].cases() if known.name == case]
-    args = chosen.arguments(dtype=torch.float16, frames=133)
+    call = chosen.call(dtype=torch.float16, frames=133)
     with patch.object(tiles, "_capability", lambda device: capability), use_backend("triton"):
-        got = op(*args)
-    for worst, allowed in errors(op, args, got):
+        got = op(call)
+    for worst, allowed in errors(call, got):
         assert worst <= allowed
 
 
@@ -104,35 +107,36 @@ def test_float64_is_refused_with_the_reason() -> None:
         conv1d(torch.ones(1, 1, 16).double(), torch.ones(1, 1, 1).double())
 
 
-@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward", "downsample_backward"])
+@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward", "strided_conv1d_backward"])
 def test_atomic_sums_are_as_exact(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTVOC_ATOMICS", "1")
     case = next(case for case in OPS[name].cases() if not case.model and case.frames > 12)
-    args = case.arguments(frames=case.frames)
+    call = case.call(frames=case.frames)._replace(needs=(True, True, True))  # of x, weight and bias
     with use_backend("triton"):
-        got = OPS[name](*args)
-    for worst, allowed in errors(OPS[name], args, got):
+        got = OPS[name](call)
+    assert all(gradient.any() for gradient in got)
+    for worst, allowed in errors(call, got):
         assert worst <= allowed
 
 
 @pytest.mark.parametrize("needs", [(True, False, False), (False, True, False), (False, False, True)])
-@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward", "downsample_backward"])
+@pytest.mark.parametrize("name", ["conv1d_backward", "upsample_backward", "strided_conv1d_backward"])
 def test_each_gradient_comes_alone(name: str, needs: tuple[bool, ...]) -> None:
     case = next(case for case in OPS[name].cases() if "odd stride" in case.name or "prime" in case.name)
-    args = (*case.arguments(frames=13 if "stride" in case.name else 31)[:-1], list(needs))
+    call = case.call(frames=13 if "stride" in case.name else 31)._replace(needs=needs)
     with use_backend("triton"):
-        got = OPS[name](*args)
-    for needed, one, (worst, allowed) in zip(needs, got, errors(OPS[name], args, got), strict=True):
+        got = OPS[name](call)
+    for needed, one, (worst, allowed) in zip(needs, got, errors(call, got), strict=True):
         assert (one.numel() > 0) == needed and worst <= allowed
 
 
 @pytest.mark.parametrize(("out", "stride"), [(1, 3), (4, 1)])
 def test_upsampling_to_a_single_channel_or_by_one(out: int, stride: int) -> None:
     x, w = torch.randn(2, 6, 11), weight(6, out, 7)
-    args = (x, w, None, stride, 2, 1, 0.1)
+    call = Upsample(x, w, None, stride, 2, 1, 0.1)
     with use_backend("triton"):
-        got = OPS["upsample"](*args)
-    for worst, allowed in errors(OPS["upsample"], args, got):
+        got = OPS["upsample"](call)
+    for worst, allowed in errors(call, got):
         assert worst <= allowed
 
 
@@ -141,13 +145,12 @@ def test_upsampling_to_a_single_channel_or_by_one(out: int, stride: int) -> None
 def test_short_items_share_a_tile(batch: int, frames: int, groups: int, last: bool) -> None:
     x, w, bias = torch.randn(batch, 32, frames), weight(48, 32 // groups, 5), torch.randn(48)
     settings = 2, 2, 2, groups, 0.1
-    forward = to_channels_last(x) if last else x, w, bias, *settings
+    forward = StridedConv1d(to_channels_last(x) if last else x, w, bias, *settings)
     y = torch.randn(batch, 48, (frames - 1) // 2 + 1)
-    backward = torch.randn_like(y), forward[0], w, y, *settings, [True, True, True]
+    backward = StridedConv1dBackward(torch.randn_like(y), forward.x, w, y, *settings, (True, True, True))
     with use_backend("triton"):
-        got = OPS["downsample"](*forward), OPS["downsample_backward"](*backward)
-    checks = [*errors(OPS["downsample"], forward, got[0]), *errors(OPS["downsample_backward"], backward, got[1])]
-    for worst, allowed in checks:
+        got = OPS["strided_conv1d"](forward), OPS["strided_conv1d_backward"](backward)
+    for worst, allowed in [*errors(forward, got[0]), *errors(backward, got[1])]:
         assert worst <= allowed
 
 
@@ -159,6 +162,20 @@ def test_weights_that_are_kept_are_packed_once() -> None:
         w.zero_()
         assert torch.equal(conv1d(x, w), before)
     assert len(packs) == 1
+
+
+def test_what_is_kept_of_a_weight_is_never_taken_for_another_that_is_where_it_was() -> None:
+    x, ws = torch.randn(1, 64, 40), [weight(64, 64, 3, seed=n) for n in range(6)]
+    halves = ws[0][:32], ws[0][:32].transpose(0, 1)  # which begin at the same address
+    with torch.inference_mode(), use_backend("triton"), torch.autocast("cpu", torch.bfloat16):
+        expected = [conv1d(x, w) for w in ws]
+        with keep({}):
+            assert all(map(torch.equal, [conv1d(x, w) for w in ws], expected))
+    with use_backend("triton"), keep({}):
+        for w in (ws[0], *halves, ws[0].transpose(0, 1)):
+            call = Conv1d(x[:, : w.shape[1]], w)
+            for worst, allowed in errors(call, OPS["conv1d"](call)):
+                assert worst <= allowed, w.shape
 
 
 class Network(torch.nn.Module):
@@ -202,15 +219,23 @@ def test_trained_eagerly_and_compiled_whole(autocast: torch.dtype | None) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["conv1d", "conv1d_backward", "upsample", "upsample_backward", "residual", "downsample", "downsample_backward"],
+    [
+        "conv1d",
+        "conv1d_backward",
+        "upsample",
+        "upsample_backward",
+        "residual",
+        "strided_conv1d",
+        "strided_conv1d_backward",
+    ],
 )
 def test_opcheck(name: str) -> None:
     case = [case for case in OPS[name].cases() if not case.model][2]
-    args = case.arguments(frames=min(case.frames, 67))
-    if name in ("conv1d", "upsample", "downsample"):
+    op, args = OPS[name], tuple(case.call(frames=min(case.frames, 67)))
+    if op.has_formula:
         args = tuple(value.requires_grad_() if isinstance(value, Tensor) else value for value in args)
     with use_backend("triton"):
-        torch.library.opcheck(OPS[name].overload, args)
+        torch.library.opcheck(op.overload, args)
 
 
 SMALL = {
@@ -256,7 +281,7 @@ def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) ->
 
     torch.manual_seed(0)
     model, mel = SMALL[name].build().requires_grad_(False), torch.randn(2, 8, 9)
-    graphs = Graphs(model, capture=play)
+    graphs = CudaGraphs(model, capture=play, unrecorded=0)
     graphs(torch.randn(2, 8, bucket_of(9)))  # leaves what must not be heard
     with use_backend("triton"):
         alone = model(mel)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fastvoc.audio import FULL_BAND, mel_l1, mel_spectrogram
+from fastvoc.audio import FULL_BAND, mel_l1, mel_spectrogram, multi_resolution_stft
 from fastvoc.models import HiFiGANConfig, MelGANConfig
 from fastvoc.train.config import TrainConfig
-from fastvoc.train.losses import stft
 
 
 def normed(layer: nn.Module, norm: str = "weight") -> nn.Module:
@@ -45,17 +44,36 @@ class OfficialBlock(nn.Module):
         return x
 
 
-class OfficialGenerator(nn.Module):
-    def __init__(self, config: HiFiGANConfig) -> None:
+class OfficialBlock2(nn.Module):
+    def __init__(self, channels: int, taps: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
+        self.convs = nn.ModuleList(same(channels, taps, dilation) for dilation in dilations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = x + conv(F.leaky_relu(x, 0.1))
+        return x
+
+
+class OfficialGenerator(nn.Module):
+    """With `output_padded`, as MockingBird has it."""
+
+    def __init__(self, config: HiFiGANConfig, *, output_padded: bool = False) -> None:
+        super().__init__()
+
+        def crop(rate: int, taps: int) -> dict[str, int]:
+            if output_padded:
+                return {"padding": rate // 2 + rate % 2, "output_padding": rate % 2}
+            return {"padding": (taps - rate) // 2}
+
         widths = [config.channels // 2**n for n in range(len(config.rates) + 1)]
         self.conv_pre = normed(nn.Conv1d(config.mel_bands, widths[0], 7, padding=3))
         self.ups = nn.ModuleList(
-            normed(nn.ConvTranspose1d(widths[n], widths[n + 1], taps, rate, padding=(taps - rate) // 2))
+            normed(nn.ConvTranspose1d(widths[n], widths[n + 1], taps, rate, **crop(rate, taps)))
             for n, (rate, taps) in enumerate(zip(config.rates, config.rate_kernel_sizes, strict=True))
         )
         self.resblocks = nn.ModuleList(
-            OfficialBlock(width, taps, dilations)
+            (OfficialBlock if config.block == "1" else OfficialBlock2)(width, taps, dilations)
             for width in widths[1:]
             for taps, dilations in zip(config.kernel_sizes, config.dilations, strict=True)
         )
@@ -328,19 +346,19 @@ class Trainer:
         return self.follow(1, torch.stack(losses).sum() / self.share(losses))
 
     def teach_generator(self, wave: Tensor, fake: Tensor, *, judged: bool = True) -> float:
-        weights = self.config.losses
+        weights = {name: loss.weight for name, loss in self.config.losses.items()}
         loss = wave.new_zeros(())
-        if weights.mel:
-            loss = loss + weights.mel * mel_l1(fake[:, 0], wave, self.config.loss_mel or self.config.mel)
-        if weights.stft:
-            loss = loss + weights.stft * stft(fake[:, 0], wave, FULL_BAND)
+        if "mel" in weights:
+            loss = loss + weights["mel"] * mel_l1(fake[:, 0], wave, self.config.loss_mel or self.config.mel)
+        if "stft" in weights:
+            loss = loss + weights["stft"] * sum(multi_resolution_stft(fake[:, 0], wave, FULL_BAND))
         if judged:
             pairs = self.compare(wave, fake)
             scores = [((1 - scale[-1][1]) ** 2).mean() for scale in pairs]
-            loss = loss + weights.adversarial * torch.stack(scores).sum() / self.share(scores)
-            for scale in pairs if weights.features else []:
+            loss = loss + weights["adversarial"] * torch.stack(scores).sum() / self.share(scores)
+            for scale in pairs if "features" in weights else []:
                 for real, made in scale if self.adversary.features_score else scale[:-1]:
-                    loss = loss + weights.features * (real.detach() - made).abs().mean()
+                    loss = loss + weights["features"] * (real.detach() - made).abs().mean()
         return self.follow(0, loss)
 
     def share(self, scores: list[Tensor]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ from fastvoc.audio.pqmf import PqmfConfig  # noqa: E402
 from fastvoc.checkpoints import Checkpoint, VocoderConfig  # noqa: E402
 from fastvoc.cli import bench, main  # noqa: E402
 from fastvoc.config import to_dict  # noqa: E402
-from fastvoc.models import HiFiGANConfig, MelGANConfig  # noqa: E402
+from fastvoc.models import BigVGANConfig, HiFiGANConfig, MelGANConfig, hifigan  # noqa: E402
 
 SMALL: dict[str, Any] = {"channels": 16, "rates": (4, 2), "rate_kernel_sizes": (8, 4)}
 GENERATORS = {
@@ -42,6 +43,7 @@ GENERATORS = {
     "odd rate": HiFiGANConfig(channels=8, rates=(3,), rate_kernel_sizes=(7,)),
     "MelGAN": MelGANConfig(**SMALL),
     "MelGAN, odd rate": MelGANConfig(channels=8, rates=(5,), rate_kernel_sizes=(10,)),
+    "BigVGAN": BigVGANConfig(**SMALL, mel_bands=80, kernel_sizes=(3,), dilations=((1, 3),)),
     "multi-band MelGAN": MelGANConfig(**SMALL, pqmf=PqmfConfig()),
 }
 
@@ -71,7 +73,7 @@ def test_a_variant_has_no_plain_network() -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
-    write_files(folder, vocoder_of(GENERATORS["ResBlock1"]))
+    write_files(folder, vocoder_of(GENERATORS["ResBlock1"]), peers.forms("cpu"))
     return folder
 
 
@@ -130,6 +132,15 @@ def test_a_wrong_peer_has_no_number(files: Path, monkeypatch: pytest.MonkeyPatch
     assert found["broken"]["left_out"] == "failed: RuntimeError: no such kernel"
     assert found["absent"]["left_out"].startswith("no_such_package not installed; pip install")
     assert "--thorough" in found["patient"]["left_out"]
+
+
+def test_what_engines_round_to_is_theirs_alone() -> None:
+    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    for precision in ("tf32", "float32"):
+        with test_vocoders.arithmetic(precision, 1):
+            assert [kind.allow_tf32 for kind in kinds] == [precision == "tf32"] * 2
+        assert [kind.allow_tf32 for kind in kinds] == before
 
 
 def test_the_gate_sees_either_end_and_what_is_not_finite() -> None:
@@ -259,7 +270,7 @@ def test_only_rows_of_one_run_are_compared() -> None:
 
 
 def test_committed_rows_have_tables_and_a_roof(tmp_path: Path) -> None:
-    sections = ("operators", "rooflines", "training", "streaming", "quality")
+    sections = ("operators", "rooflines", "training", "streaming", "quality", "voices", "voice-quality")
     page = "".join(f"<!-- benchmarks: {name} -->\n<!-- /benchmarks -->\n" for name in sections)
     (tmp_path / "page.md").write_text(page, encoding="utf-8")
     rows = report.read(REPOSITORY / "benchmarks" / "results")
@@ -275,6 +286,50 @@ def test_the_marks_of_the_repository_are_sections() -> None:
         assert marked <= set(report.COMMANDS), page
 
 
+def test_the_headline_joins_what_two_runs_have_measured() -> None:
+    case = {"suite": "headline", "kind": "cuda", "device": "a GPU", "network": "hifigan-v1", "precision": "float16"}
+    case |= {"batch": 32, "frames": 344, "threads": 1}
+
+    def rows_of(peers: str, **milliseconds: float | str) -> list[dict[str, Any]]:
+        made = []
+        for engine, value in milliseconds.items():
+            figure = (
+                {"left_out": value}
+                if isinstance(value, str)
+                else {"milliseconds": value, "times_real_time": 1e5 / value, "share_of_peak": 5 / value}
+            )
+            name = {"ours": "fastvoc", "replay": "fastvoc, replay", "eager": "PyTorch, narrow weights"}.get(engine)
+            made.append(case | figure | {"peers": peers, "engine": name or "torch.compile, max-autotune"})
+        return made
+
+    early = [row | {"date": "1", "file": "1"} for row in rows_of("eager", ours=12.5, replay=10.0, eager=50.0)]
+    late = [row | {"date": "2", "file": "2"} for row in rows_of("compiled", ours=12.6, compiled=25.0)]
+    *_, line = report.tables(newest([*early, *late]))["headline"].splitlines()
+    figures = "| 10.000 | 12.500 | **8,000** | 50.000 | – | – | 25.000 | 2.00 | 50 % |"
+    assert line == f"| HiFi-GAN V1 | float16 | 32 × 344 {figures}"
+    *_, line = report.tables(rows_of("eager", ours=12.5, eager="off by 1 where 0 is allowed"))["headline"].splitlines()
+    assert line.endswith("| – | 12.500 | **8,000** | wrong | – | – | – | – | 40 % |")
+
+
+def test_the_headline_is_measured_on_a_processor_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "benchmarks/test_headline.py"]
+    options = ["--device", "cpu", "--networks", "hifigan-v2", "--sounds", "1x8", "--rounds", "3", "-k", "eager"]
+    environment = os.environ | {"FASTVOC_COMMIT": "abc1234"}
+    done = subprocess.run(
+        [*command, *options, "--results", tmp_path],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    [path] = tmp_path.glob("headline-cpu-*.json")
+    rows = json.loads(path.read_text())
+    assert [row["engine"] for row in rows] == ["fastvoc", "PyTorch, channels-last"]
+    assert all(row["milliseconds"] > 0 and row["commit"] == "abc1234" for row in rows)
+
+
 def test_rows_are_on_disk_as_soon_as_a_test_is_over(tmp_path: Path) -> None:
     rows = Rows(tmp_path)
     rows.add([{"suite": "a", "number": 1}], "cpu")
@@ -284,19 +339,6 @@ def test_rows_are_on_disk_as_soon_as_a_test_is_over(tmp_path: Path) -> None:
     assert [one["number"] for one in json.loads(path.read_text())] == [1, 2]
     [second] = [json.loads(file.read_text()) for file in tmp_path.glob("b-cpu-*.json")]
     assert second[0]["threads"] == 64 and {"device", "torch", "commit", "date", "python"} <= set(second[0])
-
-
-def test_gpu_run_lists_its_steps_without_a_gpu() -> None:
-    script = REPOSITORY / "benchmarks" / "gpu.sh"
-    done = subprocess.run(["bash", script, "--dry-run"], capture_output=True, text=True, check=True)
-    steps = [line.split(" ")[0] for line in done.stdout.splitlines()]
-    order = ["build", "contract", "training", "vocoders", "operators", "memcheck", "racecheck", "report"]
-    assert [step for step in steps if step in order] == order
-    for line in done.stdout.splitlines():
-        for word in line.split():
-            if word.startswith(("benchmarks/test_", "tests/")):
-                assert (REPOSITORY / word).is_file(), line
-    assert not (REPOSITORY / "benchmarks" / "results" / "gpu").exists()
 
 
 @pytest.fixture
@@ -327,9 +369,20 @@ def test_bench_compares(
 ) -> None:
     rows = [row(name, speed) for name, speed in (("fastvoc", 31.25), ("PyTorch", 20.0))]
     monkeypatch.setattr(bench, "_measured", lambda: report.summary(rows))
-    assert main(["bench", "hifigan-v2", "--seconds", "0.01", "--rounds", "1", "--device", "cpu", "--compare"]) == 0
-    assert "31.2  " in (shown := capsys.readouterr().out)
-    assert "a processor, 2 threads, 2030-01-01" in shown
+    networks, how = ["hifigan-v2", "melgan"], ["--seconds", "0.01", "--rounds", "1", "--device", "cpu", "--compare"]
+    assert main(["bench", *networks, *how]) == 0
+    shown = capsys.readouterr().out
+    assert "31.2  " in shown
+    known, unknown = (next(line for line in shown.splitlines() if line.startswith(name)) for name in networks)
+    assert "a processor, 2 threads, 2030-01-01" in known
+    assert "a processor" not in unknown  # which was not measured before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_bench_measures_what_was_asked_for(dtype: torch.dtype) -> None:
+    opened = bench._open("hifigan-v2", device=torch.device("cpu"), dtype=dtype, backend="reference")
+    assert (opened.dtype, opened.backend, opened.device) == (dtype, "reference", torch.device("cpu"))
+    assert opened.config.generator == hifigan.V2
 
 
 def test_bench_has_no_number_for_a_wrong_wave(
@@ -345,10 +398,21 @@ def test_bench_has_no_number_for_a_wrong_wave(
     assert "hifigan-v2  WRONG" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["hifigan-v9"], ["--seconds", "0"], ["--rounds", "0"], ["--threads", "-1"]])
-def test_bench_refuses_what_it_cannot_measure(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["hifigan-v9"], "fastvoc: hifigan-v9: is no network that is measured; known: "),
+        (["--seconds", "0"], "fastvoc: --seconds 0 --rounds 7 --threads 0: seconds and rounds must be positive"),
+        (["--rounds", "0"], "seconds and rounds must be positive"),
+        (["--threads", "-1"], "threads not negative"),
+    ],
+)
+def test_bench_refuses_what_it_cannot_measure(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["bench", *arguments]) == 2
-    assert capsys.readouterr().err.startswith("fastvoc: ")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith("fastvoc: ") and sentence in said
 
 
 def test_engines_say_what_is_not_installed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from test_gan import DEVICE, HIFIGAN, SMALL, batch, flat, hifigan
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvoc.train.adversary import Turn
-from fastvoc.train.captured import WARM_UP, CapturedStep
 from fastvoc.train.config import load_config
-from fastvoc.train.gan import GanTask
 from fastvoc.train.run import train
+from fastvoc.train.tasks.adversary import Turn
+from fastvoc.train.tasks.captured import WARM_UP, CapturedStep
+from fastvoc.train.tasks.gan import GanTask
 
 PHASES = {
     "adversary.starts_at": 5,
@@ -93,9 +93,9 @@ def test_no_step_waits_for_its_device(recipe: str) -> None:
     task = GanTask(load_config(recipe, NARROW[recipe] | changes), DEVICE)
     turn = Turn(learns=True, judges=True)
     wave = 0.1 * torch.randn(2, task.config.segment, generator=torch.Generator().manual_seed(0))
-    task.take_turns(wave, turn)
+    task.update(wave, turn)
     with Waits() as waits:
-        task.take_turns(wave, turn)
+        task.update(wave, turn)
     assert not waits.found
 
 

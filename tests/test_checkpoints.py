@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fastvoc.audio import CONVENTIONS
-from fastvoc.checkpoints import VocoderConfig, hifigan, istftnet, melgan, native, open_checkpoint, save_native
-from fastvoc.checkpoints._keys import fold, from_native, to_native, unfold
+from fastvoc.checkpoints import VocoderConfig, open_checkpoint, save_native
+from fastvoc.checkpoints.formats import hifigan, istftnet, melgan, native
+from fastvoc.checkpoints.tensor_names import fold, from_native, to_native, unfold
 from fastvoc.models import HiFiGANConfig
 from fastvoc.models.hifigan import V1, V2, V3
 from fastvoc.models.istftnet import C8C8I
@@ -352,7 +353,10 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "BigVGAN do_": ({"mpd": {"a": ONE}, "mrd": {"a": ONE}, "optim_g": {}}, "of a BigVGAN run"),
     "netD": ({"model.disc_0.model.layer_0.1.weight_v": ONE}, "open netG.pt"),
     "optG": ({"state": {0: {"exp_avg": ONE}}, "param_groups": []}, "state of an optimizer"),
-    "BigVGAN": ({"generator": {"resblocks.0.activations.0.act.alpha": ONE}}, "is a checkpoint of BigVGAN"),
+    "BigVGAN": (
+        {"generator": {"resblocks.0.activations.0.act.alpha": ONE}},
+        "seems to be a part of a checkpoint of BigVGAN; it lacks conv_post",
+    ),
     "HiFTNet": ({"generator": {"m_source.l_linear.weight": ONE}}, "HiFTNet or NSF"),
     "UnivNet": ({"res_stack.0.kernel_predictor.bias": ONE}, "UnivNet"),
     "seungwonpark": ({"model_g": {"generator.1.bias": ONE}, "hp_str": "", "githash": ""}, "MelGAN .seungwonpark."),
@@ -382,6 +386,8 @@ FOREIGN: dict[str, tuple[Any, str]] = {
     "bare discriminator": ({"discriminators.0.convs.0.bias": ONE}, "holds discriminators"),
     "SpeechBrain discriminator": ({"mpd.discriminators.0.convs.0.conv.bias": ONE}, "holds discriminators"),
     "optimizers": ({"optim_g": {"state": {0: {"exp_avg": ONE}}}, "scheduler_g": {}}, "state of optimizers"),
+    "an optimizer's scheduler": ({"optimizer": {}, "scheduler": {"last": 1}}, "holds the state of optimizers"),
+    "an optimizer beside something": ({"optimizer": {}, "foo": ONE}, "holds tensors such as foo, which are of no"),
     "unknown": ({"encoder.weight": ONE}, "holds tensors such as encoder.weight, which are of no format"),
 }
 
@@ -399,7 +405,7 @@ def test_bigvgan_settings_beside_plain_names_are_told_apart(tmp_path: Path) -> N
     state = {"conv_pre.bias": ONE, "ups.0.0.bias": ONE, "resblocks.0.convs1.0.bias": ONE, "conv_post.bias": ONE}
     torch.save({"generator": state}, tmp_path / "g_00000001")
     (tmp_path / "config.json").write_text(json.dumps(settings_of(V1, activation="snakebeta", snake_logscale=True)))
-    with pytest.raises(ValueError, match="is a checkpoint of BigVGAN"):
+    with pytest.raises(ValueError, match="seems to be a part of a checkpoint of BigVGAN; it lacks"):
         open_checkpoint(tmp_path)
 
 
@@ -419,7 +425,7 @@ def test_folders_without_one_generator_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     path = write_hifigan(tmp_path, wrap=lambda state: {k: v for k, v in state.items() if k != "ups.1.weight_v"})
-    with pytest.raises(ValueError, match=r"has no ups\.1\.weight and has ups\.1\.weight_g, for which"):
+    with pytest.raises(ValueError, match=r"has no ups\.1\.weight_v; the settings belong to other weights"):
         open_checkpoint(path)
     path = write_hifigan(tmp_path, wrap=lambda state: {k: v for k, v in state.items() if k != "ups.1.bias"})
     with pytest.raises(ValueError, match=r"has no ups\.1\.bias; the settings belong to other weights"):
@@ -443,8 +449,8 @@ def test_settings_that_lack_or_contradict_are_refused(tmp_path: Path) -> None:
     path = write_hifigan(tmp_path, hop_size=200)
     with pytest.raises(ValueError, match=r"config\.json: the mel has a frame every 200 samples but .* 256"):
         open_checkpoint(path)
-    write_hifigan(tmp_path, upsample_kernel_sizes=[15, 16, 4, 4])
-    with pytest.raises(ValueError, match=r"config\.json: .*15 taps does not multiply the length by 8"):
+    write_hifigan(tmp_path, upsample_kernel_sizes=[7, 16, 4, 4])
+    with pytest.raises(ValueError, match=r"config\.json: .*7 taps leaves gaps at rate 8"):
         open_checkpoint(path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="lacks fmax, fmin, hop_size"):
@@ -541,6 +547,16 @@ def test_generators_that_the_original_cannot_express_are_not_exported() -> None:
         melgan.write(MULTI_BAND, {})
 
 
+def test_odd_rates_are_exported_only_where_the_original_cuts_alike() -> None:
+    padded = replace(SMALL, rates=(4, 2), rate_kernel_sizes=(8, 4), crop_rule="output-padded")
+    for rates, taps in (((5, 4), (10, 8)), ((4, 5), (8, 10))):
+        with pytest.raises(ValueError, match=r"the original cuts the transposed convolutions of rates .* elsewhere"):
+            hifigan.write(replace(padded, rates=rates, rate_kernel_sizes=taps), {})
+    odd = replace(SMALL, rates=(5, 4), rate_kernel_sizes=(11, 8))
+    for config in (padded, odd):
+        assert set(hifigan.write(config, config.build().state_dict())) == {"generator"}
+
+
 def test_unfolding_is_the_inverse_of_folding() -> None:
     weight = torch.randn(7, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(fold(*unfold(weight)), weight, rtol=1e-15, atol=0)
@@ -612,7 +628,7 @@ def test_native_settings_are_strict(tmp_path: Path, small: tuple[VocoderConfig, 
     with pytest.raises(ValueError, match="did you mean 'channels'"):
         open_checkpoint(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"these are weights of fastvoc, but config\.json is not beside them"):
+    with pytest.raises(ValueError, match=r"if these are weights of fastvoc, config\.json is not beside them: name it"):
         open_checkpoint(tmp_path)
 
 

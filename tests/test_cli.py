@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save as safetensors_bytes
 from safetensors.torch import save_file
 
 from fastvoc import Vocoder, __version__
 from fastvoc.audio import CONVENTIONS, MelConfig, convert_mel, mel_l1, mel_spectrogram, read_audio
 from fastvoc.audio.picture import draw_comparison
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
-from fastvoc.cli import COMMANDS, command, main
+from fastvoc.cli import COMMANDS, command, doctor, main, terminal
 from fastvoc.cli.info import multiply_accumulates
 from fastvoc.cli.mel_files import read_mel
 from fastvoc.models import HiFiGANConfig, MelGANConfig
-from fastvoc.ops import OPS, _contract, backends
+from fastvoc.ops import OPS, backends, contract
+from fastvoc.train.data.lists import SUFFIXES
 
 BANDS = 6
 RATE = 16000
@@ -155,6 +162,72 @@ def test_format_and_subtype_are_what_was_asked_for(name: str, subtype: str, voco
     np.testing.assert_allclose(wave, vocoder(a_mel()).numpy(), rtol=0, atol=2.0 ** -int(subtype))
 
 
+SEVERAL = {
+    "npz with f0": (lambda mel, path: np.savez(path, f0=np.zeros(20), mel=mel), "a.npz"),
+    "pt with f0": (lambda mel, path: torch.save({"f0": torch.zeros(20), "mel": torch.from_numpy(mel)}, path), "a.pt"),
+    "safetensors with f0": (
+        lambda mel, path: save_file({"f0": torch.zeros(20), "mel": torch.from_numpy(mel)}, path),
+        "a.safetensors",
+    ),
+    "HDF5": (lambda mel, path: save_hdf5(path, mel=mel), "a.h5"),
+    "HDF5 dump of ParallelWaveGAN": (lambda mel, path: save_hdf5(path, wave=np.zeros(160), feats=mel), "a.h5"),
+    "npz, by name": (lambda mel, path: np.savez(path, x=mel, y=np.zeros(3)), "a.npz", "--key", "x"),
+    "npz, by name beside a mel": (lambda mel, path: np.savez(path, x=mel, mel=-mel), "a.npz", "--key", "x"),
+    "HDF5, by name in a group": (lambda mel, path: save_hdf5(path, **{"a/b": mel, "c": mel}), "a.h5", "--key", "a/b"),
+    "npy of (frames, bands)": (lambda mel, path: np.save(path, mel.T), "a.npy", "--transposed"),
+    "npy of (1, frames, bands)": (lambda mel, path: np.save(path, mel.T[None]), "a.npy", "--transposed"),
+    "HDF5 of (frames, bands)": (lambda mel, path: save_hdf5(path, feats=mel.T, f0=mel), "a.hdf5", "--transposed"),
+}
+
+
+def save_hdf5(path: str, **arrays: np.ndarray) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+@pytest.mark.parametrize("kind", SEVERAL)
+def test_mel_is_found_among_several_arrays_and_turned(kind: str, vocoder: Vocoder, folder: str) -> None:
+    save, name, *options = SEVERAL[kind]
+    save(a_mel().numpy(), name)
+    assert main(["vocode", name, "--vocoder", folder, "--subtype", "float", *options]) == 0
+    wave, _ = soundfile.read("out/a.wav", dtype="float32")
+    np.testing.assert_allclose(wave, vocoder(a_mel()).numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "sentence"),
+    [
+        ({"mel": a_mel(), "feats": a_mel()}, [], "holds 2 arrays (mel, feats); name the mel with --key"),
+        ({"x": a_mel(), "y": a_mel()}, ["--key", "z"], "holds no array that is called 'z'; it holds x, y"),
+        ({"mel": a_mel()}, ["--transposed"], "shape (20, 6) and must be (6, frames); it seems to be transposed: leave"),
+        (
+            {"mel": a_mel().T},
+            [],
+            "shape (20, 6) and must be (6, frames); it seems to be transposed: --transposed turns",
+        ),
+    ],
+)
+def test_mel_that_is_not_found_names_the_option(
+    arrays: dict, options: list[str], sentence: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez("a.npz", **{name: mel.numpy() for name, mel in arrays.items()})
+    assert main(["vocode", "a.npz", "--vocoder", folder, *options]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("a.npz: ")
+    assert sentence in shown
+
+
+def test_hdf5_without_its_package_says_how_to_install_it(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    Path("a.h5").write_bytes(b"")
+    assert main(["vocode", "a.h5", "--vocoder", folder]) == 1
+    assert capsys.readouterr().err == "a.h5: is an HDF5 file; to read it, run: pip install 'fastvoc[hdf5]'\n"
+
+
 def broken_mels() -> None:
     save_mel("bad/good.npy")
     np.save("bad/a-transposed.npy", a_mel().T.numpy())
@@ -168,6 +241,9 @@ def broken_mels() -> None:
         Path("bad", name).write_text("not a mel")
     torch.save([1, 2], "bad/k-list.pt")
     np.save("bad/l-words.npy", np.array(["mel"]))
+    torch.save(torch.empty(BANDS, 5, device="meta"), "bad/m-meta.pt")
+    torch.save(a_mel().to_sparse(), "bad/n-sparse.pt")
+    np.savez("bad/o-none.npz")
 
 
 ERROR_LINES = {
@@ -175,7 +251,7 @@ ERROR_LINES = {
     "b-objects.npy": "pickled objects are never opened",
     "c-integers.npy": "must be floating point",
     "d-batch.npy": "holds 2 mels; one file holds one",
-    "e-two.npz": "holds 2 arrays (one, other)",
+    "e-two.npz": "holds 2 arrays (one, other); name the mel with --key",
     "f-cut.npy": "is damaged",
     "g-empty.npy": "is damaged",
     "h-text.pt": "is damaged",
@@ -183,6 +259,9 @@ ERROR_LINES = {
     "j-text.safetensors": "is damaged",
     "k-list.pt": "holds a list",
     "l-words.npy": "is damaged, or not a .npy file of numbers",
+    "m-meta.pt": "holds a sparse, quantized or empty kind of tensor",
+    "n-sparse.pt": "holds a sparse, quantized or empty kind of tensor",
+    "o-none.npz": "holds no array",
 }
 
 
@@ -199,7 +278,7 @@ def test_bad_files_are_named_one_line_each_and_the_others_go_on(
         assert line.startswith(f"bad/{name}: ")
         assert sentence in line
     assert files_in("out") == ["good.wav"]
-    assert shown.out.startswith("1 written to out, 13 failed; ")
+    assert shown.out.startswith("1 written to out, 16 failed; ")
 
 
 def test_debug_shows_the_traceback(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +316,36 @@ def test_suspicious_mel_is_a_warning_with_the_name(folder: str, capsys: pytest.C
     assert shown.startswith("loud.npy: warning: ")
     assert "decibels" in shown
     assert len(shown.splitlines()) == 1
+
+
+def test_limited_samples_are_counted_by_every_command_that_writes_sound(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loud(*_: object, **__: object) -> torch.Tensor:
+        return torch.tensor([0.5, 1.5, -3.0, 1.0] * 3000)
+
+    save_mel("a.npy")
+    save_tone("b.wav")
+    monkeypatch.setattr(Vocoder, "__call__", loud)
+    limited = "6000 of 12000 samples lay beyond full scale and were limited"
+    for arguments, name in (["vocode", "a.npy"], "a.npy"), (["resynth", "b.wav"], "b.wav"):
+        assert main([*arguments, "--vocoder", folder]) == 0
+        assert capsys.readouterr().err.startswith(f"{name}: warning: {limited}")
+        assert main([*arguments, "--vocoder", folder, "--subtype", "float", "--overwrite"]) == 0
+        assert capsys.readouterr().err == ""
+    assert main(["demo", "--out", "shown", "--no-speeds"]) == 0
+    assert capsys.readouterr().err.startswith(f"shown/demo.wav: warning: {limited}")
+
+
+def test_sound_in_the_range_of_integers_is_a_warning_of_every_command(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write("big.wav", 16000 * np.sin(np.arange(1600) / 9), RATE, subtype="FLOAT")
+    for command_line in (["mel", "--vocoder", folder], ["resynth", "--vocoder", folder]):
+        main([command_line[0], "big.wav", *command_line[1:]])
+        shown = capsys.readouterr().err
+        assert "big.wav: warning: " in shown
+        assert "integers of 16 bits, divide them by 32768" in shown
 
 
 def test_complete_results_are_skipped_and_counted(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,6 +393,112 @@ def test_results_are_named_after_the_inputs(case: str, folder: str) -> None:
     Path("set/notes.txt").write_text("not a mel")
     assert main(["vocode", *inputs, "--vocoder", folder]) == 0
     assert files_in("out") == expected
+
+
+def test_linked_folders_are_searched_and_loops_end(folder: str) -> None:
+    save_mel("data/near/one.npy", frames=5)
+    save_mel("elsewhere/two.npy", frames=5)
+    Path("data/linked").symlink_to(Path("elsewhere").resolve(), target_is_directory=True)
+    Path("data/near/up").symlink_to(Path("data").resolve(), target_is_directory=True)
+    Path("elsewhere/back").symlink_to(Path("data").resolve(), target_is_directory=True)
+    Path("data/near/lost").symlink_to("nowhere")
+    for number, pattern in enumerate(("data", "data/**/*.npy", "data/*/*.npy")):
+        assert main(["vocode", pattern, "--vocoder", folder, "--out", f"out{number}"]) == 0
+        assert files_in(f"out{number}") == ["linked/two.wav", "near/one.wav"]
+
+
+def test_what_macs_write_beside_files_is_no_input(folder: str) -> None:
+    save_mel("data/one.npy", frames=5)
+    Path("data/._one.npy").write_bytes(b"resource fork")
+    for number, pattern in enumerate(("data", "data/*.npy", "data/**")):
+        assert main(["vocode", pattern, "--vocoder", folder, "--out", f"out{number}"]) == 0
+        assert files_in(f"out{number}") == ["one.wav"]
+
+
+@pytest.mark.parametrize("pattern", ["~/mels/*.npy", "~/mels", "~/mels/one.npy"])
+def test_home_folder_is_expanded_in_every_path(pattern: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_mel("house/mels/one.npy", frames=5)
+    monkeypatch.setenv("HOME", str(Path("house").resolve()))
+    Path("house/v").symlink_to(folder, target_is_directory=True)
+    assert main(["vocode", pattern, "--vocoder", "~/v", "--out=~/waves"]) == 0
+    assert files_in("house/waves") == ["one.wav"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on other systems")
+def test_names_that_are_no_text_are_files_as_others(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    for number, (suffix, save) in enumerate(
+        {
+            "npy": lambda path: np.save(path, a_mel().numpy()),
+            "npz": lambda path: np.savez(path, a_mel().numpy()),
+            "pt": lambda path: path.open("wb").write(_bytes(lambda file: torch.save(a_mel(), file))),
+            "safetensors": lambda path: path.write_bytes(safetensors_bytes({"mel": a_mel()})),
+        }.items()
+    ):
+        Path(f"mels{number}").mkdir()
+        save(Path(f"mels{number}", f"{name}.{suffix}"))
+        assert main(["vocode", f"mels{number}", "--vocoder", folder, "--out", f"out{number}"]) == 0
+        assert files_in(f"out{number}") == [f"{name}.wav"]
+    assert main(["resynth", "out0", "--vocoder", folder, "--out", "again"]) == 0
+    Path("mels0", f"{name}.npy").write_bytes(b"")
+    assert main(["vocode", "mels0", "--vocoder", folder, "--overwrite"]) == 1
+    assert "caf" in capsys.readouterr().err
+
+
+def _bytes(write: Any) -> bytes:
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+# What a terminal is asked for, of which every code page lacks something.
+TERMINAL = {
+    "doctor": (["doctor"], 0),
+    "info": (["info", "语音/é"], 0),
+    "info of nothing": (["info", "没有"], 1),
+    "convert": (["convert", "语音/é", "结果"], 0),
+    "vocode": (["vocode", "梅尔", "--vocoder", "语音/é", "--out", "声音"], 1),
+    "resynth": (["resynth", "é.wav", "--vocoder", "语音/é"], 1),
+    "mel": (["mel", "é.wav", "--convention", "hifigan"], 1),
+    "bench": (["bench", "é"], 2),
+    "demo": (["demo", "--vocoder", "语音"], 1),
+    "train": (["train", "list"], 0),
+    "train on nothing": (["train", "配方"], 1),
+    **{f"help of {name}": ([name, "--help"], 0) for name in COMMANDS},
+}
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252", "utf-8"])
+def test_no_command_dies_of_a_code_page(encoding: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folder, "语音/é")
+    Path("梅尔").mkdir()
+    Path("梅尔", os.fsdecode(b"\xe9.npy") if sys.platform == "linux" else "é.npy").write_bytes(b"")
+    for case, (arguments, code) in TERMINAL.items():
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", streams[0])
+            patch.setattr(sys, "stderr", streams[1])
+            found = main(arguments)
+            for stream in streams:
+                stream.flush()
+        shown = b"".join(stream.buffer.getvalue() for stream in streams)  # type: ignore[attr-defined]
+        assert found == code, (case, shown)
+        assert shown
+        assert b"Traceback" not in shown
+
+
+def test_process_of_another_code_page_ends_well(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fastvoc", "info", "没有"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"fastvoc: \\u6ca1\\u6709: no such file or folder" + os.linesep.encode(),
+    )
 
 
 def test_file_that_is_named_twice_is_done_once(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,6 +652,16 @@ def test_mel_is_in_the_convention_that_was_named(capsys: pytest.CaptureFixture[s
     assert files_in("mels") == ["tone.npy"]
 
 
+def test_folders_are_searched_for_what_training_takes_for_sound(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each ending is a recording to both, and there is no second list of them."""
+    tone = save_tone("tone.wav").rename("tone")
+    for ending in SUFFIXES:
+        Path("clips", ending[1:]).mkdir(parents=True)
+        Path("clips", ending[1:], f"tone{ending}").write_bytes(tone.read_bytes())
+    assert main(["mel", "clips", "--convention", "hifigan", "--out", "mels"]) == 0
+    assert files_in("mels") == sorted(f"{ending[1:]}/tone.npy" for ending in SUFFIXES)
+
+
 def test_mel_is_in_the_convention_of_a_vocoder(vocoder: Vocoder, folder: str) -> None:
     save_tone("tone.wav", 24000)
     assert main(["mel", "tone.wav", "--vocoder", folder]) == 0
@@ -501,10 +726,34 @@ def test_doctor_tries_every_operator(capsys: pytest.CaptureFixture[str]) -> None
         assert re.search(fact, shown)
 
 
+def test_doctor_needs_no_installed_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", absent)
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search("fastvoc +from its sources, not installed", shown) and "made when it is installed" in shown
+
+
 def test_doctor_finds_a_wrong_operator(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(_contract, "errors", lambda *_: [(1e-3, 1e-6)])
+    monkeypatch.setattr(contract, "errors", lambda *_: [(1e-3, 1e-6)])
     assert main(["doctor"]) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+def test_a_bar_is_shown_once_a_second_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = MagicMock()
+    bar.live.is_started = False
+    now = [100.0]
+    monkeypatch.setattr(terminal, "Progress", lambda *columns, **options: bar)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    started = []
+    for _ in terminal.progress(range(4), "Counting"):
+        started.append(bar.start.called)
+        now[0] += 0.4
+    assert started == [False, False, False, True]
+    assert bar.advance.call_count == 4 and bar.stop.called
 
 
 def test_picture_is_complete_or_absent(tmp_path: Path) -> None:
@@ -521,12 +770,15 @@ def one_frame_off(wave: torch.Tensor, convention: MelConfig) -> float:
     return float(mel_l1(wave[convention.hop :], wave[: -convention.hop], convention))
 
 
+@pytest.mark.slow
 def test_demo_writes_sound_and_picture_and_says_how_fast(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--out", "shown"]) == 0
     assert files_in("shown") == ["demo.png", "demo.wav"]
     shown = capsys.readouterr().out
     assert re.search(r"speed +\d+\.\d times real time on \d+ threads? \(median of 5 runs\)", shown)
     assert re.search(r"^conv1d +(cpu|reference)", shown, flags=re.MULTILINE)
+    for name in ("hifigan-v1", "hifigan-v2", "hifigan-v3", "melgan"):  # fastvoc, plain PyTorch, ratio
+        assert re.search(rf"^{name} +\d+\.\d +\d+\.\d +\d+\.\d\d", shown, flags=re.MULTILINE)
     found = re.search(r"mel L1 to the original +(\d+\.\d+) +\(Griffin-Lim: (\d+\.\d+)\)", shown)
     assert found is not None
     convention = Vocoder.from_pretrained().config.mel

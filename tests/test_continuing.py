@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 import fastvoc
 from fastvoc.audio import CONVENTIONS, MelConfig, Normalization, write_audio
-from fastvoc.checkpoints import hifigan
+from fastvoc.checkpoints.formats import hifigan
 from fastvoc.config import to_dict
-from fastvoc.train.beginning import begin
 from fastvoc.train.config import TrainConfig, load_config
-from fastvoc.train.gan import GanTask
-from fastvoc.train.log import read_log
-from fastvoc.train.report import Report
-from fastvoc.train.start import start
+from fastvoc.train.report.log import read_log
+from fastvoc.train.report.report import Report
+from fastvoc.train.start import begin, start
+from fastvoc.train.tasks.gan import GanTask
 
 RATE = 8000
 SIZES: dict[str, Any] = {"sample_rate": RATE, "fft_size": 64, "hop": 8, "window_size": 64, "bands": 6}
@@ -238,11 +237,10 @@ MELGAN_SETTINGS = {
 
 def agree(task: GanTask, trainer: originals.Trainer, begun: int, theirs: Callable[[Tensor, int], Any]) -> None:
     """Four more steps of both, from the same waves."""
-    weights = task.config.losses
     for number, wave in enumerate(waves(task.config, 4, seed=1)):
         d, g = theirs(wave, number)
         ours = task.step(wave, step=begun + 1 + number, epoch=1)
-        total = sum(float(getattr(weights, name) * ours[name]) for name in ours if hasattr(weights, name))
+        total = sum(loss.weight * float(ours[name]) for name, loss in task.config.losses.items() if name in ours)
         assert total == pytest.approx(g, rel=1e-9), number
         assert float(ours["discriminators"]) == pytest.approx(d, rel=1e-9), number
         for learner, theirs_learn in zip((task.learner, task.adversary.learner), trainer.optimisers, strict=True):
@@ -314,11 +312,10 @@ def test_a_melgan_of_kan_bayashi_goes_on_as_the_original(tmp_path: Path, kind: s
     save_kan_bayashi(trainer, tmp_path, steps, MELGAN_SETTINGS)
     task = GanTask(config, dtype=torch.float64)
     assert begin(task, Place(), strict=True) == steps - 1
-    weights = config.losses
     for number, wave in enumerate(waves(config, 4, seed=1)):
         d, g = trainer.kan_bayashi(wave, steps + number)
         ours = task.step(wave, step=steps + number, epoch=1)
-        total = sum(float(getattr(weights, name) * ours[name]) for name in ours if hasattr(weights, name))
+        total = sum(loss.weight * float(ours[name]) for name, loss in task.config.losses.items() if name in ours)
         assert total == pytest.approx(g, rel=1e-9), number
         assert float(ours.get("discriminators", 0.0)) == pytest.approx(d, rel=1e-9), number
     same_sound(task, trainer)
@@ -472,20 +469,29 @@ def test_other_settings_of_an_optimiser_may_be_allowed(tmp_path: Path) -> None:
     assert task.adversary.learner.optimiser.param_groups[0]["weight_decay"] == 0.01
 
 
+@pytest.mark.parametrize("vector", ["weight_u", "weight_v"])
+def test_discriminators_bring_what_their_spectral_norm_remembers(tmp_path: Path, vector: str) -> None:
+    def lose(content: dict[str, Any]) -> None:
+        names = [name for name in content["msd"] if name.startswith("discriminators.0.") and name.endswith(vector)]
+        del content["msd"][names[0]]
+
+    refused(broken_pair(tmp_path, lose), "the adversary is another one or has other norms, without ")
+
+
 def test_what_cannot_be_gone_on_from_is_named(tmp_path: Path) -> None:
     path = save_official(train_official(official()), tmp_path)
     refused(official(continue_from=str(path), steps=6), "has made 6 updates already, and steps is 6; set more")
-    refused(official(continue_from=str(path), weight_norm="none"), "the generator is another one or wears other norms")
+    refused(official(continue_from=str(path), weight_norm="none"), "the generator is another one or has other norms")
     refused(
         official(continue_from=str(path), generator__channels=16), "its generator is another one: generator.channels"
     )
     narrow = [DISCRIMINATORS[0], DISCRIMINATORS[1] | {"spectral": False}]
-    refused(official(continue_from=str(path), adversary__discriminators=narrow), "wears other norms")
+    refused(official(continue_from=str(path), adversary__discriminators=narrow), "has other norms")
     melgan = kan_bayashi_melgan("adam", continue_from=str(path))
     refused(melgan, "its generator is another one")
     (tmp_path / "g_00000005").rename(tmp_path / "g_00000006")
     refused(official(continue_from=str(path)), "needs the generator of the same step beside it, g_00000005")
-    refused(official(continue_from=str(tmp_path / "g_00000006")), "do_00000006: no such file")
+    refused(official(continue_from=str(tmp_path / "g_00000006")), "g_00000006: needs the do_ file of the same step")
     torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pt")
     refused(
         official(continue_from=str(tmp_path / "other.pt")), "is neither the do_ file .* nor a checkpoint of Parallel"
@@ -526,8 +532,8 @@ def test_discriminators_of_kan_bayashi_are_taken(tmp_path: Path, norms: tuple[st
     trainer = train_kan_bayashi(kan_bayashi(), 2, norms)
     follow = norms[0] != "weight"
     path = save_kan_bayashi(trainer, tmp_path, 2, kan_bayashi_settings(follow_official_norm=follow))
-    wears = [THEIRS[0], THEIRS[1] | {"spectral": norms[0] == "spectral"}]
-    config = kan_bayashi(start_adversary_from=str(path), adversary__discriminators=wears)
+    norms_of = [THEIRS[0], THEIRS[1] | {"spectral": norms[0] == "spectral"}]
+    config = kan_bayashi(start_adversary_from=str(path), adversary__discriminators=norms_of)
     task = GanTask(config, dtype=torch.float64)
     assert begin(task, Place(), strict=True) == 0
     wave = waves(config, 1)[0]
@@ -539,8 +545,8 @@ def test_discriminators_of_kan_bayashi_are_taken(tmp_path: Path, norms: tuple[st
         for x, y in zip(maps, theirs, strict=True):
             torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
     if norms[0] == "none":
-        both = kan_bayashi(continue_from=str(path), adversary__discriminators=wears)
-        refused(both, "the adversary is another one or wears other norms")
+        both = kan_bayashi(continue_from=str(path), adversary__discriminators=norms_of)
+        refused(both, "the adversary is another one or has other norms")
     wrong = [THEIRS[0], THEIRS[1] | {"spectral": norms[0] != "spectral"}]
     other = kan_bayashi(start_adversary_from=str(path), adversary__discriminators=wrong)
     refused(other, f"set spectral={str(norms[0] == 'spectral').lower()} of the scale discriminator")

@@ -13,7 +13,7 @@ import torch
 from hosting import REPOSITORY, library, unhostable
 
 from fastvoc import Vocoder
-from fastvoc.ops import _backends, backends, conv1d, explain
+from fastvoc.ops import availability, backends, conv1d, explain
 
 needs_compiler = pytest.mark.skipif(unhostable() is not None, reason=str(unhostable()))
 
@@ -30,7 +30,7 @@ def host(*arguments: str, **environment: str) -> None:
 @needs_compiler
 def test_kernels_keep_the_contract() -> None:
     test = "tests/test_ops.py::test_every_backend_computes_the_definition"
-    host(test, "-k", "cuda and not float32 and (conv1d or upsample or residual)")
+    host(test, "-k", "cuda and (conv1d or upsample or residual)")
 
 
 @pytest.mark.slow
@@ -45,12 +45,23 @@ def test_gradients_do_what_the_contract_does_not_say() -> None:
     host("tests/hosted_gradients.py")
 
 
+@pytest.mark.slow
+@needs_compiler
+def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
+    host(
+        "tests/test_ambient.py",
+        "-k",
+        "not test_defaults_of_torch_change_no_bit "
+        "or (cuda and bfloat16-meta and not (strided_conv1d or snake or convnext))",
+    )
+
+
 @pytest.fixture
 def backend() -> Iterator[None]:
     """Ask the machine again."""
-    _backends.missing.cache_clear()
+    availability.missing.cache_clear()
     yield
-    _backends.missing.cache_clear()
+    availability.missing.cache_clear()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -58,8 +58,8 @@ class Compiled:
 def built() -> tuple[Path, str, str]:
     """Return the kernels for all GPUs, their compiler, and what it said: the package's if they are of these sources."""
     record = json.loads((PACKAGE / "build.json").read_text()) if (PACKAGE / "build.json").is_file() else {}
-    sources = ["kernels.cu", "program.h", "gradients.h", *(path.name for path in (CSRC / "cuda").glob("*.cuh"))]
-    same, _, _ = filecmp.cmpfiles(CSRC / "cuda", PACKAGE / "cuda", sources, shallow=False)
+    sources = [path.name for path in (CSRC / "cuda" / "device").iterdir()]
+    same, _, _ = filecmp.cmpfiles(CSRC / "cuda" / "device", PACKAGE / "cuda", sources, shallow=False)
     if len(same) == len(sources) and {*ARCHITECTURES} <= {*record.get("cuda_architectures", ())}:
         return PACKAGE / "kernels.fatbin", record["cuda_compiler"], ""
     cmake, ninja = shutil.which("cmake", path=TOOLS), shutil.which("ninja", path=TOOLS)

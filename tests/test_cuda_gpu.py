@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from fastvoc import native
 from fastvoc.engine import CudaPlan
-from fastvoc.engine.graphs import LONGEST, Graphs, bucket_of
+from fastvoc.engine.cuda_graphs import LONGEST, CudaGraphs, bucket_of
 from fastvoc.models import hifigan, melgan
 from fastvoc.models.generator import TrunkGenerator
-from fastvoc.ops import OPS, _native, backends, use_backend
-from fastvoc.ops._case import Case
-from fastvoc.ops._contract import results
+from fastvoc.ops import OPS, backends, use_backend
+from fastvoc.ops.case import Case
+from fastvoc.ops.contract import results
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
-        backends()["cuda"] is not None or _native.hosted() is not None,
+        backends()["cuda"] is not None or native.hosted() is not None,
         reason=str(backends()["cuda"] or "the CPU executes the kernels"),
     ),
 ]
@@ -49,11 +50,11 @@ def network(name: str, dtype: torch.dtype) -> TrunkGenerator:
     ],
 )
 def test_twenty_five_runs_give_the_same_bits(op: Any, case: Case, dtype: torch.dtype) -> None:
-    args = case.arguments(dtype=dtype, device="cuda", frames=min(case.frames, 2000))
+    call = case.call(dtype=dtype, device="cuda", frames=min(case.frames, 2000))
     with use_backend("cuda"):
-        first = results(op(*args))
+        first = results(op(call))
         for _ in range(24):
-            assert all(torch.equal(one, other) for one, other in zip(first, results(op(*args)), strict=True))
+            assert all(torch.equal(one, other) for one, other in zip(first, results(op(call)), strict=True))
 
 
 @pytest.mark.parametrize("dtype", NARROW, ids=str)
@@ -74,7 +75,7 @@ def test_plans_are_as_exact_as_plain_pytorch_and_the_same_each_time(name: str, d
 @pytest.mark.parametrize("name", MODELS)
 def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) -> None:
     generator = network(name, torch.float16)
-    graphs = Graphs(generator, CudaPlan)  # type: ignore[arg-type]
+    graphs = CudaGraphs(generator, CudaPlan, unrecorded=0)  # type: ignore[arg-type]
     for frames in (bucket_of(87), 87, 81, 200, 90, LONGEST + 1):
         mel = torch.randn(2, 80, frames, device="cuda").half()
         with torch.inference_mode():
@@ -83,7 +84,7 @@ def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) ->
 
 
 def test_graphs_are_shared_by_streams() -> None:
-    graphs = Graphs(network("hifigan-v2", torch.float16), CudaPlan)  # type: ignore[arg-type]
+    graphs = CudaGraphs(network("hifigan-v2", torch.float16), CudaPlan, unrecorded=0)  # type: ignore[arg-type]
     mels = [torch.randn(1, 80, 90, device="cuda").half() for _ in range(8)]
     alone = [graphs(mel) for mel in mels]
     torch.cuda.synchronize()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +128,131 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, name, wave, 
         write_audio(tmp_path / name, wave, 7, subtype)
     assert old.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == [old.name]
+
+
+def container(wave: Tensor, kind: str, subtype: str = "PCM_16") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave.numpy(), 24000, format=kind, subtype=subtype)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [
+        *(("WAV", name) for name in ("PCM_U8", "PCM_16", "PCM_24", "FLOAT", "ULAW")),
+        *(("WAVEX", "PCM_24"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16")),
+    ],
+)
+def test_file_that_breaks_off_is_read_with_both_numbers_of_samples(tmp_path: Path, kind: str, subtype: str):
+    whole = container(tone(22050, 24000), kind, subtype)
+    path = tmp_path / "half.wav"
+    path.write_bytes(whole[: len(whole) // 2])
+    there = soundfile.info(str(path)).frames
+    message = rf"half\.wav: breaks off: its header promises 22050 samples, but {there} are there"
+    with pytest.warns(UserWarning, match=message):
+        wave, _ = read_audio(path)
+    assert len(wave) == there
+    path.write_bytes(whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_audio(path)[0]) == 22050
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "OGG", "CAF"])
+def test_compressed_file_that_breaks_off_is_refused(tmp_path: Path, kind: str):
+    whole = container(tone(22050, 24000), kind, "VORBIS" if kind == "OGG" else "PCM_16")
+    path = tmp_path / "half"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="half: not a readable sound file: "):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF, 0x7FFFF000, 0x80000000, 0x7FFFFFFF - 36])
+def test_sizes_of_programs_that_stream_are_read_to_the_end_without_a_word(tmp_path: Path, size: int):
+    content = bytearray(container(tone(22050, 24000), "WAV"))
+    content[4:8] = content[40:44] = size.to_bytes(4, "little")
+    (tmp_path / "piped.wav").write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_audio(tmp_path / "piped.wav")[0]) == 22050
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_header_that_says_nothing_follows_is_named(tmp_path: Path, in_memory: bool):
+    content = bytearray(container(tone(22050, 24000), "WAV"))
+    content[40:44] = bytes(4)
+    path = tmp_path / "zero.wav"
+    path.write_bytes(content)
+    source = io.BytesIO(bytes(content)) if in_memory else path
+    with pytest.raises(ValueError, match="its header says 0 bytes of samples, but 44100 follow"):
+        read_audio(source)
+    # an empty file whose title stands behind it has no sound
+    empty = container(torch.zeros(0), "WAV") + b"LIST" + (8).to_bytes(4, "little") + b"INFOINAM"
+    path.write_bytes(empty)
+    with pytest.raises(ValueError, match=r"zero\.wav: has no samples; needs at least one$"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype"), [("wav", "16"), ("wav", "float"), ("flac", "24"), ("ogg", "16"), ("mp3", "16")]
+)
+def test_file_objects_are_read_and_written(tmp_path: Path, format: str, subtype: str):
+    wave = tone(4410, 22050)
+    memory = io.BytesIO()
+    assert write_audio(memory, wave, 22050, subtype, format=format) == 0
+    write_audio(tmp_path / f"disk.{format}", wave, 22050, subtype)
+    expected, _ = read_audio(tmp_path / f"disk.{format}")
+    memory.seek(0)
+    assert torch.equal(read_audio(memory)[0], expected)
+    assert not memory.closed
+    with (tmp_path / f"named.{format}").open("wb") as file:
+        write_audio(file, wave, 22050, subtype)  # whose name has a suffix
+    with (tmp_path / f"named.{format}").open("rb") as file:
+        assert torch.equal(read_audio(file, 22050)[0], expected)
+
+
+class Pipe(io.RawIOBase):
+    """Neither goes back."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        self.content = content
+
+    def read(self, size: int = -1) -> bytes:
+        content, self.content = self.content, b""
+        return content
+
+    def write(self, content) -> int:
+        self.content += content
+        return len(content)
+
+
+def test_pipes_are_read_and_written():
+    pipe = Pipe()
+    write_audio(pipe, tone(441, 22050), 22050, format="wav")
+    assert len(read_audio(pipe)[0]) == 441
+
+
+@pytest.mark.parametrize(
+    ("target", "format", "error", "message"),
+    [
+        (io.BytesIO(), None, ValueError, r"BytesIO: has no name .* format= one of wav, flac, ogg, mp3"),
+        (io.BytesIO(), "aiff", ValueError, r"BytesIO: format 'aiff' is not a known format"),
+        (io.StringIO(), "wav", TypeError, "StringIO: is opened as text"),
+        (b"a.wav", "wav", TypeError, "path is a bytes; it must be a path or a binary file object"),
+        (7, None, TypeError, "path is a int"),
+    ],
+)
+def test_targets_that_take_no_sound_are_refused(target, format, error, message):
+    with pytest.raises(error, match=message):
+        write_audio(target, torch.zeros(9), 22050, format=format)
+
+
+@pytest.mark.parametrize("source", [io.StringIO("RIFF"), b"RIFF", 7, None])
+def test_sources_that_give_no_sound_are_refused(source):
+    with pytest.raises(TypeError, match=r"opened as text|must be a path or a binary file object"):
+        read_audio(source)
+
+
+def test_format_goes_before_the_suffix(tmp_path: Path):
+    write_audio(tmp_path / "take.1", tone(441, 22050), 22050, format="flac")
+    assert soundfile.info(str(tmp_path / "take.1")).format == "FLAC"

@@ -11,6 +11,7 @@ import tarfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,11 +23,22 @@ import pytest
 import torch
 import yaml
 from golden import MEL, draw, ends_and_middle, named_values
+from safetensors.torch import save_file
 
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, MelConfig, Normalization, PqmfConfig, synthesis_weight
-from fastvoc.checkpoints import Checkpoint, InferenceHabit, _plain, open_checkpoint
-from fastvoc.checkpoints import bshall as bshall_format
+from fastvoc.audio.mel import loud_mel
+from fastvoc.checkpoints import (
+    Checkpoint,
+    InferenceFrames,
+    VocoderConfig,
+    foreign_settings,
+    open_checkpoint,
+    save_native,
+)
+from fastvoc.checkpoints.formats import bshall as bshall_format
+from fastvoc.checkpoints.formats import coqui, deep_learning_examples, espnet, nemo, parallel_wavegan, transformers
+from fastvoc.cli import main
 from fastvoc.models import Generator, HiFiGANConfig, ISTFTNetConfig, MelGANConfig
 from fastvoc.models.hifigan import V1
 from fastvoc.models.melgan import DESCRIPT, MULTI_BAND
@@ -134,7 +146,7 @@ def test_a_file_on_disk_makes_the_original_samples(tmp_path: Path, name: str) ->
         matches(vocoder.generator(MEL), *forward)
     if inference:
         assert not vocoder.config.inference.trimmed
-    if inference or vocoder.config.inference == InferenceHabit():
+    if inference or vocoder.config.inference == InferenceFrames():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # normal noise is no mel of any convention
             matches(vocoder(MEL[0]), *(inference or forward))
@@ -176,6 +188,13 @@ def test_small_models_have_their_configuration_and_convention(tmp_path: Path, na
     assert wave.shape == (1, 1, 9 * config.hop)
 
 
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in ("transformers", "descript")])
+def test_bands_lie_between_the_edges_that_a_file_says(tmp_path: Path, name: str) -> None:
+    writer, config, mel = SMALL[name]
+    found = open_checkpoint(writer(tmp_path, config, replace(mel, low=55, high=7200))).config.mel
+    assert (found.low, found.high) == (55, 7200)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_tensor_that_is_missing_or_left_over_is_named(tmp_path: Path, name: str) -> None:
     def without(shapes: foreign.Shapes) -> dict[str, torch.Tensor]:
@@ -190,6 +209,103 @@ def test_a_tensor_that_is_missing_or_left_over_is_named(tmp_path: Path, name: st
         weights_of(name, tmp_path / "without", without)
     with pytest.raises(ValueError, match=r"has encoder\.layer\.bias, for which there is no place"):
         weights_of(name, tmp_path / "with more", with_more)
+
+
+LARGE: dict[str, tuple[Callable[..., Path], Any, MelConfig]] = {
+    "bshall": (foreign.bshall, bshall_format.GENERATOR, CONVENTIONS["bshall"]),
+    "seungwonpark": (foreign.seungwonpark, DESCRIPT, CONVENTIONS["tacotron2"]),
+}
+"""Formats whose code leaves no choice of sizes."""
+
+
+@pytest.mark.parametrize("name", [*SMALL, *LARGE])
+def test_each_tensor_that_is_taken_out_is_named(tmp_path: Path, name: str) -> None:
+    writer, config, mel = (SMALL | LARGE)[name]
+    names: list[str] = []
+
+    def ones(shapes: foreign.Shapes, lost: str = "") -> dict[str, torch.Tensor]:
+        names.extend(shapes if not lost else ())
+        one = torch.ones(())  # the large ones take no room in a file
+        return {
+            name: one.expand(shape) if len(shapes) > 200 else one.repeat(shape)
+            for name, shape in shapes.items()
+            if name != lost
+        }
+
+    writer(tmp_path, config, mel, values=ones)
+    # the first and the last layers whole; between them, steps of four meet each of the three tensors of a layer
+    for lost in dict.fromkeys([*names[:6], *names[6::4][: 40 if name in SMALL else 3], *names[-3:]]):
+        path = writer(tmp_path, config, mel, values=partial(ones, lost=lost))
+        with pytest.raises(ValueError) as caught:
+            open_checkpoint(path)
+        layer = lost.rpartition(".")[0].removesuffix(".parametrizations.weight")
+        missing = re.search(r"(?:has no|lacks) ([^;]*)", str(caught.value))
+        assert missing is not None, str(caught.value)
+        assert lost in missing[1].split(", ") or layer in missing[1].split(", "), f"{lost}: {caught.value}"
+
+
+def test_each_tensor_that_is_taken_out_of_our_own_folder_is_named(tmp_path: Path) -> None:
+    standardised = replace(TINY, standardised=True)
+    weights = standardised.build().state_dict()
+    save_native(tmp_path, VocoderConfig(generator=standardised, mel=TINY_MEL), weights)
+    for lost in weights:
+        save_file({name: tensor for name, tensor in weights.items() if name != lost}, tmp_path / "model.safetensors")
+        with pytest.raises(ValueError, match=rf"has no {re.escape(lost)};"):
+            open_checkpoint(tmp_path)
+
+
+def declared(name: str, folder: Path, settings: Path) -> None:
+    """Say in the settings of a format that layers have no bias."""
+    values = foreign_settings.read(settings)
+    if name == "official":
+        values["conv_post_bias"] = False
+    elif name == "Coqui":
+        values["generator_model_params"]["conv_post_bias"] = False
+    elif name == "ESPnet":
+        values["tts_conf"]["vocoder_params"]["bias"] = False
+    elif name == "SpeechBrain":
+        settings.write_text(settings.read_text() + "conv_post_bias: False\n")
+        return
+    else:
+        values["generator_params"]["bias"] = False
+    settings.write_text(json.dumps(values) if settings.suffix == ".json" else yaml.dump(values))
+
+
+BIAS_FREE = {
+    "official": "conv_post",
+    "Coqui": "conv_post",
+    "SpeechBrain": "conv_post.conv",
+    "ParallelWaveGAN HiFi-GAN": "",
+    "ParallelWaveGAN MelGAN": "",
+    "ESPnet": "",
+}
+"""Formats whose settings can say that the last layer, or none at all, has a bias."""
+
+
+@pytest.mark.parametrize("name", BIAS_FREE)
+def test_a_bias_may_be_absent_only_where_the_settings_say_so(tmp_path: Path, name: str) -> None:
+    """It is zero then: the samples are those of the same network with biases of zero."""
+    writer, config, mel = SMALL[name]
+
+    def is_bias(tensor: str) -> bool:
+        return tensor.endswith(".bias") and tensor.startswith(BIAS_FREE[name])
+
+    def without(shapes: foreign.Shapes) -> dict[str, torch.Tensor]:
+        return {tensor: value for tensor, value in named_values(shapes).items() if not is_bias(tensor)}
+
+    def zero(shapes: foreign.Shapes) -> dict[str, torch.Tensor]:
+        return {tensor: value * (not is_bias(tensor)) for tensor, value in named_values(shapes).items()}
+
+    for folder in ("zero", "without"):
+        (tmp_path / folder).mkdir()
+    expected = open_checkpoint(writer(tmp_path / "zero", config, mel, values=zero))
+    path = writer(tmp_path / "without", config, mel, values=without)
+    with pytest.raises(ValueError, match=r"has no [\w.]+\.bias"):
+        open_checkpoint(path)
+    declared(name, path, next(file for file in path.iterdir() if file.suffix in (".json", ".yml", ".yaml")))
+    found = open_checkpoint(path)
+    assert found.weights.keys() == expected.weights.keys()
+    assert torch.equal(build(found)(MEL), build(expected)(MEL))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -257,10 +373,61 @@ def test_statistics_of_a_mel_become_its_normalization(tmp_path: Path, where: str
     assert checkpoint.config.mel == replace(mel, normalization=Normalization(**expected))
 
 
-def test_a_model_without_its_statistics_is_refused(tmp_path: Path) -> None:
-    path = foreign.parallel_wavegan(tmp_path, TINY_MELGAN, TINY_MEL, statistics=None)
-    with pytest.raises(ValueError, match=r"neither stats\.h5 nor stats\.npy is beside it"):
+def test_a_model_without_its_statistics_takes_mels_that_are_standardised_already(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, path = tmp_path / "known", tmp_path / "unknown"
+    for folder, statistics in ((known, "npy"), (path, None)):
+        folder.mkdir()
+        foreign.parallel_wavegan(folder, TINY_MELGAN, TINY_MEL, statistics=statistics, values=foreign.single)
+    vocoder, whole = Vocoder.from_pretrained(path), Vocoder.from_pretrained(known)
+    assert "it takes mels that are standardised already" in vocoder.notes[-1]
+    assert vocoder.config.mel == replace(whole.config.mel, normalization=Normalization(unknown=True))
+    mel = draw(1, 80, 100).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        wave = vocoder(mel)
+    with pytest.warns(UserWarning, match=r"-\d\.\d+ on average; .* is the mel standardised"):
+        vocoder(mel - 2.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(wave, whole(mel))
+    with pytest.raises(ValueError, match="that standardise this convention are not known"):
+        vocoder.mel(torch.zeros(4000))
+    with pytest.raises(ValueError, match="standardised by statistics that are not known; give it as"):
+        vocoder(mel, convention="parallel-wavegan")
+    for opened in (path, tmp_path / "saved"):
+        assert main(["info", str(opened)]) == 0
+        assert "standardised by statistics that are not known" in capsys.readouterr().out
+        vocoder.save_pretrained(tmp_path / "saved")
+
+
+def test_loudness_is_guessed_where_statistics_are_unknown(tmp_path: Path) -> None:
+    """For the check whether float16 is wide enough, which hears a mel of ours."""
+    network, convention = replace(DESCRIPT, channels=16, units=1), CONVENTIONS["parallel-wavegan"]
+    path = foreign.parallel_wavegan(tmp_path, network, convention, statistics=None, values=foreign.single)
+    mel = loud_mel(open_checkpoint(path).config.mel)
+    assert float(mel.mean().abs()) < 1e-4 and float(mel.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_unknown_statistics_have_no_values() -> None:
+    with pytest.raises(ValueError, match="but unknown is true; leave out one of them"):
+        Normalization(mean=1.0, unknown=True)
+
+
+@pytest.mark.parametrize("lost", ["mean", "scale"])
+def test_one_of_two_statistics_is_refused(tmp_path: Path, lost: str) -> None:
+    path = foreign.parallel_wavegan(tmp_path, TINY_MELGAN, TINY_MEL, statistics="state")
+    file = next(tmp_path.glob("*.pkl"))
+    content = torch.load(file)
+    del content["model"]["generator"][lost]
+    torch.save(content, file)
+    with pytest.raises(ValueError, match=f"has no {lost} beside"):
         open_checkpoint(path)
+
+
+def test_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = foreign.parallel_wavegan(tmp_path, TINY_MELGAN, TINY_MEL, statistics=None)
     np.save(tmp_path / "stats.npy", np.zeros((3, 80)))
     with pytest.raises(ValueError, match=r"stats\.npy: has shape \(3, 80\); expected two rows"):
         open_checkpoint(path)
@@ -292,6 +459,15 @@ def test_trap_the_version_decides_about_the_filter_bank(tmp_path: Path, version:
     assert f"cutoff of the filter bank is {cutoff}" in checkpoint.notes[0]
 
 
+@pytest.mark.parametrize(("version", "differs"), [("0.5.3", True), ("0.5.4", False), ("0.6", False), (None, True)])
+def test_trap_the_first_hop_of_an_older_causal_model_is_noted(
+    tmp_path: Path, version: str | None, differs: bool
+) -> None:
+    causal = replace(TINY_MELGAN, causal=True, padding_mode="reflect")
+    notes = open_checkpoint(foreign.parallel_wavegan(tmp_path, causal, TINY_MEL, version=version)).notes
+    assert any("a causal model of a version before 0.5.4" in note for note in notes) == differs
+
+
 def test_generators_of_parallel_wavegan_that_are_not_opened_are_named(tmp_path: Path) -> None:
     path = foreign.parallel_wavegan(tmp_path, TINY_MELGAN, TINY_MEL)
     settings = yaml.safe_load((tmp_path / "config.yml").read_text())
@@ -316,7 +492,7 @@ def test_bshall_is_known_by_its_shapes(tmp_path: Path) -> None:
 def test_seungwonpark_appends_silence_and_cuts_it(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(foreign.seungwonpark(tmp_path, DESCRIPT, CONVENTIONS["tacotron2"]))
     habit = checkpoint.config.inference
-    assert habit == InferenceHabit(appended_frames=10, appended_value=-11.5129, trimmed=True)
+    assert habit == InferenceFrames(appended_frames=10, appended_value=-11.5129, trimmed=True)
     extended = habit.extend(MEL)
     assert extended.shape == (1, 80, 22)
     assert torch.equal(extended[..., :12], MEL) and (extended[..., 12:] == -11.5129).all()
@@ -324,11 +500,11 @@ def test_seungwonpark_appends_silence_and_cuts_it(tmp_path: Path) -> None:
 
 
 def test_replicated_frames_are_added_and_cut(tmp_path: Path) -> None:
-    habit = InferenceHabit(replicated_frames=2)
+    habit = InferenceFrames(replicated_frames=2)
     mel = torch.arange(6.0).reshape(2, 3)
     assert habit.extend(mel).tolist() == [[0, 0, 0, 1, 2, 2, 2], [3, 3, 3, 4, 5, 5, 5]]
     assert habit.cut(torch.arange(7 * 4), 4).tolist() == list(range(8, 20))
-    nothing = InferenceHabit()
+    nothing = InferenceFrames()
     assert torch.equal(nothing.extend(mel), mel) and torch.equal(nothing.cut(mel, 4), mel)
 
 
@@ -366,7 +542,7 @@ def test_tags_in_speechbrain_settings_make_no_objects(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     (tmp_path / "hyperparams.yaml").write_text(f"{settings}attack: !apply:os.system ['touch {trace}']\n")
     checkpoint = open_checkpoint(path)
-    assert checkpoint.config.inference == InferenceHabit(replicated_frames=5)
+    assert checkpoint.config.inference == InferenceFrames(replicated_frames=5)
     assert not trace.exists()
 
 
@@ -384,8 +560,123 @@ def test_what_speechbrain_settings_lack_is_noted_or_refused(tmp_path: Path) -> N
         open_checkpoint(path)
 
 
+PARALLEL_WAVEGAN: dict[str, Any] = {
+    "in_channels": 80,
+    "out_channels": 1,
+    "kernel_size": 7,
+    "channels": 512,
+    "bias": True,
+    "upsample_scales": (8, 8, 2, 2),
+    "use_causal_conv": False,
+}
+THREE: dict[str, Any] = {"resblock_kernel_sizes": (3, 7, 11)}
+
+DEFAULTS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "espnet2/layers/log_mel.py, LogMelFbank": (
+        espnet.Features,
+        {
+            "fs": 16000,
+            "n_fft": 1024,
+            "win_length": None,
+            "hop_length": 256,
+            "n_mels": 80,
+            "fmin": 80,
+            "fmax": 7600,
+            "htk": False,
+            "log_base": 10,
+        },
+    ),
+    "TTS/config/shared_configs.py, BaseAudioConfig": (
+        coqui.Features,
+        {
+            "fft_size": 1024,
+            "win_length": 1024,
+            "hop_length": 256,
+            "sample_rate": 22050,
+            "preemphasis": 0,
+            "ref_level_db": 20,
+            "min_level_db": -100,
+            "log_func": "np.log10",
+            "spec_gain": 20,
+            "num_mels": 80,
+            "mel_fmin": 0,
+            "mel_fmax": None,
+            "signal_norm": True,
+            "symmetric_norm": True,
+            "max_norm": 4,
+            "clip_norm": True,
+            "stats_path": None,
+        },
+    ),
+    "nemo/collections/asr/parts/preprocessing/features.py, FilterbankFeatures": (
+        nemo.Features,
+        {
+            "lowfreq": 0,
+            "highfreq": None,
+            "log": True,
+            "log_zero_guard_type": "add",
+            "mag_power": 2,
+            "log_zero_guard_value": 2**-24,
+            "pad_value": 0,
+        },
+    ),
+    "hifigan/arg_parser.py and common/layers.py of NVIDIA": (
+        deep_learning_examples.Settings,
+        {
+            "sampling_rate": 22050,
+            "filter_length": 1024,
+            "hop_length": 256,
+            "win_length": 1024,
+            "num_mels": 80,
+            "mel_fmin": 0,
+            "mel_fmax": 8000,
+        },
+    ),
+    "transformers, SpeechT5HifiGanConfig": (
+        transformers.Settings,
+        {
+            "model_in_dim": 80,
+            "upsample_initial_channel": 512,
+            "leaky_relu_slope": 0.1,
+            "normalize_before": True,
+            "resblock_dilation_sizes": ((1, 3, 5),) * 3,
+            **THREE,
+        },
+    ),
+    "parallel_wavegan/models/hifigan.py, HiFiGANGenerator": (
+        parallel_wavegan.HiFiGANParameters,
+        {
+            "upsample_kernel_sizes": (16, 16, 4, 4),
+            "resblock_dilations": ((1, 3, 5),) * 3,
+            **THREE,
+            "use_additional_convs": True,
+            "nonlinear_activation_params": {"negative_slope": 0.1},
+            **PARALLEL_WAVEGAN,
+        },
+    ),
+    "parallel_wavegan/models/melgan.py, MelGANGenerator": (
+        parallel_wavegan.MelGANParameters,
+        {
+            "stack_kernel_size": 3,
+            "stacks": 3,
+            "nonlinear_activation_params": {"negative_slope": 0.2},
+            "pad": "ReflectionPad1d",
+            "use_final_nonlinear_activation": True,
+            **PARALLEL_WAVEGAN,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_what_settings_leave_out_has_the_default_of_the_original(name: str) -> None:
+    kind, expected = DEFAULTS[name]
+    fields = kind.__pydantic_fields__
+    assert {field: fields[field].get_default(call_default_factory=True) for field in expected} == expected
+
+
 def coqui_settings(folder: Path, **audio: Any) -> None:
-    settings = _plain.read(folder / "config.json")
+    settings = foreign_settings.read(folder / "config.json")
     (folder / "config.json").write_text(json.dumps(settings | {"audio": settings["audio"] | audio}))
 
 
@@ -420,6 +711,31 @@ def test_pickled_statistics_of_coqui_are_refused_and_can_be_converted(tmp_path: 
     assert open_checkpoint(path).config.mel.normalization == Normalization(mean=(-3.0,) * 80, scale=(2.0,) * 80)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("melgan_generator", replace(DESCRIPT, units=1)),
+        ("fullband_melgan_generator", replace(DESCRIPT, units=1)),
+        ("multiband_melgan_generator", replace(MULTI_BAND, units=1, pqmf=PqmfConfig(cutoff=0.15))),
+    ],
+)
+def test_each_melgan_of_coqui_is_as_wide_as_its_code_says(tmp_path: Path, kind: str, config: Any) -> None:
+    path = foreign.coqui(tmp_path, config, CONVENTIONS["coqui"])
+    settings = tmp_path / "config.json"
+    settings.write_text(re.sub(r'"(multiband_)?melgan_generator"', f'"{kind}"', settings.read_text()))
+    found = open_checkpoint(path).config.generator
+    assert (found.channels, found.units, found.rates) == (config.channels, 1, config.rates)
+
+
+def test_a_filter_bank_of_coqui_belongs_to_the_multi_band_melgan(tmp_path: Path) -> None:
+    config = replace(MULTI_BAND, channels=512, units=1, pqmf=PqmfConfig(cutoff=0.15))
+    path = foreign.coqui(tmp_path, config, CONVENTIONS["coqui"])
+    settings = tmp_path / "config.json"
+    settings.write_text(settings.read_text().replace("multiband_melgan_generator", "melgan_generator"))
+    with pytest.raises(ValueError, match="generator_model is melgan_generator, but the weights have a filter bank"):
+        open_checkpoint(path)
+
+
 def test_older_coqui_files_hold_the_bare_generator(tmp_path: Path) -> None:
     _, config, mel = SMALL["Coqui"]
     path = foreign.coqui(tmp_path, config, mel)
@@ -428,6 +744,9 @@ def test_older_coqui_files_hold_the_bare_generator(tmp_path: Path) -> None:
     bare = {name.removeprefix("model_g."): t for name, t in model.items() if name.startswith("model_g.")}
     del bare["conv_post.bias"]
     torch.save({"model": bare, "model_disc": {"a": torch.zeros(1)}}, tmp_path / "model_file.pth")
+    settings = foreign_settings.read(tmp_path / "config.json")
+    settings["generator_model_params"]["conv_post_bias"] = False
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     found = open_checkpoint(path)
     assert found.config == expected.config
     assert "conv_post has no bias; ours is zero" in found.notes
@@ -483,6 +802,54 @@ def test_nothing_of_an_archive_becomes_a_file(tmp_path: Path) -> None:
         archive.addfile(link)
     assert open_checkpoint(path).config.generator == TINY
     assert sorted(found for found in tmp_path.rglob("*") if found.is_file()) == [path]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_member_that_claims_more_than_an_archive_can_hold_is_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    """A sparse file of 1 TiB takes a kilobyte."""
+    path = tmp_path / "bomb.nemo"
+    with tarfile.open(path, mode, format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("model_config.yaml")
+        archive.addfile(member, io.BytesIO())
+        sparse = tarfile.TarInfo("model_weights.ckpt")
+        sparse.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "model_weights.ckpt",
+            "GNU.sparse.realsize": str(1 << 40),
+        }
+        pieces = b"1\n0\n512\n".ljust(512, b"\0") + b"PK".ljust(512, b"\0")
+        sparse.size = len(pieces)
+        archive.addfile(sparse, io.BytesIO(pieces))
+    with tarfile.open(path) as archive:
+        assert archive.getmember("model_weights.ckpt").size == 1 << 40
+    read: list[str] = []
+    extract = tarfile.TarFile.extractfile
+
+    def watched(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+        read.append(member.name)
+        if member.size > 1 << 30:
+            raise MemoryError
+        return extract(archive, member)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", watched)
+    with pytest.raises(ValueError, match=r"is an archive without model_weights\.ckpt"):
+        open_checkpoint(path)
+    assert read == ["model_config.yaml"]
+
+
+def test_statistics_that_were_never_written_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    """HDF5 lets a small file claim any size; what was not written reads as zeros."""
+    h5py = pytest.importorskip("h5py")
+    path = foreign.parallel_wavegan(tmp_path, TINY_MELGAN, TINY_MEL, statistics="h5")
+    with h5py.File(tmp_path / "stats.h5", "w") as file:
+        file.create_dataset("scale", data=np.ones(80))
+        file.create_dataset("mean", shape=(1 << 40,), dtype="f8")
+    assert (tmp_path / "stats.h5").stat().st_size < 1 << 16
+    with pytest.raises(ValueError, match=r"stats\.h5: holds no mean and scale of the mel bands"):
+        open_checkpoint(path)
 
 
 def test_archives_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -602,6 +969,23 @@ def test_absurd_settings_are_refused_in_one_short_sentence(tmp_path: Path, name:
     with pytest.raises(ValueError, match=r"config\.json: ") as caught:
         open_checkpoint(path)
     assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"upsample_initial_channel": 2**40},
+        {"resblock_kernel_sizes": [3, 2**40 + 1]},
+        {"resblock_dilation_sizes": [[1, 3], [1, 2**40]]},
+    ],
+    ids=["a number", "in a list", "in a list of lists"],
+)
+def test_a_number_that_no_vocoder_has_is_named_wherever_it_stands(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = foreign.official(tmp_path, TINY, TINY_MEL)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | settings))
+    with pytest.raises(ValueError, match=r"is 109951162777[67]; no vocoder has more than 65536"):
+        open_checkpoint(path)
 
 
 BOMBS = {

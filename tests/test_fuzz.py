@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from fastvoc.audio import MelConfig
-from fastvoc.checkpoints import VocoderConfig, _plain, open_checkpoint, save_native
+from fastvoc.checkpoints import VocoderConfig, foreign_settings, open_checkpoint, save_native
 from fastvoc.models import HiFiGANConfig, ISTFTNetConfig, MelGANConfig
 
 MEL = MelConfig(sample_rate=16000, fft_size=8, hop=4, window_size=8, bands=2, low=0, high=8000)
@@ -203,7 +203,7 @@ def damage_everything(seeds: dict[str, Path], rounds: int, seed: int) -> int:
     folders = {name: path if path.is_dir() else path.parent for name, path in seeds.items()}
     originals = {(name, file): (folders[name] / file).read_bytes() for name, file, _ in targets}
     plain = {
-        (name, file): _plain.parse(originals[name, file].decode(), file)
+        (name, file): foreign_settings.parse(originals[name, file].decode(), file)
         for name, file, kind in targets
         if kind == "values"
     }

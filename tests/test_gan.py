@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvoc.audio import MelConfig, mel_spectrogram, pqmf_analysis
+from fastvoc.audio import MelConfig, mel_spectrogram, multi_resolution_stft, pqmf_analysis
 from fastvoc.config import to_dict
-from fastvoc.models.discriminators import ResolutionDiscriminator
+from fastvoc.models.discriminators import ResolutionDiscriminatorConfig
 from fastvoc.train.config import TrainConfig, load_config
-from fastvoc.train.ema import MovingAverage
-from fastvoc.train.gan import GanTask
-from fastvoc.train.losses import stft
-from fastvoc.train.optimisers import Learner, OptimiserConfig, ScheduleConfig
-from fastvoc.train.weight_norm import dress, folded, load_plain_weights, plain_weights
+from fastvoc.train.learning.ema import MovingAverage
+from fastvoc.train.learning.optimisers import Learner, OptimiserConfig, ScheduleConfig
+from fastvoc.train.learning.weight_norm import add_weight_norm, folded, load_plain_weights, plain_weights
+from fastvoc.train.tasks.adversary import Turn
+from fastvoc.train.tasks.gan import GanTask
+from fastvoc.train.tasks.task import _precision
 
 MEL = MelConfig(sample_rate=8000, fft_size=64, hop=8, window_size=64, bands=6, low=0, high=4000)
 SMALL = {
@@ -171,7 +173,7 @@ class Naive:
     def parallel_wavegan(self, wave: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """kan-bayashi/ParallelWaveGAN 8674037, bin/train.py: the generator, its waves again, the discriminators."""
         fake = self.generator(mel_of(wave))
-        g = stft(fake[:, 0], wave, ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)))
+        g = sum(multi_resolution_stft(fake[:, 0], wave, ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))))
         scores = [maps[-1] for maps in self.discriminators(fake)]
         g = g + 4 * torch.stack([((1 - s) ** 2).mean() for s in scores]).mean()
         self.mine.follow(self.gradients(g, self.generator), epoch)
@@ -237,8 +239,7 @@ def test_steps_are_those_of_the_original_to_the_last_bits(original: str) -> None
 
 
 def total_of(task: GanTask, numbers: dict[str, Tensor]) -> float:
-    weights = task.config.losses
-    return sum(getattr(weights, name) * value.item() for name, value in numbers.items() if hasattr(weights, name))
+    return sum(loss.weight * numbers[name].item() for name, loss in task.config.losses.items())
 
 
 @pytest.mark.parametrize("detached", [True, False])
@@ -255,7 +256,7 @@ def test_trap_detaching_the_maps_of_recordings_changes_no_update(detached: bool)
         for x, y in zip(real, made, strict=True):
             loss = loss + 2 * ((x.detach() if detached else x) - y).abs().mean()
     expected = torch.autograd.grad(loss, list(task.generator.parameters()))
-    task._imitate(task._parts(wave), task.adversary)
+    task._teach_generator(task.examples(wave), Turn(learns=False, judges=True), {})
     for variable, gradient in zip(task.generator.parameters(), expected, strict=True):
         torch.testing.assert_close(variable.grad, gradient, rtol=0, atol=1e-12)
     assert all(variable.grad is None for variable in task.adversary.network.parameters())
@@ -352,7 +353,7 @@ def test_sub_bands_are_judged_before_the_filter_bank_joins_them() -> None:
     task.generator.head.conv.register_forward_hook(lambda module, inputs, output: heard.append(output.detach()))
     numbers = task.step(wave, step=1)
     resolutions = ((384, 30, 150), (683, 60, 300), (171, 10, 60))
-    expected = stft(heard[0], pqmf_analysis(wave), resolutions)
+    expected = sum(multi_resolution_stft(heard[0], pqmf_analysis(wave), resolutions))
     assert numbers["subband_stft"].item() == pytest.approx(expected.item(), rel=1e-12)
     assert set(numbers) == {"stft", "subband_stft", "generator_gradient"}
 
@@ -372,9 +373,9 @@ def test_bfloat16_leaves_waves_and_spectra_exact() -> None:
     numbers = {}
     for precision in ("float32", "bfloat16"):
         task = GanTask(hifigan(precision=precision), DEVICE)
-        part = task._parts(batch(dtype=torch.float32))[0]
-        assert task._make(part).dtype == torch.float32
-        numbers[precision] = task.step(part.wave, step=1)
+        example = task.examples(batch(dtype=torch.float32))[0]
+        assert {value.dtype for value in task.make(example, {"wave"}).values()} == {torch.float32}
+        numbers[precision] = task.step(example.wave, step=1)
     assert all(value.dtype == torch.float32 for value in numbers["bfloat16"].values())
     # eight bits of each product, averaged over many
     exact = {name: value.item() for name, value in numbers["float32"].items()}
@@ -424,19 +425,19 @@ def test_weight_norm_changes_nothing_but_how_a_network_learns() -> None:
     plain = {name: value.clone() for name, value in network.state_dict().items()}
     mel = mel_of(batch())
     expected = network(mel)
-    dress(network)
+    add_weight_norm(network)
     names = dict(network.named_parameters())
     assert names["trunk.up.0.parametrizations.weight.original0"].shape == (8, 1, 1)  # input channels
     torch.testing.assert_close(network(mel), expected, rtol=0, atol=1e-14)
-    undressed = plain_weights(network)
-    assert undressed.keys() == plain.keys()
+    plain_again = plain_weights(network)
+    assert plain_again.keys() == plain.keys()
     for name, value in plain.items():
-        torch.testing.assert_close(undressed[name], value, rtol=0, atol=1e-15)
+        torch.testing.assert_close(plain_again[name], value, rtol=0, atol=1e-15)
 
 
-def test_plain_weights_go_into_a_dressed_network() -> None:
+def test_plain_weights_go_into_a_network_with_weight_norm() -> None:
     network, other = (hifigan().generator.build().double() for _ in range(2))
-    dress(network)
+    add_weight_norm(network)
     load_plain_weights(network, other.state_dict())
     mel = mel_of(batch())
     torch.testing.assert_close(network(mel), other(mel), rtol=0, atol=1e-14)
@@ -460,7 +461,7 @@ def test_norms_are_computed_once_for_all_passes() -> None:
 
 def test_resolution_discriminators_see_magnitudes() -> None:
     """UnivNet's: 93,634 variables per resolution under weight norm; a wave upside down looks the same."""
-    network = ResolutionDiscriminator()
+    network = ResolutionDiscriminatorConfig().build()
     assert sum(variable.numel() for variable in network.parameters()) == 3 * 93_634
     wave = batch(dtype=torch.float32, size=8).view(1, 1, -1)
     maps = network(wave)
@@ -476,17 +477,17 @@ def test_resolution_discriminators_see_magnitudes() -> None:
 
 def test_silence_teaches_resolution_discriminators_nothing_infinite() -> None:
     wave = torch.zeros(1, 1, 4096, requires_grad=True)
-    sum(one[-1].sum() for one in ResolutionDiscriminator(channels=4)(wave)).backward()
+    sum(one[-1].sum() for one in ResolutionDiscriminatorConfig(channels=4).build()(wave)).backward()
     assert wave.grad is not None
     assert bool(wave.grad.isfinite().all())
 
 
-def learner(**settings: Any) -> tuple[Learner, list[nn.Parameter]]:
+def learner(*, scaled: bool = False, **settings: Any) -> tuple[Learner, list[nn.Parameter]]:
     network = nn.Module()
     network.register_parameter("a", nn.Parameter(torch.zeros(3, dtype=torch.float64)))
     network.register_parameter("b", nn.Parameter(torch.zeros(2, dtype=torch.float64)))
     config = OptimiserConfig(kind="adam", learning_rate=1.0, betas=(0.0, 0.0), epsilon=1e9, **settings)
-    return Learner(network, config), list(network.parameters())
+    return Learner(network, config, scaled=scaled), list(network.parameters())
 
 
 @pytest.mark.parametrize(("clip_by", "factors"), [("network", (0.2, 0.2)), ("variable", (1 / 3, 0.25))])
@@ -504,6 +505,18 @@ def test_a_gradient_shorter_than_the_clip_is_left_alone() -> None:
     a.grad, b.grad = torch.tensor([3.0, 0, 0]).double(), torch.tensor([0.0, 4]).double()
     learner_.update()
     assert -a[0].item() * 1e9 == pytest.approx(3, rel=1e-6)
+
+
+@pytest.mark.parametrize("clip_by", ["network", "variable"])
+def test_trap_gradients_are_clipped_after_the_scale_is_taken_off(clip_by: str) -> None:
+    learner_, (a, b) = learner(clip=1.0, clip_by=clip_by, scaled=True)
+    assert learner_.scaler.get_scale() > 1000
+    learner_.backward(2 * a[0] + 0 * b.sum())
+    assert learner_.update().item() == pytest.approx(2)
+    assert -a[0].item() * 1e9 == pytest.approx(1, rel=1e-6)
+    learner_.backward(0.5 * a[1] + 0 * b.sum())
+    assert learner_.update().item() == pytest.approx(0.5)
+    assert -a[1].item() * 1e9 == pytest.approx(0.5, rel=1e-6)
 
 
 def test_trap_the_official_rate_decays_once_per_epoch() -> None:
@@ -573,3 +586,65 @@ def test_compiled_networks_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> No
         ours, theirs = (task.step(batch(step, torch.float32), step=step) for task in (compiled, plain))
         wanted = {name: value.item() for name, value in theirs.items()}
         assert {name: value.item() for name, value in ours.items()} == pytest.approx(wanted, rel=1e-3)
+
+
+AROUND: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
+    "float64": (lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32)),
+    "bfloat16": (lambda: torch.set_default_dtype(torch.bfloat16), lambda: torch.set_default_dtype(torch.float32)),
+    "meta": (lambda: torch.set_default_device("meta"), lambda: torch.set_default_device(None)),
+}
+"""What others may have set for the whole process, and back."""
+
+
+OF_EACH_KIND: dict[str, Callable[[], TrainConfig]] = {
+    "griffin-lim-net": lambda: load_config(
+        "griffin-lim-net",
+        {"generator.channels": 8, "data.recordings": "nowhere", "segment": 2048, "batch": 2},
+    ),
+    "melgan": melgan,
+    "hifigan-v1": lambda: hifigan(ema=0.9),
+    "melgan-stft": lambda: melgan("melgan-stft", adversary__starts_at=0, segment=2048),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("recipe", OF_EACH_KIND)
+def test_defaults_of_the_process_change_no_bit_of_a_run(recipe: str, around: str) -> None:
+    """Networks, their first weights, and steps."""
+    found = []
+    config = OF_EACH_KIND[recipe]()
+    change, restore = AROUND[around]
+    waves = [batch(step, torch.float32).repeat(1, config.segment // 512) for step in (1, 2)]
+    for changed in (True, False):  # what is kept between steps is made in the first one
+        before = torch.get_default_dtype()
+        if changed:
+            change()
+        try:
+            task = GanTask(config, DEVICE)
+            for step, wave in enumerate(waves, start=1):
+                numbers = task.step(wave, step=step)
+            assert changed == (torch.get_default_dtype() != before or torch.get_default_device().type == "meta")
+            weights = task.plain_generator().state_dict()
+        finally:
+            restore()
+        found.append({**numbers, **weights, **flat(task.state_dict())})
+    for name, value in found[1].items():
+        assert torch.equal(torch.as_tensor(found[0][name]), torch.as_tensor(value)), name
+
+
+def test_bfloat16_is_chosen_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def supported(including_emulation: bool = True) -> bool:
+        asked.append(including_emulation)
+        return including_emulation or fast
+
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", supported)
+    monkeypatch.setattr("torch.cuda.device", nullcontext)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: capability)
+    cases = ((True, (8, 0), torch.bfloat16), (False, (7, 5), torch.float16), (False, (6, 1), torch.float32))
+    for fast, capability, wanted in cases:  # noqa: B007
+        assert _precision("auto", torch.device("cuda", 0)) is wanted
+    assert asked == [False, False, False]
+    assert _precision("auto", DEVICE) is torch.float32
+    assert _precision("float16", torch.device("cuda", 0)) is torch.float16

@@ -56,6 +56,7 @@ def test_without_momentum_the_error_never_rises(spectrum: Tensor):
     assert all(later <= earlier for earlier, later in pairwise(errors))
 
 
+@pytest.mark.slow
 def test_it_arrives_where_librosa_does(spectrum: Tensor):
     theirs = librosa.griffinlim(spectrum.numpy(), n_iter=32, momentum=0, random_state=np.random.RandomState(0))
     ours = griffin_lim(spectrum, CENTRED, iterations=32, momentum=0)

@@ -15,7 +15,7 @@ MEL = CONVENTIONS["hifigan"]
 def network(**changes: object) -> GriffinLimNet:
     torch.manual_seed(0)
     generator = GriffinLimNetConfig(**{"channels": 8, "iterations": 1, "revisions": 1, **changes}).build()
-    generator.start_from(torch.from_numpy(mel_filters(MEL)))
+    generator.prepare(MEL)
     return generator.double().eval()
 
 

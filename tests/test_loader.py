@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,12 +22,14 @@ import pytest
 import soundfile
 import torch
 
+import fastvoc
 from fastvoc.audio import CONVENTIONS, mel_spectrogram
-from fastvoc.train.batches import Batches
-from fastvoc.train.data import DataConfig
-from fastvoc.train.lists import Recording
-from fastvoc.train.loader import Loader, make_loader
-from fastvoc.train.recordings import Recordings
+from fastvoc.train.data.batches import Batches
+from fastvoc.train.data.config import DataConfig
+from fastvoc.train.data.lists import Recording
+from fastvoc.train.data.loader import Loader, make_loader
+from fastvoc.train.data.readers import refuse_unguarded
+from fastvoc.train.data.recordings import Recordings
 
 RATE = 8000
 SEGMENT = 512
@@ -74,6 +80,15 @@ def test_each_recording_is_drawn_once_per_epoch_in_another_order(folder):
     assert supply.epoch == 3
     assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 3
     assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_the_order_of_an_epoch_is_that_of_its_seed_and_number(folder):
+    """A run goes on with the order that it began with, also with a later version."""
+    drawn = numbers(take(loader(folder, seed=7), 6))
+    for epoch in range(2):
+        order = np.arange(12, dtype=np.uint32)
+        np.random.default_rng((7, epoch, 0)).shuffle(order)
+        assert drawn[12 * epoch :][:12] == order.tolist()
 
 
 def test_fewer_recordings_than_a_batch_fill_it_in_turn(folder):
@@ -161,6 +176,15 @@ def test_the_ranks_together_read_what_one_would(folder):
     assert torch.equal(torch.cat(parts, dim=1), whole)
 
 
+def test_a_cache_holds_no_piece_of_a_long_recording(folder, monkeypatch):
+    """Another piece is read in each epoch."""
+    monkeypatch.setattr("fastvoc.train.data.batches.LONGEST", 800 / RATE)
+    plain, kept = (take(loader(folder, cache=cache), 9) for cache in (0, 1))
+    assert torch.equal(kept, plain)
+    places = np.round((plain[..., 0].flatten().numpy() * 2**16) % 4096).astype(int) - 1
+    assert places.max() > 800  # beyond what one piece at the beginning has
+
+
 @pytest.mark.parametrize("cache", [0, 1e-5, 1])
 def test_neither_workers_nor_cache_change_a_sample(folder, cache):
     (folder / "05.wav").write_bytes(b"broken")
@@ -214,20 +238,139 @@ def test_readers_outlast_the_signals_that_end_a_run_and_end_with_it(folder):
     assert not reader.is_alive()
 
 
-def test_another_data_set_is_refused_unless_said_so(folder):
+def test_readers_need_no_shared_memory(folder, monkeypatch):
+    """A container may have 64 MB of it, in which a batch is lost when it is full."""
+    for way in ("_share_filename_cpu_", "_share_fd_cpu_"):
+        monkeypatch.setattr(torch.UntypedStorage, way, None)  # in the forked ones too
+    supply = loader(folder, workers=2)
+    batch = next(supply)
+    assert torch.equal(batch, next(loader(folder)))
+    assert not batch.is_shared()
+    supply.close()
+
+
+UNGUARDED = "import fastvoc\nfastvoc.train('melgan', data='wavs')\n"
+GUARDED = "import fastvoc\nif __name__ == '__main__':\n    fastvoc.train('melgan', data='wavs')\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "workers", "refused"),
+    [
+        (UNGUARDED, "spawn", 2, True),
+        (UNGUARDED, "forkserver", 1, True),
+        (UNGUARDED + "logger = logging.getLogger(__name__)\n", "spawn", 2, True),
+        (UNGUARDED, "fork", 2, False),
+        (UNGUARDED, "spawn", 0, False),
+        (GUARDED, "spawn", 2, False),
+        ("this is no Python", "spawn", 2, False),
+        (None, "spawn", 2, False),  # an interactive session
+    ],
+)
+def test_a_script_that_its_readers_would_run_again_is_refused(tmp_path, monkeypatch, text, method, workers, refused):
+    main = ModuleType("__main__")
+    if text is not None:
+        main.__file__ = str(tmp_path / "script.py")
+        (tmp_path / "script.py").write_text(text)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda: method)
+    if not refused:
+        refuse_unguarded(workers)
+        return
+    with pytest.raises(
+        RuntimeError, match=rf'script.py: .* by {method} .* `if __name__ == "__main__":`, or set data.w'
+    ):
+        refuse_unguarded(workers)
+    with pytest.raises(RuntimeError, match=r"script.py: calls training with data.workers="):  # before anything is read
+        fastvoc.train("melgan", data="wavs", folder=tmp_path / "run", changes={"data.workers": workers})
+    assert [path.name for path in tmp_path.iterdir()] == ["script.py"]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_guard_that_guards_nothing_is_one_sentence_too(folder, tmp_path, method):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        f"multiprocessing.set_start_method({method!r}, force=True)\n"
+        "from fastvoc.train.data.config import DataConfig\n"
+        "from fastvoc.train.data.loader import make_loader\n"
+        "if __name__ == 'another':\n"
+        "    pass\n"
+        f"config = DataConfig(recordings={str(folder)!r}, workers=2)\n"
+        f"next(make_loader(config, sample_rate={RATE}, segment={SEGMENT}, batch=2, seed=0))\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("ChildProcessError: the call of training is unguarded; where proc")
+    assert ended.stderr.count("Traceback") == 1
+
+
+def test_another_data_set_is_refused_with_the_remedy_unless_said_so(folder, caplog):
     supply = loader(folder)
     take(supply, 4)
     state = supply.state_dict()
     ramp(folder / "12.wav", 12)
     grown = loader(folder, batch=2, seed=5)
-    with pytest.raises(ValueError, match="seed 1, now 5, batch 4, now 2, recordings 12, now 13, fingerprint"):
+    with pytest.raises(ValueError, match="seed was 1, is 5; batch was 4, is 2; recordings were 12, are 13") as error:
         grown.load_state_dict(state)
+    assert "13: 1 came (12.wav); restore it to continue exactly, or go on with what there is now" in str(error.value)
+    assert "--allow-changes" in str(error.value)
     grown.load_state_dict(state, strict=False)
-    assert grown.state_dict()["step"] == 4 * 4 // 2
+    assert "1 came (12.wav); the run goes on in epoch 1" in caplog.text
+    assert grown.state_dict()["step"] == 6 + 6 // 3  # of the epoch of 3 batches, now 6, the first was heard
     (folder / "12.wav").unlink()
     (folder / "00.wav").rename(folder / "99.wav")
-    with pytest.raises(ValueError, match="other data: fingerprint"):
+    with pytest.raises(ValueError, match=r"are 12: 1 came \(99.wav\) and 1 went \(00.wav\);"):
         loader(folder).load_state_dict(state)
+
+
+def test_what_came_and_went_is_counted_over_all_and_two_are_named(folder):
+    state = loader(folder, held_out=3).state_dict()
+    for number in range(4):
+        ramp(folder / f"2{number}.wav", 12)
+    (folder / "03.wav").unlink()
+    with pytest.raises(ValueError, match=r"were 9, are 12: 4 came \(20.wav, 21.wav, …\) and 1 went \(03.wav\);"):
+        loader(folder, held_out=3).load_state_dict(state)
+
+
+def test_another_order_and_another_validation_set_are_other_data(folder, tmp_path):
+    lists = {"one": ["00", "01", "02"], "turned": ["02", "01", "00"]}
+    for name, numbers in lists.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"wavs/{number}.wav" for number in numbers))
+    one = {"recordings": str(tmp_path / "one.txt"), "validation": str(folder / "05.wav")}
+    state = loader(folder, **one).state_dict()
+    loader(folder, **one).load_state_dict(state)
+    with pytest.raises(ValueError, match="are 3: in another order;"):
+        loader(folder, **one | {"recordings": str(tmp_path / "turned.txt")}).load_state_dict(state)
+    with pytest.raises(ValueError, match="other recordings are validated on;"):
+        loader(folder, **one | {"validation": str(folder / "06.wav")}).load_state_dict(state)
+
+
+def test_a_recording_that_moves_to_a_source_of_another_weight_is_other_data(folder, tmp_path):
+    (tmp_path / "other").mkdir()
+    sources = {"recordings": (str(folder), str(tmp_path / "other")), "weights": (1, 3)}
+    for number in ("10", "11"):
+        (folder / f"{number}.wav").rename(tmp_path / "other" / f"{number}.wav")
+    state = loader(folder, **sources).state_dict()
+    (tmp_path / "other" / "10.wav").rename(folder / "10.wav")
+    with pytest.raises(ValueError, match=r"\(data.weights\) were \[10, 2\], are \[11, 1\];"):
+        loader(folder, **sources).load_state_dict(state)
+
+
+@pytest.mark.parametrize(("recordings", "batch"), [(4, 4), (12, 2), (12, 4), (40, 4), (40, 16)])
+def test_an_epoch_goes_on_where_it_was_with_data_of_any_size(folder, recordings, batch):
+    """Whatever its length is: its number, which learning rates follow, and the share that was heard."""
+    supply = loader(folder)
+    supply.load_state_dict(supply.state_dict() | {"step": 3 * 100 + 1})
+    for number in range(recordings, 12):
+        (folder / f"{number:02d}.wav").unlink()
+    for number in range(12, recordings):
+        ramp(folder / f"{number:02d}.wav", number % 12)
+    changed = loader(folder, batch=batch)
+    changed.load_state_dict(supply.state_dict(), strict=False)
+    assert changed.epoch == 100
+    length = changed.steps_per_epoch
+    assert length == max(1, recordings // batch)
+    assert changed.state_dict()["step"] == 100 * length + length // 3
 
 
 def test_a_moved_data_set_is_the_same_one(folder, tmp_path):
@@ -270,7 +413,7 @@ def test_unusable_recordings_are_named_counted_and_replaced(folder, caplog, work
 def test_a_recording_that_breaks_during_the_run_is_found_where_it_is_drawn(folder):
     batches = Batches(
         Recordings(Recording(str(path)) for path in sorted(folder.iterdir())),
-        DataConfig(recordings="", cache=0),
+        DataConfig(recordings=str(folder), cache=0),
         sample_rate=RATE,
         segment=SEGMENT,
         seed=0,
@@ -281,6 +424,40 @@ def test_a_recording_that_breaks_during_the_run_is_found_where_it_is_drawn(folde
     (folder / "04.wav").unlink()
     news = [batches[step].unusable for step in range(6)]
     assert [list(part) for part in news if part] == [[str(folder / "04.wav")]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_exception_of_a_single_recording_ends_the_supply(folder, monkeypatch, workers):
+    cut = Batches._cut
+
+    def fail(self: Batches, wave: torch.Tensor, *others: Any) -> Any:
+        if int(wave[0] * 16) == 7:
+            raise RuntimeError("not this\none")
+        return cut(self, wave, *others)
+
+    monkeypatch.setattr(Batches, "_cut", fail)
+    supply = loader(folder, workers=workers)
+    assert set(numbers(take(supply, 6))) == set(range(12)) - {7}
+    supply.close()
+    assert supply.skipped == {str(folder / "07.wav"): f"{folder}/07.wav: cannot be used: RuntimeError: not this one"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_names_in_any_bytes_are_drawn_and_reported_like_others(folder, caplog, workers):
+    names = [os.fsdecode(os.fsencode(folder) + b"/\xe9" + number) for number in (b"05.wav", b"06.wav")]
+    (folder / "05.wav").rename(names[0])
+    (folder / "06.wav").rename(names[1])
+    Path(names[1]).write_bytes(b"broken")
+    supply = loader(folder, workers=workers)
+    assert set(numbers(take(supply, 6))) == set(range(12)) - {6}
+    supply.close()
+    assert list(supply.skipped) == [names[1]]
+    assert supply.skipped[names[1]].encode("utf-8").startswith(os.fsencode(folder) + b"/\\xe906.wav: not a readable")
+    state = pickle.loads(pickle.dumps(supply.state_dict()))
+    loader(folder).load_state_dict(state)
+    Path(names[1]).unlink()
+    with pytest.raises(ValueError, match=r"1 went \(\\xe906.wav\)"):
+        loader(folder).load_state_dict(state)
 
 
 def test_a_thousand_bad_ones_are_not_a_thousand_lines(folder, caplog):
@@ -303,10 +480,21 @@ def test_all_bad_during_the_run_is_one_sentence_from_any_process(folder, workers
     supply = loader(folder, workers=workers, cache=0)
     for path in folder.iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=r"^data.recordings: 12 in a row cannot be used"):
+    with pytest.raises(ValueError, match=r"^data.recordings: 12 in a row .*the last .*wav: no such file"):
         next(supply)
     assert len(supply.skipped) == 12
     supply.close()
+
+
+def test_a_recording_that_breaks_off_is_named_and_skipped(folder):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 20_000)
+    soundfile.write(folder / "05.flac", noise, RATE)
+    content = (folder / "05.flac").read_bytes()
+    (folder / "05.flac").write_bytes(content[: len(content) // 2])  # its header promises all of it
+    supply = loader(folder)
+    assert set(numbers(take(supply, 6))) == set(range(12))
+    assert set(supply.skipped) == {str(folder / "05.flac")}
+    assert "05.flac: breaks off: " in supply.skipped[str(folder / "05.flac")]
 
 
 def test_short_recordings_may_be_followed_by_silence(folder):
@@ -344,9 +532,22 @@ def test_recordings_of_another_rate_are_resampled(tmp_path):
     np.testing.assert_allclose(row[500:-500], expected[500:-500], atol=1e-4)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_recordings_that_end_below_the_rate_of_the_run_are_named(folder, caplog, rank):
+    soundfile.write(folder / "05.wav", np.full(2000, 0.5), RATE // 2, subtype="FLOAT")
+    soundfile.write(folder / "06.wav", np.full(2000, 0.5), RATE // 4, subtype="FLOAT")
+    soundfile.write(folder / "07.wav", np.full(4000, 0.5), RATE * 2, subtype="FLOAT")
+    (folder / "08.wav").unlink()
+    loader(folder, rank=rank, world_size=2)
+    sentence = (
+        f"2 of 11 recordings that were tried have a lower sample rate than 8000 Hz, such as {folder}/06.wav of 2000 Hz"
+    )
+    assert caplog.text.count(f"{sentence}: they end at 1000 Hz") == (rank == 0)
+
+
 def predict(folder: Path, mels: Path, *, change: int = 0, names: Sequence[str] | None = None) -> None:
     """Write mels as another network would: the true ones, longer or shorter by some frames."""
-    mels.mkdir(exist_ok=True)
+    mels.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.glob("*.wav")):
         if names is None or path.stem in names:
             wave, _ = soundfile.read(path, dtype="float32")
@@ -422,6 +623,61 @@ def test_recordings_without_a_usable_mel_are_named_and_skipped(folder, tmp_path)
         path.unlink()
     with pytest.raises(ValueError, match=r"no recording has a usable mel; .*00.npy: no such file"):
         loader(folder, mels=str(mels), mel=MEL)
+
+
+def test_mels_may_lie_in_folders_like_those_of_their_recordings(folder, tmp_path):
+    for speaker, chosen in (("a", range(6)), ("b", range(6, 12))):
+        (folder / speaker).mkdir()
+        for number in chosen:
+            (folder / f"{number:02d}.wav").rename(folder / speaker / f"{number % 6}.wav")
+        predict(folder / speaker, tmp_path / "mels" / speaker)
+    for depth in (tmp_path / "mels", tmp_path / "deeper"):
+        supply = loader(folder, mels=str(depth), mel=MEL, batch=12)
+        waves, mels = next(supply)
+        inner = slice(2, -2)
+        torch.testing.assert_close(mels[..., inner], mel_spectrogram(waves, MEL)[..., inner], atol=1e-4, rtol=1e-4)
+        assert supply.skipped == {}
+        (tmp_path / "deeper").mkdir(exist_ok=True)
+        if depth.name == "mels":
+            depth.rename(tmp_path / "deeper" / folder.name)  # as deep as the recordings' own folder
+    flat = tmp_path / "flat"
+    predict(folder / "a", flat)
+    with pytest.raises(
+        ValueError, match=r"0.npy would be the mel of both .*a/0.wav and .*b/0.wav; .*folders like theirs"
+    ):
+        loader(folder, mels=str(flat), mel=MEL)
+
+
+def test_a_recording_that_is_listed_twice_has_one_mel(folder, tmp_path):
+    predict(folder, tmp_path / "mels")
+    (tmp_path / "list.txt").write_text("wavs/00.wav\nwavs/01.wav\nwavs/00.wav\n")
+    settings = {"mels": str(tmp_path / "mels"), "mel": MEL}
+    supply = loader(folder, recordings=[str(tmp_path / "list.txt")], **settings, batch=3)
+    assert sorted(numbers(next(supply)[0])) == [0, 0, 1]
+    lines = [{"path": "wavs/00.wav", "offset": start, "duration": 0.1} for start in (0.0, 0.1)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match=r"00.npy would be the mel of both .*00.wav and .*00.wav from 0.1 s on;"):
+        loader(folder, recordings=str(tmp_path / "m.jsonl"), **settings)
+
+
+def test_the_mels_that_a_manifest_names_are_read(folder, tmp_path, caplog):
+    predict(folder, tmp_path / "mels")
+    lines = []
+    for number, path in enumerate(sorted(folder.iterdir())):
+        (tmp_path / "mels" / f"{path.stem}.npy").rename(tmp_path / "mels" / f"mel_{number}.npy")
+        lines.append(
+            {"audio_filepath": f"wavs/{path.name}", "mel_filepath": f"mels/mel_{number}.npy", "duration": 0.25}
+        )
+    manifest = tmp_path / "m.json"
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    supply = loader(folder, recordings=str(manifest), mels=str(tmp_path / "mels"), mel=MEL, batch=12, held_out=1)
+    waves, mels = next(supply)
+    inner = slice(2, -2)
+    torch.testing.assert_close(mels[..., inner], mel_spectrogram(waves, MEL)[..., inner], atol=1e-4, rtol=1e-4)
+    assert supply.skipped == {}
+    assert caplog.text == ""
+    loader(folder, recordings=str(manifest))
+    assert "the mels that the recordings' list names are not used; to fine-tune on them, set data.mels" in caplog.text
 
 
 def test_an_utterance_of_exactly_a_segment_can_be_tuned_on(tmp_path):

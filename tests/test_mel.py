@@ -21,7 +21,9 @@ from fastvoc.audio import (
     linear_magnitude,
     linear_mel,
     mel_spectrogram,
+    plausible_range,
     read_audio,
+    suspicion,
 )
 from fastvoc.audio.mel import mel_filters
 from fastvoc.config import from_dict, to_dict
@@ -96,6 +98,19 @@ def test_mel_has_the_fingerprint_of_the_project(name: str):
     np.testing.assert_allclose([mel.mean(), *flat[[0, 1, 7, 100, -1]]], FINGERPRINTS[name], rtol=0, atol=1e-8)
 
 
+def test_bigvgan_mel_of_44_khz_and_a_hop_of_256_is_the_formula_of_the_project():
+    wave = two_sines_in_noise(44100).double()
+    bank = librosa.filters.mel(sr=44100, n_fft=1024, n_mels=128, fmin=0, fmax=None, dtype=np.float64)
+    padded = np.pad(wave.numpy(), 384, "reflect")
+    window = np.hanning(1025)[:-1]
+    frames = np.stack([window * padded[start : start + 1024] for start in range(0, len(padded) - 1023, 256)], axis=1)
+    magnitudes = np.sqrt(np.abs(np.fft.rfft(frames, axis=0)) ** 2 + 1e-9)
+    expected = np.log(np.maximum(bank @ magnitudes, 1e-5))
+    found = mel_spectrogram(wave, CONVENTIONS["bigvgan-44k-256x"])
+    assert found.shape == (128, 64)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+
+
 def test_keras_mel_has_the_fingerprint_of_the_tutorial():
     flat = mel_spectrogram(torch.from_numpy(0.5 * hashed(8192, 998)), CONVENTIONS["keras"]).T.flatten()
     expected = (38.02873, 18.20045, 19.99398, 19.53684, 37.34517, 27.45739)
@@ -121,7 +136,7 @@ def test_espnet_limits_each_bin_before_the_root():
 @pytest.mark.parametrize("name", CONVENTIONS)
 def test_silence_has_the_lowest_and_a_full_scale_sine_nearly_the_highest_plausible_value(name: str):
     config = CONVENTIONS[name]
-    low, high = config.plausible_range()
+    low, high = plausible_range(config)
     time = torch.arange(4 * config.fft_size) / config.sample_rate
     sine = mel_spectrogram(torch.sin(2 * math.pi * 1000 * time), config).max()
     one_neper = abs(config.gain * (1 if config.logarithm == "natural" else 0.4343) * config.power)
@@ -136,12 +151,12 @@ def test_silence_has_the_lowest_and_a_full_scale_sine_nearly_the_highest_plausib
 def test_what_is_not_this_convention_is_suspected(speech):
     wave, _ = read_audio(speech[0], 22050)
     mel = mel_spectrogram(wave[:65536], HIFIGAN)
-    assert HIFIGAN.suspicion(mel) is None
-    assert "decibels" in HIFIGAN.suspicion(mel * 20 / math.log(10))
-    assert "without a logarithm" in HIFIGAN.suspicion(mel.exp() * 0.1)
-    assert "decimal" in HIFIGAN.suspicion(mel / math.log(10))
-    assert "natural logarithms" in CONVENTIONS["parallel-wavegan"].suspicion(mel)
-    assert "finite" in HIFIGAN.suspicion(mel / 0)
+    assert suspicion(mel, HIFIGAN) is None
+    assert "decibels" in suspicion(mel * 20 / math.log(10), HIFIGAN)
+    assert "without a logarithm" in suspicion(mel.exp() * 0.1, HIFIGAN)
+    assert "decimal" in suspicion(mel / math.log(10), HIFIGAN)
+    assert "natural logarithms" in suspicion(mel, CONVENTIONS["parallel-wavegan"])
+    assert "finite" in suspicion(mel / 0, HIFIGAN)
 
 
 @pytest.mark.parametrize("name", CONVENTIONS)
@@ -208,6 +223,19 @@ def test_a_compiled_caller_gets_the_same_mel():
     wave = torch.from_numpy(hashed(3000, 10))
     compiled = torch.compile(lambda x: 2 * mel_spectrogram(x, HIFIGAN), backend="eager")
     torch.testing.assert_close(compiled(wave), 2 * mel_spectrogram(wave, HIFIGAN))
+
+
+@pytest.mark.parametrize("changes", [{}, {"logarithm": "decimal", "gain": 20.0}], ids=["as it is", "in decibels"])
+def test_what_lies_below_a_floor_that_was_added_is_nothing(changes: dict):
+    config = replace(CONVENTIONS["style-tts"], **changes)
+    level = config.gain * (math.log if config.logarithm == "natural" else math.log10)(config.floor)
+    floor = torch.full((config.bands, 3), (level + 4) / 4, dtype=torch.float64)
+    assert linear_mel(floor, config).abs().max() < 1e-6 * config.floor
+    assert (linear_mel(floor - 0.5, config) == 0).all()
+    ratio = 4 * 0.5 / config.gain
+    expected = config.floor * ((math.exp(ratio) if config.logarithm == "natural" else 10**ratio) - 1)
+    above = linear_mel(floor + 0.5, config)
+    torch.testing.assert_close(above, torch.full_like(above, expected))
 
 
 def test_statistics_of_each_band_are_applied_and_undone():

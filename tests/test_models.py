@@ -33,9 +33,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from fastvoc.audio import CONVENTIONS, PqmfConfig, mel_spectrogram, synthesis_weight
 from fastvoc.blocks import Conv1d, Upsample, WaveHead
-from fastvoc.checkpoints import hifigan, melgan
-from fastvoc.checkpoints._keys import fold, to_native
+from fastvoc.checkpoints.formats import hifigan, melgan
+from fastvoc.checkpoints.tensor_names import fold, to_native
 from fastvoc.models import HiFiGANConfig, MelGANConfig
+from fastvoc.models.bigvgan import BASE_24K, V2_24K
 from fastvoc.models.hifigan import V1, V2, V3
 from fastvoc.models.istftnet import C8C8I
 from fastvoc.models.melgan import DESCRIPT, DESCRIPT_16K, FULL_BAND, KERAS, MULTI_BAND
@@ -274,6 +275,8 @@ REACH = {
     "HiFi-GAN 44.1 kHz": (NEMO_44K, None),
     "HiFi-GAN of odd rates": (ODD, None),
     "causal HiFi-GAN": (replace(PWG, causal=True), None),
+    "BigVGAN base": (BASE_24K, (18, 18)),
+    "BigVGAN": (V2_24K, (38, 38)),
     "iSTFTNet": (C8C8I, None),
     "iSTFTNet of odd rates": (replace(C8C8I, trunk=ODD, fft_size=20, istft_hop=5), None),
 }
@@ -299,7 +302,7 @@ def test_receptive_field_is_what_a_frame_reaches(name: str) -> None:
     changed = (network(touched) != network(silence)).flatten().nonzero().flatten().tolist()
 
     def reads(sample: int) -> tuple[int, int]:
-        return network.trunk.needs(*network.head.needs(sample, sample))
+        return network.needs(sample, sample)
 
     everything = range(frames * network.hop)
     first = bisect.bisect_left(everything, frame, key=lambda sample: reads(sample)[1])

@@ -1,4 +1,4 @@
-"""The native library against plain loops, under sanitizers and on other processors: the programs of csrc/check."""
+"""The native library against plain loops, under sanitizers and on other processors: the programs of csrc/tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastvoc.ops import _native
+from fastvoc import native
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CSRC = REPOSITORY / "csrc"
@@ -39,7 +39,7 @@ def run(*command: str | Path, **environment: str) -> str:
 
 
 def built(name: str, *options: str, target: str = "all") -> Path:
-    """Compile programs of csrc/check, again only what has changed, and return their folder."""
+    """Compile programs of csrc/tests, again only what has changed, and return their folder."""
     cmake, ninja = shutil.which("cmake", path=TOOLS), shutil.which("ninja", path=TOOLS)
     if cmake is None or ninja is None:
         pytest.skip("cmake and ninja are not installed")
@@ -63,7 +63,9 @@ def sanitized() -> Path:
     ("program", "count"),
     [
         ("random_calls", 300),
-        ("random_downsample", 300),
+        ("random_strided_conv1d", 300),
+        ("random_convnext", 300),
+        ("random_recurrent", 60),
         ("random_networks", 60),
         ("hostile_calls", 3000),
         ("toom_cook", 300),
@@ -73,7 +75,7 @@ def sanitized() -> Path:
 def test_random_calls_are_right_and_stay_inside_their_memory(sanitized: Path, program: str, count: int) -> None:
     if not (sanitized / program).is_file():
         pytest.skip(f"{program} checks instructions that this processor's family has not")
-    if program == "narrow_operands" and "avx512_bf16" not in _native.isas():
+    if program == "narrow_operands" and "avx512_bf16" not in native.isas():
         pytest.skip(f"{program} is made of instructions that this processor has not")
     run(sanitized / program, str(count))
 
@@ -94,7 +96,7 @@ GPU_CHECKS = {
 @pytest.fixture(scope="module")
 def sanitized_for_gpus() -> Path:
     """Those programs under address and undefined behaviour sanitizers."""
-    return built("checks", "-DFASTVOC_SANITIZE=ON", target="gpu_checks")
+    return built("checks", "-DFASTVOC_SANITIZE=ON", target="gpu_tests")
 
 
 @pytest.mark.parametrize(("program", "count"), GPU_CHECKS.items())
@@ -107,7 +109,7 @@ def test_kernels_of_gpus_are_right_and_stay_inside_their_memory(
 @pytest.fixture(scope="module")
 def plain_for_gpus() -> Path:
     """The same programs without sanitizers, which are faster."""
-    return built("checks-plain", "-DFASTVOC_SANITIZE=none", target="gpu_checks")
+    return built("checks-plain", "-DFASTVOC_SANITIZE=none", target="gpu_tests")
 
 
 def test_many_random_networks_are_right_on_gpus(plain_for_gpus: Path) -> None:
@@ -146,6 +148,7 @@ def test_random_networks_are_right_on_aarch64() -> None:
         pytest.skip("aarch64-linux-gnu-g++ and qemu-aarch64 are not installed")
     options = ("SYSTEM_NAME=Linux", "SYSTEM_PROCESSOR=aarch64", "CXX_COMPILER=aarch64-linux-gnu-g++")
     folder = built("checks-aarch64", *(f"-DCMAKE_{option}" for option in options), "-DFASTVOC_SANITIZE=none")
-    counts = {"random_calls": 100, "random_downsample": 50, "random_networks": 20, "hostile_calls": 300}
+    counts = {"random_calls": 100, "random_strided_conv1d": 50, "random_networks": 20, "random_recurrent": 10}
+    counts |= {"hostile_calls": 300}
     for program, count in counts.items():
         run("qemu-aarch64", folder / program, str(count), QEMU_LD_PREFIX="/usr/aarch64-linux-gnu")

@@ -18,8 +18,9 @@ import cffi
 import pytest
 import torch
 
-from fastvoc.ops import _backends, _native
-from fastvoc.ops._cuda import cache, image, nvrtc
+from fastvoc import native
+from fastvoc.ops import availability
+from fastvoc.ops.cuda import cache, image, nvrtc
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CSRC = REPOSITORY / "csrc"
@@ -40,7 +41,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cuda" / "kernels.cu").write_text(KERNEL)
     (folder / "cuda" / "factor.cuh").write_text("#define FACTOR 3.0f\n")
     record(folder, cuda="no CUDA compiler was found when the native library was built")
-    monkeypatch.setattr(_native, "FOLDER", folder)
+    monkeypatch.setattr(native, "FOLDER", folder)
     monkeypatch.setenv("FASTVOC_CACHE", str(tmp_path / "cåche 缓存"))
     return folder
 
@@ -233,9 +234,9 @@ def test_every_way_without_kernels_has_its_reason(package: Path, monkeypatch: py
 def test_the_backend_says_what_is_missing_first(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = "there is no CUDA driver"
     machine: dict[str, Any] = {"native": "no compiler", "gpu": False, "hip": "7.0", "driver": driver, "gpus": [(7, 0)]}
-    monkeypatch.setattr(_native, "missing", lambda: machine["native"])
-    monkeypatch.setattr(_native, "missing_cuda", lambda: machine["driver"])
-    monkeypatch.setattr(_native, "hosted", lambda: None)
+    monkeypatch.setattr(native, "missing", lambda: machine["native"])
+    monkeypatch.setattr(native, "missing_cuda", lambda: machine["driver"])  # tests/test_cuda_driver.py asks for it
+    monkeypatch.setattr(native, "hosted", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: machine["gpu"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(machine["gpus"]))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda number: machine["gpus"][number])
@@ -250,10 +251,10 @@ def test_the_backend_says_what_is_missing_first(package: Path, monkeypatch: pyte
     ]
     for reason, change in steps:
         monkeypatch.setattr(torch.version, "hip", machine["hip"])
-        assert _backends.missing.__wrapped__("cuda") == reason
+        assert availability.missing.__wrapped__("cuda") == reason
         machine |= change
     record(package, cuda=None, cuda_compiler="nvcc 13.0", cuda_architectures=["90a"])
-    assert _backends.missing.__wrapped__("cuda") is None
+    assert availability.missing.__wrapped__("cuda") is None
 
 
 class Driver:
@@ -280,8 +281,8 @@ def test_what_the_driver_refuses_is_compiled_here(
     (package / "kernels.fatbin").write_bytes(b"fatbin")
     record(package, cuda=None, cuda_compiler="nvcc 13.0", cuda_architectures=["80"])
     driver = Driver(takes)
-    monkeypatch.setattr(_native, "library", lambda: (driver.ffi, driver))
-    monkeypatch.setattr(_native, "missing", lambda: None)
+    monkeypatch.setattr(native, "library", lambda: (driver.ffi, driver))
+    monkeypatch.setattr(native, "missing", lambda: None)
     monkeypatch.setattr(image, "compiled", lambda capability: image.Image(b"cubin", "compiled by NVRTC 12.4"))
     for name, answer in (("get_device_capability", (8, 6)), ("device", nullcontext()), ("mem_get_info", (1, 1))):
         monkeypatch.setattr(torch.cuda, name, lambda *arguments, answer=answer: answer)
@@ -332,6 +333,18 @@ def test_a_kernel_is_compiled_once_for_each_gpu_and_again_when_its_sources_chang
     assert "kept in" in changed.origin and changed.code != first.code
 
 
+def test_each_reason_why_there_are_no_kernels_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(image.native, "missing", lambda: None)
+    monkeypatch.setattr(image.native, "library", lambda: (None, None))
+    monkeypatch.setattr(image, "unavailable", lambda capability: None)
+    monkeypatch.setattr(image, "prebuilt", lambda capability: f"none was built for {capability}")
+    monkeypatch.setattr(image, "compiled", lambda capability: "there is no compiler")
+    loaded = image._load.__wrapped__(0)
+    assert loaded.kernels is None
+    assert loaded.reasons == ("none was built for (9, 0)", "there is no compiler")
+
+
 @needs_nvrtc
 def test_a_kernel_that_does_not_compile_says_why(package: Path) -> None:
     (package / "cuda" / "factor.cuh").write_text("#define FACTOR factor\n")
@@ -343,12 +356,39 @@ def test_a_kernel_that_does_not_compile_says_why(package: Path) -> None:
 
 
 @needs_nvrtc
+def test_every_program_of_the_compiler_is_given_back(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ffi, library = nvrtc._library()
+    held: list[str] = []
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            held.extend([name] if name in ("nvrtcCreateProgram", "nvrtcDestroyProgram") else [])
+            return getattr(library, name)
+
+    monkeypatch.setattr(nvrtc, "_library", lambda: (ffi, Counted()))
+    compiled((8, 0))
+    (package / "cuda" / "factor.cuh").write_text("#define FACTOR factor\n")
+    assert isinstance(image.compiled((8, 0)), str)
+    assert held == ["nvrtcCreateProgram", "nvrtcDestroyProgram"] * 2
+
+
+@needs_nvrtc
+def test_an_option_that_only_newer_compilers_know_is_left_out_for_others(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvrtc, "FASTER", ("--no-such-option",))
+    assert b"scale" in compiled((8, 0)).code
+    monkeypatch.setattr(nvrtc, "OPTIONS", ("--no-such-option-either",))
+    assert "option" in str(image.compiled((8, 0)))
+
+
+@needs_nvrtc
 @needs_processes
 @pytest.mark.slow
 def test_whole_processes_at_once_compile_once(package: Path, tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib\nfrom fastvoc.ops import _native\nfrom fastvoc.ops._cuda import image\n"
-        "_native.FOLDER = pathlib.Path(sys.argv[1])\nprint(image.compiled((8, 0)).origin)"
+        "import sys, pathlib\nfrom fastvoc import native\nfrom fastvoc.ops.cuda import image\n"
+        "native.FOLDER = pathlib.Path(sys.argv[1])\nprint(image.compiled((8, 0)).origin)"
     )
     command = [sys.executable, "-X", "utf8", "-c", program, str(package)]
     processes = [
@@ -376,8 +416,8 @@ def thinned(program: str) -> str:
 @pytest.mark.skipif(not CSRC.is_dir(), reason="the sources of the native library are not here")
 def test_the_sources_compile_at_first_use(package: Path) -> None:
     shutil.rmtree(package / "cuda")
-    shutil.copytree(CSRC / "cuda", package / "cuda")
-    (package / "cuda" / "program.h").write_text(thinned((CSRC / "cuda" / "program.h").read_text()))
+    shutil.copytree(CSRC / "cuda" / "device", package / "cuda")
+    (package / "cuda" / "program.h").write_text(thinned((CSRC / "cuda" / "device" / "program.h").read_text()))
     found = compiled((9, 0))
     names = {*re.findall(rb"\.text\.(\w+)", found.code)}
     kinds = {name.split(b"_")[0] for name in names}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.train.config import load_config
-from fastvoc.train.gan import GanTask
+from fastvoc.train.tasks.gan import GanTask
 
 
 def clips(length: int = 8192) -> Tensor:

@@ -9,17 +9,17 @@ import torch
 from test_streaming import BANDS, GENERATORS, checkpoint, condition_of, hifigan, melgan, random_mel
 from torch import Tensor
 
-from fastvoc import Vocoder, ops
+from fastvoc import Vocoder, native, ops
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.engine import Plan
 from fastvoc.models import Generator
-from fastvoc.ops import _native, backends, use_backend
+from fastvoc.ops import backends, use_backend
 
 pytestmark = pytest.mark.skipif(backends()["cpu"] is not None, reason=f"no native kernels: {backends()['cpu']}")
 
-ISAS = list(_native.isas()) if backends()["cpu"] is None else []
+ISAS = list(native.isas()) if backends()["cpu"] is None else []
 PLANNED = [name for name in GENERATORS if "conditioned" not in name and name != "griffin-lim-net"]
-CONVOLUTIONAL = [name for name in PLANNED if "istftnet" not in name]
+CONVOLUTIONAL = [name for name in PLANNED if GENERATORS[name].kind in ("hifigan", "melgan")]
 
 # wide enough for Toom-Cook, with all its forms: 3, 7 and 11 taps, and 5 in blocks of single convolutions
 WIDE: dict[str, Any] = {
@@ -49,14 +49,14 @@ def operators(generator: Generator, mel: Tensor) -> Tensor:
 
 def plan(generator: Generator, mel: Tensor, *, in_order: bool = False) -> Tensor:
     with torch.inference_mode():
-        return Plan(generator, in_order=in_order)(mel)  # type: ignore[arg-type]
+        return Plan(generator, in_order=in_order)(mel)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_in_order_a_plan_gives_the_samples_of_the_operators_to_the_bit(name: str, isa: str) -> None:
     generator = network(name)
-    with _native.use_isa(isa):
+    with native.use_isa(isa):
         for frames in (9, 1500):  # within a tile, and over many
             mel = random_mel(2, BANDS, frames)
             assert torch.equal(plan(generator, mel, in_order=True), operators(generator, mel))
@@ -77,15 +77,15 @@ def test_toom_cook_is_as_exact_as_plain_pytorch(name: str, isa: str) -> None:
         plain = operators(speaking.generator, mel).double()
         exact = operators(speaking.generator.double(), mel.double())
     speaking.generator.float()
-    with _native.use_isa(isa):
-        compiled = Plan(speaking.generator)  # type: ignore[arg-type]
+    with native.use_isa(isa):
+        compiled = Plan(speaking.generator)
         assert compiled.toom_cook_layers >= 4
         with torch.inference_mode():
             error = (compiled(mel) - exact).abs().max()
     assert error <= 2 * (plain - exact).abs().max() + torch.finfo(torch.float32).eps * exact.abs().max()
 
 
-@pytest.mark.skipif(not ISAS or not _native.multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
+@pytest.mark.skipif(not ISAS or not native.multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_bfloat16_is_as_exact_as_plain_pytorch(name: str) -> None:
     mel = random_mel(1, BANDS, 40).bfloat16()
@@ -101,7 +101,7 @@ def test_bfloat16_is_as_exact_as_plain_pytorch(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", WIDE)
 def test_threads_change_no_bit(name: str, dtype: torch.dtype) -> None:
-    if dtype == torch.bfloat16 and not _native.multiplies_bfloat16():
+    if dtype == torch.bfloat16 and not native.multiplies_bfloat16():
         pytest.skip("this processor does not multiply bfloat16")
     generator, mel = wide(name).generator.to(dtype), random_mel(1, BANDS, 90).to(dtype)
     waves = []
@@ -137,11 +137,29 @@ def test_new_weights_are_packed_again() -> None:
     assert torch.equal(after, operators(speaking.generator, mel[None])[0, 0])
 
 
+@pytest.mark.parametrize(
+    ("name", "buffer"),
+    [
+        ("hifigan, standardised", "mean"),
+        ("hifigan, standardised", "scale"),
+        ("melgan, multi-band", "head.filters"),
+        ("griffin-lim-net", "filters"),
+    ],
+)
+def test_new_filters_and_statistics_are_heard(name: str, buffer: str) -> None:
+    speaking, mel = Vocoder(checkpoint(name)), random_mel(BANDS, 40)
+    before = speaking(mel)
+    speaking.generator.get_buffer(buffer).mul_(0.5)
+    after = speaking(mel)
+    assert not torch.allclose(after, before, rtol=0.01, atol=1e-4)
+    torch.testing.assert_close(after, operators(speaking.generator, mel[None])[0, 0], rtol=0, atol=1e-5)
+
+
 def test_plans_follow_the_instruction_set() -> None:
     speaking, mel = Vocoder(checkpoint("hifigan")), random_mel(BANDS, 20)
     waves = []
     for isa in ISAS:
-        with _native.use_isa(isa):
+        with native.use_isa(isa):
             waves.append(speaking(mel))
             assert torch.equal(waves[-1], operators(speaking.generator, mel[None])[0, 0])
     assert all(torch.allclose(wave, waves[0], rtol=0, atol=1e-5) for wave in waves)
@@ -158,7 +176,7 @@ def test_too_short_to_reflect_is_refused_as_by_the_operators() -> None:
 
 REFUSED: dict[str, tuple[str, torch.dtype, str]] = {
     "conditioned": ("hifigan, conditioned", torch.float32, "it is conditioned on a vector per utterance"),
-    "another kind": ("griffin-lim-net", torch.float32, "GriffinLimNet is not a trunk and a head"),
+    "another kind": ("griffin-lim-net", torch.float32, "its GriffinLimNet amplifies every rounding"),
     "float64": ("hifigan", torch.float64, "its weights are torch.float64; a plan computes in torch.float32"),
 }
 
@@ -168,6 +186,7 @@ def test_what_has_no_plan_says_why_and_runs_by_operators(case: str) -> None:
     name, dtype, reason = REFUSED[case]
     speaking = Vocoder(checkpoint(name), dtype=dtype)
     assert str(speaking.explain()["plan"]).startswith(reason)
+    assert (speaking.explain().get("plan in parts", "none") is None) == (case == "conditioned")
     mel, condition = random_mel(1, BANDS, 20, dtype=dtype), condition_of(name, 1)
     arguments: list[Any] = [mel] if condition is None else [mel, condition.to(dtype)]
     with torch.inference_mode():
@@ -187,12 +206,12 @@ def test_a_forced_definition_runs_no_plan() -> None:
     speaking, mel = Vocoder(checkpoint("hifigan"), backend="reference"), random_mel(BANDS, 20)
     speaking(mel)
     assert ops.last_backends()["conv1d"] == "reference"
-    assert not speaking._ways._plans
+    assert speaking._runner.plan() is None
 
 
 def test_streams_of_a_batch_must_have_heard_equally_much() -> None:
-    compiled = Plan(network("hifigan"), in_order=True)  # type: ignore[arg-type]
-    states = compiled.begin(2)
-    compiled.advance(states[:1], random_mel(1, BANDS, 3), last=False, frames=3)
-    with pytest.raises(ValueError, match="heard different numbers of frames"):
-        compiled.advance(states, random_mel(2, BANDS, 5), last=True, frames=8)
+    (run,) = Plan(network("hifigan"), in_order=True).runs
+    states = run.start(2)
+    states[:1], _ = run.advance(states[:1], random_mel(1, BANDS, 3), ended=False, known=3)
+    with pytest.raises(ValueError, match="were given different numbers of frames"):
+        run.advance(states, random_mel(2, BANDS, 5), ended=True, known=8)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +13,24 @@ import pytest
 import torch
 
 import fastvoc
+import fastvoc.audio
 from fastvoc.cli import main
-from fastvoc.config import to_dict
-from fastvoc.models import GriffinLimNetConfig, hifigan, melgan
+from fastvoc.config import read_plain, to_dict
+from fastvoc.models import GriffinLimNetConfig, bigvgan, hifigan, melgan, vocos, waveglow, wavenet
+from fastvoc.models.nsynth import H512_BO16
 from fastvoc.train.config import TrainConfig, load_config, recipes
-from fastvoc.train.log import read_log
-from fastvoc.train.networks import Networks
-from fastvoc.train.report import Report
+from fastvoc.train.report.log import read_log
+from fastvoc.train.report.report import Report
+from fastvoc.train.tasks.gan import GanTask
 
 FOLDER = Path(fastvoc.__file__).parent / "recipes"
+
+LIKELIHOODS = {
+    "nsynth": {"cross_entropy"},
+    "waveglow": {"negative_log_likelihood", "noise", "scales", "determinants"},
+    "wavenet": {"negative_log_likelihood"},
+}
+"""What is logged of tasks without losses."""
 
 TINY: dict[str, Any] = {"generator.channels": 16, "segment": 2048, "batch": 2}
 """Every recipe with networks and segments so small that three steps take a second."""
@@ -26,7 +38,9 @@ DISCRIMINATORS: dict[str, dict[str, Any]] = {
     "melgan": {"channels": 4, "scales": 2, "downsampling": (4, 4)},
     "scale": {"channels": 16, "scales": 2},
     "period": {"channels": 2, "periods": (2, 3)},
+    "constant-q": {"channels": 4, "hops": (256,), "bins": (12,)},
     "resolution": {"channels": 4, "resolutions": ((256, 64, 256),)},
+    "band": {"channels": 4, "fft_sizes": (256,)},
 }
 
 
@@ -37,14 +51,24 @@ def read(recipe: str, **changes: Any) -> TrainConfig:
 def tiny(recipe: str) -> dict[str, Any]:
     config = read(recipe)
     changes = dict(TINY)
+    if config.generator.kind == "bigvgan":
+        changes["generator.channels"] = 64  # which are halved six times
     for number, discriminator in enumerate(config.adversary.discriminators if config.adversary else ()):
         for name, value in DISCRIMINATORS[discriminator.kind].items():
             changes[f"adversary.discriminators.{number}.{name}"] = value
+    if config.generator.kind == "nsynth":
+        changes |= {"generator.encoder_channels": 8, "generator.skip_channels": 8, "generator.code_channels": 4}
+        changes |= {"generator.layers": 2, "generator.encoder_layers": 2, "task.validation_seconds": 0.2}
+        changes |= {"data.validation_clips": 1}
+    if config.generator.kind == "wavenet":
+        changes |= {"generator.layers": 4, "generator.gates": 32, "task.validation_seconds": 0.1}
     return changes
 
 
 def test_these_are_the_recipes() -> None:
     assert recipes() == [
+        "bigvgan-v1",
+        "bigvgan-v2",
         "griffin-lim-net",
         "hifigan-best",
         "hifigan-finetune",
@@ -55,6 +79,14 @@ def test_these_are_the_recipes() -> None:
         "melgan-keras",
         "melgan-stft",
         "multi-band-melgan",
+        "nsynth",
+        "nsynth-small",
+        "vocos",
+        "waveglow",
+        "waveglow-small",
+        "wavenet-gaussian",
+        "wavenet-mol",
+        "wavenet-mulaw",
     ]
 
 
@@ -63,23 +95,28 @@ def test_three_steps_on_tones(recipe: str, tmp_path: Path, monkeypatch: pytest.M
     for slow in ("_show", "_draw_curves"):  # pictures take longer than all the rest
         monkeypatch.setattr(Report, slow, lambda *arguments: None)
     vocoder = fastvoc.train(recipe, folder=tmp_path, changes=tiny(recipe), smoke=True, device="cpu")
-    lines = read_log(tmp_path / "log.jsonl")
+    lines = read_log(tmp_path / "smoke" / "log.jsonl")
     assert [(line["step"], line["kind"]) for line in lines] == [
         (1, "training"),
         (2, "training"),
         (3, "training"),
         (3, "validation"),
     ]
-    weights = to_dict(read(recipe).losses)
-    terms = {name for name, weight in weights.items() if weight}
+    terms = set(read(recipe).losses) or LIKELIHOODS[read(recipe).generator.kind]
     if read(recipe).adversary:
         terms |= {"discriminators", "discriminators_gradient"}
     assert terms | {"generator_gradient"} <= set(lines[2])
     assert all(isinstance(value, (int, float, str)) for line in lines for value in line.values())  # none is null
-    opened = fastvoc.Vocoder.from_pretrained(tmp_path)
-    mel = opened.mel(torch.randn(4096, generator=torch.Generator().manual_seed(0)) / 10)
-    assert torch.equal(opened(mel), vocoder(mel))
+    assert [path.name for path in tmp_path.iterdir()] == ["smoke"]
+    opened = fastvoc.open(tmp_path / "smoke")
     assert opened.config.generator == vocoder.config.generator
+    if not isinstance(opened, fastvoc.Vocoder):
+        wave = torch.randn(4096, generator=torch.Generator().manual_seed(0)) / 10
+        assert torch.equal(opened.encode(wave), vocoder.encode(wave))
+        return
+    mel = opened.mel(torch.randn(4096, generator=torch.Generator().manual_seed(0)) / 10)
+    drawn = {"seed": 1} if vocoder.draws else {}
+    assert torch.equal(opened(mel, **drawn), vocoder(mel, **drawn))
 
 
 @pytest.mark.parametrize("recipe", recipes())
@@ -94,6 +131,8 @@ def test_every_line_has_its_reason(recipe: str) -> None:
 @pytest.mark.parametrize(
     ("recipe", "generator"),
     [
+        ("bigvgan-v1", bigvgan.LARGE_24K),
+        ("bigvgan-v2", bigvgan.V2_24K),
         ("hifigan-v1", hifigan.V1),
         ("hifigan-v2", hifigan.V2),
         ("hifigan-v3", hifigan.V3),
@@ -104,6 +143,13 @@ def test_every_line_has_its_reason(recipe: str) -> None:
         ("griffin-lim-net", GriffinLimNetConfig()),
         ("hifigan-best", hifigan.V1),
         ("hifigan-finetune", hifigan.V1),
+        ("nsynth", H512_BO16),
+        ("wavenet-mulaw", wavenet.MU_LAW),
+        ("wavenet-mol", wavenet.LOGISTICS),
+        ("wavenet-gaussian", wavenet.GAUSSIAN),
+        ("vocos", replace(vocos.MEL_24K, padding="same")),
+        ("waveglow", waveglow.PUBLISHED),
+        ("waveglow-small", waveglow.SMALL),
     ],
 )
 def test_the_networks_are_the_published_ones(recipe: str, generator: Any) -> None:
@@ -111,24 +157,25 @@ def test_the_networks_are_the_published_ones(recipe: str, generator: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("recipe", "dressed", "discriminators"),
+    ("recipe", "normed", "discriminators"),
     [
         ("hifigan-v1", 13_936_130, 70_724_591),
         ("hifigan-v2", 928_514, 70_724_591),
         ("hifigan-v3", 1_464_322, 70_724_591),
         ("melgan", 4_266_050, 16_924_086),
         ("multi-band-melgan", 2_539_448, 4_354_998),
+        ("vocos", 13_531_650, 41_105_770 + 1_413_990),
         # what Keras counts beyond these is not trained
         ("melgan-keras", 4_646_912 - 254, 16_924_107 - 21),
     ],
 )
 def test_variables_under_weight_norm_are_as_many_as_the_originals(
-    recipe: str, dressed: int, discriminators: int
+    recipe: str, normed: int, discriminators: int
 ) -> None:
     with torch.device("meta"):
-        networks = Networks(read(recipe), torch.device("meta"))
-    counts = [sum(p.numel() for p in network.parameters()) for network in networks.networks().values()]
-    assert counts == [dressed, discriminators]
+        task = GanTask(read(recipe), torch.device("meta"))
+    counts = [sum(p.numel() for p in network.parameters()) for network in task.networks().values()]
+    assert counts == [normed, discriminators]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +186,7 @@ def test_variables_under_weight_norm_are_as_many_as_the_originals(
         ("melgan-keras", ("adam", 1e-5, (0.5, 0.9), 0.0, 16, 8192)),
         ("melgan-stft", ("radam", 1e-4, (0.9, 0.999), 0.0, 8, 25600)),
         ("multi-band-melgan", ("adam", 1e-3, (0.9, 0.999), 0.0, 64, 16384)),
+        ("vocos", ("adamw", 5e-4, (0.8, 0.9), 0.01, 16, 16384)),
     ],
 )
 def test_optimisers_are_the_originals(recipe: str, settings: tuple[Any, ...]) -> None:
@@ -148,8 +196,9 @@ def test_optimisers_are_the_originals(recipe: str, settings: tuple[Any, ...]) ->
     assert found == settings
 
 
-def test_trap_only_hifigan_compares_the_scores() -> None:
-    official = {"hifigan-v1", "hifigan-v2", "hifigan-v3", "hifigan-finetune", "hifigan-best"}
+def test_trap_only_hifigan_bigvgan_and_vocos_compare_the_scores() -> None:
+    official = {"hifigan-v1", "hifigan-v2", "hifigan-v3", "hifigan-finetune", "hifigan-best", "vocos"}
+    official |= {"bigvgan-v1", "bigvgan-v2"}
     comparing = set()
     for recipe in recipes():
         adversary = read(recipe).adversary
@@ -190,6 +239,90 @@ def test_order_of_the_updates() -> None:
     }
 
 
+def leaves(values: Any, name: str = "") -> list[tuple[str, Any]]:
+    """List the dotted names of all values that hold no others."""
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    found = [leaf for key, value in items for leaf in leaves(value, f"{name}.{key}" if name else str(key))]
+    return found or [(name, values)]
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave values as they are before they are checked, and parse each recipe once: with its anchors."""
+    parse = lru_cache(read_plain)
+    monkeypatch.setattr("fastvoc.train.config.read_plain", lambda path: deepcopy(parse(path)))
+    monkeypatch.setattr("fastvoc.train.config.from_dict", lambda kind, values, where: values)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("recipe", recipes())
+def test_a_setting_changes_nothing_but_itself(recipe: str) -> None:
+    before = dict(leaves(read(recipe)))
+    assert len(before) > 20
+    for name in before:
+        assert dict(leaves(read(recipe, **{name: "changed"}))) == before | {name: "changed"}
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in recipes() if read(recipe).adversary])
+def test_the_rates_of_both_networks_are_two_settings(recipe: str) -> None:
+    for name, other in (("", "adversary."), ("adversary.", "")):
+        values = to_dict(read(recipe, **{f"{name}optimiser.learning_rate": 3e-5}))
+        rates = dict(leaves(values))
+        assert rates[f"{name}optimiser.learning_rate"] == 3e-5
+        assert (
+            rates[f"{other}optimiser.learning_rate"]
+            == dict(leaves(to_dict(read(recipe))))[f"{other}optimiser.learning_rate"]
+        )
+
+
+def test_values_that_a_caller_shares_between_two_places_stay_two_and_its_own() -> None:
+    shared = {"kind": "adam", "learning_rate": 1e-3}
+    changes = {"optimiser": shared, "adversary.optimiser": shared, "adversary.optimiser.learning_rate": 1e-4}
+    config = read("hifigan-v1", **changes)
+    assert config.adversary is not None
+    assert (config.optimiser.learning_rate, config.adversary.optimiser.learning_rate) == (1e-3, 1e-4)
+    assert shared == {"kind": "adam", "learning_rate": 1e-3}
+
+
+NAMED = [name for name in recipes() if isinstance(read_plain(FOLDER / f"{name}.yaml")["mel"], str)]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("recipe", NAMED)
+@pytest.mark.parametrize("place", ["mel", "loss_mel"])
+def test_a_convention_that_has_a_name_is_changed_by_its_fields(recipe: str, place: str) -> None:
+    values: Any = read(recipe)
+    # without one, the loss has that of the network
+    named = to_dict(fastvoc.audio.CONVENTIONS[values.get(place) or values["mel"]])
+    for name, _ in leaves(named):
+        values = read(recipe, **{f"{place}.{name}": "changed"})
+        assert dict(leaves(values[place])) == dict(leaves(named)) | {name: "changed"}
+
+
+def test_a_part_of_a_convention_is_changed_in_whatever_form_it_is_given(tmp_path: Path) -> None:
+    mel = fastvoc.audio.CONVENTIONS["melgan"]
+    vocoder = tmp_path / "config.json"
+    vocoder.write_text(json.dumps({"mel": to_dict(mel)}), encoding="utf-8")
+    values = to_dict(read("melgan"))
+    for form in ("melgan", mel, to_dict(mel), str(vocoder)):
+        for source, changes in ((values | {"mel": form}, {}), ("melgan", {"mel": form})):
+            config = load_config(source, {"data.recordings": "x", "mel.high": 8000} | changes)
+            assert config.mel == replace(mel, high=8000)
+    both = read("melgan", **{"loss_mel.high": 9000, "mel.sample_rate": 24000})
+    assert both.loss_mel == replace(both.mel, high=9000)
+    assert both.mel == replace(mel, sample_rate=24000)
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipes() if name != "bigvgan-v2"])  # it is of one rate
+def test_both_mels_are_of_one_sample_rate(recipe: str) -> None:
+    sentence = "loss_mel is of 22050 Hz and mel of 16000 Hz, .*; set loss_mel.sample_rate=16000, or loss_mel=null"
+    rate = {"mel.sample_rate": 16000, "mel.high": 8000}
+    with pytest.raises(ValueError, match=sentence):
+        read(recipe, **rate, loss_mel="hifigan-loss")
+    for mended in ({"loss_mel": None}, {"loss_mel": "hifigan-loss", "loss_mel.sample_rate": 16000}):
+        assert read(recipe, **rate, **mended).mel.sample_rate == 16000
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -200,7 +333,7 @@ def test_order_of_the_updates() -> None:
         ({"generator.rates": [8, 8, 2, 4]}, "a frame every 256 samples but the generator makes 512"),
         ({"losses": {"mel": 45}}, "an adversary needs one"),
         ({"adversary": None}, "need an adversary"),
-        ({"losses.subband_stft": 1}, "needs a generator of sub-bands"),
+        ({"losses.subband_stft": 1}, "losses.subband_stft reads subbands, but the generator hifigan gives wave"),
         ({"losses.mel": 0, "adversary.starts_at": 5}, "nothing to minimise"),
         ({"batch": 15, "accumulate": 2}, "batch 15 cannot be divided into 2 equal parts"),
         ({"losses": {}, "adversary": None}, "every weight is zero"),
@@ -218,6 +351,35 @@ def test_mistakes_are_one_sentence(changes: dict[str, Any], sentence: str) -> No
 def test_a_recipe_that_is_not_known() -> None:
     with pytest.raises(FileNotFoundError, match=r"hifigan-v4: is neither a recipe nor .*did you mean 'hifigan-v"):
         load_config("hifigan-v4")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("config_v1.json", '{"resblock": "1", "upsample_rates": [8, 8, 2, 2]}', "a configuration of HiFi-GAN"),
+        ("config.yml", "generator_type: MelGANGenerator\ngenerator_params: {}\n", "a configuration of ParallelWaveGAN"),
+        ("config.json", '{"generator": {"kind": "hifigan"}, "mel": {}}', "the config.json of a vocoder"),
+    ],
+)
+def test_configurations_of_other_things_are_told_how_they_are_used(
+    name: str, text: str, what: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{name}: is {what}, not the settings of a run; .*start_from.*continue_from"):
+        load_config(tmp_path / name, {"data.recordings": "x"})
+
+
+def test_whole_numbers_may_have_an_exponent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(
+        (FOLDER / "hifigan-v1.yaml").read_text(encoding="utf-8").replace("steps: 2500000", "steps: 25e5"),
+        encoding="utf-8",
+    )
+    config = load_config(tmp_path / "run.yaml", {"data.recordings": "x", "save_every": 1e4})
+    assert (config.steps, config.save_every) == (2_500_000, 10_000)
+    assert main(["train", "hifigan-v1", "--data", str(tmp_path / "none.wav"), "--set", "steps=1e6"]) == 1
+    assert "none.wav" in capsys.readouterr().err  # and not a word of the steps
+    assert main(["train", "hifigan-v1", "--data", "x", "--set", "steps=1.5e0"]) == 1
+    assert "steps is 1.5; Input should be a valid integer" in capsys.readouterr().err
 
 
 def test_recordings_must_be_named() -> None:
@@ -274,5 +436,5 @@ def test_the_command_trains_with_its_options(
         monkeypatch.setattr(Report, slow, lambda *arguments: None)
     values = [f"{name}={json.dumps(value)}" for name, value in tiny("hifigan-v3").items()]
     assert main(["train", "hifigan-v3", "--smoke", "--out", str(tmp_path / "run"), "--set", *values]) == 0
-    assert f"done: {tmp_path / 'run'} holds a vocoder of 80 bands" in capsys.readouterr().out
-    assert read_log(tmp_path / "run" / "log.jsonl")[-1]["step"] == 3
+    assert f"done: {tmp_path / 'run' / 'smoke'} holds a vocoder of 80 bands" in capsys.readouterr().out
+    assert read_log(tmp_path / "run" / "smoke" / "log.jsonl")[-1]["step"] == 3

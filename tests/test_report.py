@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -20,10 +22,9 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from fastvoc.audio import CONVENTIONS, read_audio
-from fastvoc.train import pictures
 from fastvoc.train.config import TrainConfig
-from fastvoc.train.log import Log, read_log
-from fastvoc.train.report import Report
+from fastvoc.train.report.log import Log, read_log
+from fastvoc.train.report.report import Report, pictures
 
 MEL = CONVENTIONS["hifigan"]
 
@@ -103,7 +104,7 @@ def test_a_line_that_was_torn_or_broken_hides_no_other(tmp_path, torn):
 KILLED = """
 import sys
 from pathlib import Path
-from fastvoc.train.log import Log
+from fastvoc.train.report.log import Log
 log, step = Log(Path(sys.argv[1])), int(sys.argv[2])
 print(flush=True)
 while True:
@@ -175,6 +176,99 @@ def test_tensorboard_holds_numbers_pictures_and_sound_once_for_each_step(tmp_pat
     assert set(events.Tags()["audio"]) == {"generated/a", "recording/a"}
 
 
+NAMES = {
+    "of 251 bytes": "x" * 251,
+    "of another end": "x" * 250 + "y",
+    "of two bytes a letter": "é" * 125,
+    "no text": "caf\udce9",
+    "of a line": "a\nb",
+    "plain": "Ünï côdé $x$",
+}
+
+
+def test_samples_of_any_name_are_files(tmp_path, caplog):
+    with report(tmp_path) as log:
+        log.numbers(1, {"mel": 1.0})
+        log.validation(1, {"mel_l1": 1.0}, {f"seen/{name}": (tone(220), tone(225)) for name in NAMES.values()})
+    names = [path.name for path in (tmp_path / "samples").iterdir()]
+    assert len(names) == len(NAMES)
+    assert "seen-Ünï côdé $x$.wav" in names
+    assert all(name.isprintable() and len(name.encode()) <= 255 for name in names)
+    assert "samples" not in caplog.text
+
+
+def full(*arguments: Any, **named: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ("fastvoc.train.report.report.write_audio", "samples/a.wav"),
+        ("fastvoc.train.report.pictures.save", "spectrograms.png"),
+        ("fastvoc.train.report.pictures.spectrograms", "spectrograms.png"),
+        ("fastvoc.train.report.pictures.curves", "curves.png"),
+        ("fastvoc.train.report.log.Log.write", "log.jsonl"),
+        ("pathlib.Path.write_text", "skipped.txt"),
+        ("torch.utils.tensorboard.SummaryWriter.__init__", "tensorboard"),
+        ("torch.utils.tensorboard.SummaryWriter.add_scalar", "tensorboard"),
+        ("torch.utils.tensorboard.SummaryWriter.add_audio", "tensorboard"),
+        ("tensorboard.summary.writer.record_writer.RecordWriter.write", "tensorboard"),
+        ("rich.console.Console.print", None),
+    ],
+)
+def test_what_cannot_be_reported_is_a_warning_by_name(tmp_path, monkeypatch, caplog, capfd, part, named):
+    pytest.importorskip("tensorboard")
+    hook = threading.excepthook
+    with report(tmp_path) as log:
+        monkeypatch.setattr(part, full)
+        for step in (1, 2, 3):
+            log.numbers(step, {"mel": 1.0})
+            log.validation(step, {"mel_l1": 1.0}, {"a": (tone(220), tone(225))})
+            log.skipped({"a.wav": "a.wav: is silent"})
+            time.sleep(0.05)  # for a writer that has a thread
+    if named is not None:
+        sentence = f"{tmp_path / named}: cannot be written (No space left on device); make room; training goes on"
+        assert caplog.text.count(sentence) == 1
+    expected = {"log.jsonl", "curves.png", "spectrograms.png", "skipped.txt", "samples", "tensorboard"} - {named}
+    if part.endswith("pictures.save"):
+        expected -= {"curves.png"}
+    if part.endswith("Log.write"):
+        expected -= {"curves.png"}  # there is nothing to draw
+    assert expected <= {path.name for path in tmp_path.iterdir()}
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook is hook
+
+
+def test_what_can_be_written_again_may_be_warned_of_again(tmp_path, monkeypatch, caplog):
+    with report(tmp_path) as log:
+        for step in (1, 2):
+            with monkeypatch.context() as patched:
+                patched.setattr(Log, "write", full)
+                log.numbers(step, {"mel": 1.0})
+            log.numbers(step, {"mel": 1.0})
+    assert caplog.text.count("log.jsonl: cannot be written") == 2
+
+
+def test_half_a_line_is_taken_back(tmp_path, monkeypatch):
+    log = Log(tmp_path / "log.jsonl")
+    log.write(1, "training", {"mel": 1.0})
+    write = os.write
+    with monkeypatch.context() as patched:
+        patched.setattr("fastvoc.train.report.log.os.write", lambda handle, data: write(handle, data[:7]))
+        with pytest.raises(OSError, match=r"7 of \d+ bytes of a line fit"):
+            log.write(2, "training", {"mel": 1.0})
+    log.write(3, "training", {"mel": 1.0})
+    assert lines(tmp_path) == [(1, "training", 1.0), (3, "training", 1.0)]
+    assert len((tmp_path / "log.jsonl").read_bytes().splitlines()) == 2
+
+
+def test_names_that_are_no_text_are_listed_as_the_bytes_that_they_are(tmp_path):
+    with report(tmp_path) as log:
+        log.skipped({"caf\udce9.wav": "caf\udce9.wav: is silent"})
+    assert (tmp_path / "skipped.txt").read_bytes() == b"caf\xe9.wav: is silent\n"
+
+
 def test_skipped_recordings_are_listed_as_they_are_found(tmp_path):
     with report(tmp_path) as log:
         log.skipped({})
@@ -202,16 +296,23 @@ def test_without_tensorboard_one_sentence_says_so(tmp_path, monkeypatch):
     assert len(lines(tmp_path)) == 2
 
 
-def test_progress_is_for_terminals_only(tmp_path):
+def test_progress_is_a_bar_on_a_terminal_and_else_a_line_for_each_report(tmp_path):
     written = {}
     for terminal in (True, False):
-        console = Console(file=io.StringIO(), force_terminal=terminal, width=200)
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=200 if terminal else 80)
         with Report(tmp_path / str(terminal), CONFIG, console=console) as log:
-            log.numbers(40, {"mel": 0.5})
+            log.begin(20, 1234)
+            for step in (40, 60):
+                log.numbers(step, {"mel": 0.5} | {f"discriminators_{number}": 1.0 for number in range(9)})
         written[terminal] = cast(io.StringIO, console.file).getvalue()
-    assert "40/100" in written[True]
+    assert "60/100" in written[True]
     assert "mel 0.5" in written[True]
-    assert "40" not in written[False]
+    assert "step 60/100: " not in written[True]
+    for text in written.values():
+        assert "training on 1234 recordings, from step 20 to 100" in text
+    lines = [line for line in written[False].splitlines() if line.startswith("step ")]
+    assert [line.split(", ")[0] for line in lines] == ["step 40/100: mel 0.5", "step 60/100: mel 0.5"]
+    assert all("discriminators_8 1" in line for line in lines)
 
 
 def test_curves_of_several_sets_share_a_panel_and_long_ones_are_thinned():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import inspect
 import math
 import multiprocessing
 import os
+import pydoc
 import random
 import shutil
 import signal
@@ -23,18 +27,19 @@ import fastvoc
 import fastvoc.train.start
 from fastvoc import Vocoder
 from fastvoc.audio import MelConfig, mel_l1, write_audio
-from fastvoc.checkpoints._source import Source
+from fastvoc.checkpoints import VocoderConfig
+from fastvoc.checkpoints.source import Source
 from fastvoc.config import from_dict
-from fastvoc.models.discriminators import PeriodDiscriminator, ScaleDiscriminator
+from fastvoc.models.discriminators import PeriodDiscriminatorConfig, ScaleDiscriminatorConfig
 from fastvoc.train import state
-from fastvoc.train.adversary import AdversaryConfig, Discriminators
-from fastvoc.train.config import TrainConfig
-from fastvoc.train.log import read_log
-from fastvoc.train.official import read_discriminators
-from fastvoc.train.report import Report
+from fastvoc.train.config import TrainConfig, load_config
+from fastvoc.train.foreign.hifigan import read_discriminators
+from fastvoc.train.health import NotFinite, Numbers, RunFailed
+from fastvoc.train.report.log import read_log
+from fastvoc.train.report.report import Report, pictures
 from fastvoc.train.run import loop
 from fastvoc.train.start import start
-from fastvoc.train.watch import NotFinite, Numbers
+from fastvoc.train.tasks.adversary import AdversaryConfig, Discriminators
 
 RATE = 8000
 MEL = {"sample_rate": RATE, "fft_size": 64, "hop": 8, "window_size": 64, "bands": 6, "low": 0, "high": 4000}
@@ -124,10 +129,10 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def final(folder: Path) -> dict[str, Any]:
-    """Everything that the latest checkpoint of a run holds, and the vocoder beside it."""
+    """Everything that the latest checkpoint of a run holds, and the network beside it."""
     checkpoint = state.latest(folder / "run")
     assert checkpoint is not None
-    weights = Vocoder.from_pretrained(checkpoint).generator.state_dict()
+    weights = fastvoc.open(checkpoint).generator.state_dict()
     return flat(state.load(checkpoint)) | flat(weights, "vocoder")
 
 
@@ -308,6 +313,61 @@ def test_a_run_with_another_configuration_is_refused(folder: Path, changes: dict
     assert difference in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"generator.slope": math.inf}, "generator.slope is inf; Input should be a finite number"),
+        ({"mel.floor": math.nan}, "mel.floor is nan; Input should be a finite number"),
+        ({"data.gain": [-6, math.inf]}, "data.gain.1 is inf; Input should be a finite number"),
+        ({"mel.normalization.unknown": True}, "mel.normalization is not known, so no mel of a recording can be"),
+        ({"data.recordings": ""}, 'data: "" names no folder'),
+        ({"data.validation": ["  "]}, 'data: "" names no folder'),
+        ({"data.workers": 10**9}, "data.workers is 1000000000; Input should be less than or equal to 256"),
+        ({"seed": -1}, "seed is -1; Input should be greater than or equal to 0"),
+        (
+            {"losses.stft": 1},
+            "losses.stft: an FFT of 1024 samples needs a segment of more than 512, not 512",
+        ),
+        ({"losses.stft.resolutions": []}, "losses.stft.resolutions is \\(?.*; .* at least 1 item"),
+        ({"losses.stft.resolutions": [[64, 16, 128]]}, "a window of 128 samples is longer than its FFT of 64"),
+    ],
+)
+def test_settings_that_no_step_can_use_are_refused_where_they_are_read(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        load_config(settings(tmp_path), changes)
+
+
+def test_a_run_whose_first_step_fails_may_be_started_with_other_settings(folder: Path) -> None:
+    with pytest.raises(RunFailed, match=r"needs at least 29 .*; no step has been made yet"):
+        fastvoc.train(settings(folder, segment=8), device="cpu")
+    fastvoc.train(settings(folder, steps=1), device="cpu")
+    assert final(folder)[".step"] == 1
+
+
+def test_a_generator_with_a_condition_is_refused(folder: Path) -> None:
+    values = settings(folder)
+    values["generator"]["condition_channels"] = 2
+    with pytest.raises(ValueError, match="conditioned on 2 channels, and recordings come with none"):
+        fastvoc.train(values, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [(1.5, "a float"), (torch.ones(3), r"of shape \(3,\)"), (torch.ones(1), r"of shape \(1,\)")]
+)
+def test_what_a_task_returns_and_is_no_number_is_named(value: Any, what: str) -> None:
+    with pytest.raises(TypeError, match=f"returns as 'level' is {what}; expected a tensor with one number"):
+        Numbers().add(1, {"level": value})
+
+
+def test_a_step_may_have_nothing_to_say() -> None:
+    numbers = Numbers()
+    numbers.add(1, {})
+    numbers.check()
+    assert set(numbers.take()) == {"steps_per_second"}
+
+
 def test_changes_may_be_allowed(folder: Path) -> None:
     fastvoc.train(settings(folder, steps=2), device="cpu")
     fastvoc.train(settings(folder, seed=2, batch=4), allow_changes=True, device="cpu")
@@ -331,11 +391,42 @@ def test_what_no_update_depends_on_may_change(folder: Path) -> None:
     assert [step for step, _ in sorted(state.checkpoints(moved))] == [2, 3, 6]
 
 
-def test_other_recordings_are_refused(folder: Path) -> None:
+def test_other_recordings_are_refused_with_the_remedy(folder: Path) -> None:
     fastvoc.train(settings(folder, steps=2), device="cpu")
     (folder / "wavs" / "0.wav").unlink()
-    with pytest.raises(ValueError, match="recordings"):
+    with pytest.raises(ValueError, match=r"run: the saved run .* were 5, are 4: 1 went \(0.wav\).*--allow-changes"):
         fastvoc.train(settings(folder), device="cpu")
+
+
+def test_data_that_shrank_leaves_epoch_and_learning_rate_where_they_were(folder: Path) -> None:
+    fastvoc.train(settings(folder, steps=2, report_every=1), device="cpu")
+    for number in (1, 2, 4):
+        (folder / "wavs" / f"{number}.wav").unlink()
+    fastvoc.train(settings(folder, report_every=1), allow_changes=True, device="cpu")
+    lines = [line for line in read_log(folder / "run" / "log.jsonl") if line["kind"] == "training"]
+    # of 5 recordings in twos an epoch has 2 steps; then, of 2, one
+    assert [line["epoch"] for line in lines] == [0, 0, 1, 2, 3, 4]
+    assert [line["learning_rate"] for line in lines] == pytest.approx([1e-3 * 0.9**n for n in (0, 0, 1, 2, 3, 4)])
+
+
+def test_the_same_recordings_may_be_named_in_another_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+    def go_on(name: str, steps: int) -> None:
+        values = settings(folder, steps=steps)
+        values["data"]["recordings"] = name
+        fastvoc.train(values, device="cpu")
+        assert final(folder)[".step"] == steps
+
+    listed = folder / "list.txt"
+    listed.write_text("\n".join(path.name for path in sorted((folder / "wavs").iterdir())))
+    names = ["wavs", "wavs/", "./wavs", str(folder / "wavs"), "wavs/*.wav"]
+    for steps, name in enumerate(names, start=1):
+        go_on(name, steps)
+    (folder / "wavs").rename(folder / "elsewhere")
+    go_on("elsewhere", len(names) + 1)
+    listed.rename(folder / "elsewhere" / "list.txt")
+    go_on("elsewhere/list.txt", len(names) + 2)
 
 
 def test_the_last_checkpoints_and_the_milestones_are_kept(folder: Path) -> None:
@@ -354,6 +445,95 @@ def test_the_best_is_the_one_with_the_least_error(folder: Path, monkeypatch: pyt
     assert [state.load(checkpoints[step])["best"] for step in (2, 4, 6)] == [3, 1, 1]
 
 
+def test_the_best_is_remembered_by_a_run_that_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = iter([1.0, 2.0])
+    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": next(errors)})
+    fastvoc.train(settings(folder, steps=2), device="cpu")
+    best = (folder / "run" / "best" / "model.safetensors").read_bytes()
+    fastvoc.train(settings(folder, steps=4), device="cpu")
+    assert next(errors, None) is None
+    assert (folder / "run" / "best" / "model.safetensors").read_bytes() == best
+    assert (folder / "run" / "model.safetensors").read_bytes() != best
+    assert final(folder)[".best"] == 1
+
+
+def test_voices_that_were_trained_on_decide_what_is_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time the seen voices are judged first, then the unseen ones; here they move in opposite directions."""
+    shutil.copytree(folder / "wavs", folder / "others")
+    errors = iter([1.0, 6.0, 2.0, 5.0, 3.0, 4.0])
+    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": next(errors)})
+    values = settings(folder, validate_every=2, save_every=2, keep_last=9)
+    values["data"]["unseen"] = [str(folder / "others")]
+    fastvoc.train(values, device="cpu")
+    assert next(errors, None) is None
+    lines = [line for line in read_log(folder / "run" / "log.jsonl") if line["kind"] == "validation"]
+    assert [(line["seen/mel_l1"], line["unseen/mel_l1"]) for line in lines] == [(1, 6), (2, 5), (3, 4)]
+    first = dict(state.checkpoints(folder / "run"))[2]
+    best = folder / "run" / "best"
+    assert (best / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    assert final(folder)[".best"] == 1
+
+
+def saved(folder: Path, step: int, **kept: Any) -> None:
+    config = from_dict(TrainConfig, settings(folder), "test")
+    torch.manual_seed(step)
+    weights = config.generator.build().state_dict()
+    kept = {"keep_last": 3, "milestone_every": None} | kept
+    vocoder = VocoderConfig(generator=config.generator, mel=config.mel)
+    state.save(folder / "run", step, {"step": step}, vocoder, weights, **kept)
+
+
+def test_no_checkpoint_has_its_name_before_all_of_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves is what was synced: every file, then the folder, then its new name, then the vocoder."""
+    events: list[tuple[str, int]] = []
+    sync, rename = os.fsync, Path.rename
+
+    def syncing(handle: int) -> None:
+        sync(handle)
+        events.append(("synced", os.fstat(handle).st_ino))
+
+    def renaming(path: Path, target: Path) -> Path:
+        events.append(("renamed", path.stat().st_ino))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "rename", renaming)
+    saved(tmp_path, 7)
+    run = tmp_path / "run"
+    checkpoint = run / "checkpoints" / "step-00000007"
+    named = events.index(("renamed", checkpoint.stat().st_ino))
+    files = {path.stat().st_ino for path in checkpoint.iterdir()}
+    assert len(files) == 3
+    assert {number for kind, number in events[:named] if kind == "synced"} >= {*files, checkpoint.stat().st_ino}
+    after = {number for kind, number in events[named:] if kind == "synced"}
+    assert checkpoint.parent.stat().st_ino in after
+    assert {path.stat().st_ino for path in (run / "config.json", run / "model.safetensors", run)} <= after
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["one that is no longer kept", "one of the same step"])
+def test_a_checkpoint_that_is_half_removed_does_not_keep_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    saved(tmp_path, 1)
+
+    def broken(folder: Path, **options: Any) -> None:
+        next(path for path in sorted(Path(folder).iterdir()) if path.is_file()).unlink()
+        raise OSError("killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", broken)
+        with contextlib.suppress(OSError):
+            saved(tmp_path, 1 if again else 2, keep_last=1)
+    found = dict(state.checkpoints(tmp_path / "run"))
+    assert set(found) == (set() if again else {2})
+    for path in found.values():
+        assert {each.name for each in path.iterdir()} == {"config.json", "model.safetensors", "training.pt"}
+    state.sweep(tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
 def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_saved(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,12 +543,12 @@ def test_a_loss_that_is_not_finite_is_named_and_the_last_good_state_saved(
         calls.append(1)
         return mel_l1(*arguments) * (math.nan if len(calls) == 4 else 1)
 
-    monkeypatch.setattr("fastvoc.train.gan.mel_l1", broken)
-    with pytest.raises(NotFinite, match=r"step 4: the loss term 'mel' is nan; the update was left out and the run is"):
+    monkeypatch.setattr("fastvoc.train.tasks.losses.mel_l1", broken)
+    with pytest.raises(NotFinite, match=r"step 4: the loss term 'mel' is nan; the update of the generator was left"):
         fastvoc.train(settings(folder), device="cpu")
     assert final(folder)[".step"] == 4
     assert all(bool(v.isfinite().all()) for v in final(folder).values() if isinstance(v, torch.Tensor))
-    monkeypatch.setattr("fastvoc.train.gan.mel_l1", mel_l1)
+    monkeypatch.setattr("fastvoc.train.tasks.losses.mel_l1", mel_l1)
     fastvoc.train(settings(folder), device="cpu")
     assert final(folder)[".step"] == 6
 
@@ -436,9 +616,89 @@ def test_what_a_killed_process_left_half_written_is_swept_away(folder: Path) -> 
     half = folder / "run" / "checkpoints" / "step-00000009.partial"
     half.mkdir()
     (half / "training.pt").write_bytes(b"PK")
+    for name in ("model.safetensors.1-1.partial", "samples/a.wav.1-1.partial"):  # each process has a name of its own
+        (folder / "run" / name).parent.mkdir(exist_ok=True)
+        (folder / "run" / name).write_bytes(b"half")
     fastvoc.train(settings(folder), device="cpu")
     assert final(folder)[".step"] == 6
-    assert not half.exists()
+    assert not list((folder / "run").rglob("*.partial"))
+
+
+def test_a_checkpoint_that_lacks_its_training_is_named_with_the_remedy(folder: Path) -> None:
+    fastvoc.train(settings(folder), device="cpu")
+    checkpoint = state.latest(folder / "run")
+    assert checkpoint is not None
+    (checkpoint / "training.pt").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"training\.pt: no such file; .* remove .*step-00000006 to go on from the"
+    ):
+        fastvoc.train(settings(folder, steps=8), device="cpu")
+    shutil.rmtree(checkpoint)
+    fastvoc.train(settings(folder, steps=8), device="cpu")
+    assert final(folder)[".step"] == 8
+
+
+def test_a_smoke_test_has_a_folder_of_its_own_and_is_made_anew_each_time(folder: Path) -> None:
+    for channels in (8, 16):
+        values = settings(folder)
+        values["generator"]["channels"] = channels
+        vocoder = fastvoc.train(values, smoke=True, device="cpu")
+        assert vocoder.config.generator.channels == channels  # type: ignore[union-attr]
+    assert [path.name for path in (folder / "run").iterdir()] == ["smoke"]
+    fastvoc.train(settings(folder, steps=2), device="cpu")
+    before = final(folder)
+    fastvoc.train(settings(folder), smoke=True, device="cpu")
+    assert_equal(final(folder), before)
+
+
+def test_a_run_within_its_own_data_hears_none_of_its_samples(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Report, "_draw_curves", lambda *arguments: None)
+    monkeypatch.setattr(pictures, "save", lambda *arguments: None)
+    monkeypatch.setattr(Report, "_open_tensorboard", lambda *arguments: None)
+    place = str(recordings / "wavs" / "run")
+    fastvoc.train(settings(recordings, folder=place, steps=2), device="cpu")
+    assert list((recordings / "wavs" / "run" / "samples").glob("*.wav"))
+    fastvoc.train(settings(recordings, folder=place, steps=4), device="cpu")
+    checkpoint = state.latest(recordings / "wavs" / "run")
+    assert checkpoint is not None
+    assert state.load(checkpoint)["step"] == 4
+
+
+def test_what_is_worth_keeping_is_kept_before_anything_is_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(Report, "numbers", lambda self, step, numbers: seen.append(final(folder)[".step"]))
+    monkeypatch.setattr(Report, "validation", lambda self, step, *arguments: seen.append(final(folder)[".step"]))
+    fastvoc.train(settings(folder, steps=4, validate_every=2, save_every=2), device="cpu")
+    assert seen == [2, 2, 4, 4]
+
+
+def test_neither_a_failed_validation_nor_a_best_that_cannot_be_written_ends_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save, calls = state.save_vocoder, []
+
+    def full(place: Path, *arguments: Any) -> None:
+        if place.name == "best" and len(calls) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(place, *arguments)
+
+    def judge(pairs: Any, mel: MelConfig) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("no\nroom on the device")
+        return {"mel_l1": float(len(calls))}
+
+    monkeypatch.setattr(state, "save_vocoder", full)
+    monkeypatch.setattr("fastvoc.train.start.measure", judge)
+    fastvoc.train(settings(folder, validate_every=2, save_every=2), device="cpu")
+    assert "best: cannot be written (No space left on device); make room; training goes on" in caplog.text
+    assert "step 4: the validation failed (RuntimeError: no room on the device); training goes on" in caplog.text
+    assert final(folder)[".step"] == 6
+    # what was not written is not the best
+    assert final(folder)[".best"] == 3
+    assert (folder / "run" / "best" / "model.safetensors").is_file()
 
 
 def test_a_damaged_checkpoint_is_named(folder: Path) -> None:
@@ -496,13 +756,34 @@ def test_discriminators_that_do_not_fit_are_refused(folder: Path) -> None:
     fastvoc.train(settings(folder, steps=1), device="cpu")
     values = settings(folder, folder=str(folder / "fine"), start_adversary_from=str(folder / "run"))
     values["adversary"]["discriminators"][0]["channels"] = 4
-    with pytest.raises(ValueError, match="start_adversary_from: its discriminators are others"):
+    with pytest.raises(ValueError, match=r"start_adversary_from: its discriminators are others"):
         fastvoc.train(values, device="cpu")
+
+
+def test_an_adversary_is_taken_only_where_there_are_two(folder: Path) -> None:
+    alone: dict[str, Any] = {"adversary": None, "losses": {"mel": 45}}
+    fastvoc.train(settings(folder, steps=1, **alone), device="cpu")
+    fine = {"folder": str(folder / "fine"), "start_adversary_from": str(folder / "run")}
+    with pytest.raises(ValueError, match=r"start_adversary_from .*run.*: that run has no discriminators"):
+        fastvoc.train(settings(folder, **fine), device="cpu")
+    with pytest.raises(ValueError, match=r"start_adversary_from .*run: the settings have no adversary"):
+        fastvoc.train(settings(folder, **fine, **alone), device="cpu")
+    (folder / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"start_adversary_from .*empty: holds no checkpoint of a run"):
+        fastvoc.train(settings(folder, **fine | {"start_adversary_from": str(folder / "empty")}), device="cpu")
+    checkpoint = state.latest(folder / "run")
+    assert checkpoint is not None
+    (checkpoint / state.TRAINING).unlink()
+    with pytest.raises(FileNotFoundError, match=r"training\.pt: no such file; a checkpoint to go on from has one"):
+        state.load(checkpoint)
 
 
 def test_official_discriminators_are_taken(tmp_path: Path) -> None:
     """Weights filled by a rule under the official names make the scores that they make in our own spelling."""
-    networks = {"mpd": PeriodDiscriminator(channels=2), "msd": ScaleDiscriminator(channels=16)}
+    networks = {
+        "mpd": PeriodDiscriminatorConfig(channels=2).build(),
+        "msd": ScaleDiscriminatorConfig(channels=16).build(),
+    }
     tables = {"mpd": period_discriminator(), "msd": scale_discriminator()}
     tensors = {name: numbered_values(dressed_shapes(networks[name], tables[name])) for name in networks}
     torch.save({**tensors, "steps": 7, "epoch": 1}, tmp_path / "do_00000007")
@@ -523,6 +804,13 @@ def test_another_file_is_no_official_pair(tmp_path: Path) -> None:
     values = {"discriminators": [{"kind": "period"}], "optimiser": ADAM, "objective": "least-squares"}
     with pytest.raises(ValueError, match="g_1: holds no 'mpd'; needs the do_ file"):
         read_discriminators(Source.find(tmp_path / "g_1", None, ()), from_dict(AdversaryConfig, values, "test"))
+
+
+def test_a_pair_has_no_discriminators_of_another_kind(tmp_path: Path) -> None:
+    torch.save({"mpd": {}, "msd": {}}, tmp_path / "do_1")
+    values = {"discriminators": [{"kind": "melgan"}], "optimiser": ADAM, "objective": "least-squares"}
+    with pytest.raises(ValueError, match="do_1: holds no melgan discriminator; only scale and period"):
+        read_discriminators(Source.find(tmp_path / "do_1", None, ()), from_dict(AdversaryConfig, values, "test"))
 
 
 def train_apart(rank: int, port: int, values: dict[str, Any]) -> None:
@@ -557,15 +845,102 @@ def test_two_processes_train_like_one_with_the_whole_batch(folder: Path) -> None
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvoc.train.parallel.world_size", lambda: 4)
+    monkeypatch.setattr("fastvoc.train.learning.parallel.world_size", lambda: 4)
     with pytest.raises(ValueError, match="batch 6 cannot be divided among 4 processes in 1 parts; make it a multiple"):
         fastvoc.train(settings(folder, batch=6), device="cpu")
 
 
+@pytest.mark.parametrize("form", [str, Path])
+def test_recordings_may_be_several_strings_or_paths(folder: Path, form: Callable[[Path], Any]) -> None:
+    (folder / "more").mkdir()
+    (folder / "wavs" / "5.wav").rename(folder / "more" / "5.wav")
+    sources = [form(folder / "wavs"), form(folder / "more")]
+    values = settings(folder, steps=1, validate_every=1)
+    fastvoc.train(values, data=sources, folder=form(folder / "one"), device="cpu")
+    fastvoc.train(values, changes={"data.recordings": tuple(sources), "folder": form(folder / "two")}, device="cpu")
+    for name in ("one", "two"):
+        assert load_config(folder / name / "train.json").data.recordings == tuple(map(str, sources))
+    config = load_config(values, {"data.recordings": form(folder), "data.root": form(folder), "data.mels": None})
+    assert (config.data.recordings, config.data.root) == ((str(folder),), str(folder))
+    assert load_config("hifigan-finetune", {"data.recordings": "x", "data.mels": form(folder)}).data.mels == str(folder)
+    with pytest.raises(ValueError, match=r"^config: data: recordings is empty; name a folder"):
+        fastvoc.train(values, data=[], device="cpu")
+    with pytest.raises(ValueError, match=r"^config: data.recordings.1 is 3; Input should be a valid string$"):
+        fastvoc.train(values, changes={"data.recordings": [form(folder), 3]}, device="cpu")
+
+
+def test_help_shows_how_training_is_called() -> None:
+    assert inspect.signature(fastvoc.train) == inspect.signature(fastvoc.train.run.train)
+    text = pydoc.render_doc(fastvoc.train, renderer=pydoc.plaintext)
+    assert "\n    train(config: " in text
+    assert "data : str, Path or sequence of them, optional" in text
+
+
+def test_a_batch_that_processes_cannot_divide_into_parts_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastvoc.train.learning.parallel.world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"batch 6 cannot be divided among 2 processes in 2 parts; .* multiple of 4"):
+        fastvoc.train(settings(folder, batch=6, accumulate=2), device="cpu")
+
+
 def test_the_room_of_training_can_be_called_and_entered() -> None:
-    import fastvoc.train.losses
+    import fastvoc.train.tasks.losses
 
     assert callable(fastvoc.train)
-    assert fastvoc.train.losses.SCALES
+    assert fastvoc.train.tasks.losses.SCALES
     with pytest.raises(FileNotFoundError, match="is neither a recipe"):
         fastvoc.train("no-such-recipe")
+
+
+@pytest.mark.parametrize(
+    ("surrounding"),
+    [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu", dtype=torch.bfloat16)],
+    ids=["inference mode", "without gradients", "autocast"],
+)
+def test_what_surrounds_a_run_changes_no_bit_of_it(folder: Path, surrounding: Callable[[], Any]) -> None:
+    plain, surrounded = (copy_of(folder, name) for name in ("plain", "surrounded"))
+    fastvoc.train(settings(plain, steps=4), device="cpu")
+    with surrounding():
+        fastvoc.train(settings(surrounded, steps=4), device="cpu")
+    assert_equal(final(surrounded), final(plain))
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ("2", "WORLD_SIZE=2 says that a launcher has started processes, but environment variable RANK expected"),
+        ("x", "WORLD_SIZE=x is no number of processes; use torchrun, or unset it"),
+        ("0", "WORLD_SIZE=0 is no number of processes"),
+    ],
+)
+def test_what_no_launcher_says_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, size: str, sentence: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ValueError, match=sentence):
+        fastvoc.train(settings(folder), device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "potato", "meta"])
+def test_a_device_that_is_not_there_is_refused_at_once(folder: Path, device: str) -> None:
+    with pytest.raises(ValueError, match=device.split(":", maxsplit=1)[0]):
+        fastvoc.train(settings(folder), device=device)
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "missing"),
+    [
+        (lambda saved: torch.zeros(2), "step, config, task, loader, random, best"),
+        (lambda saved: {name: value for name, value in saved.items() if name != "loader"}, "loader"),
+        (lambda saved: saved | {"step": "9"}, "step"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named(folder: Path, edit: Callable[[Any], Any], missing: str) -> None:
+    fastvoc.train(settings(folder, steps=2), device="cpu")
+    checkpoint = state.latest(folder / "run")
+    assert checkpoint is not None
+    torch.save(edit(state.load(checkpoint)), checkpoint / state.TRAINING)
+    with pytest.raises(ValueError, match=f"has no {missing} as this version writes it"):
+        fastvoc.train(settings(folder, steps=3), device="cpu")

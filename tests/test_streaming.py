@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,19 @@ from torch import Tensor
 
 from fastvoc import Vocoder, ops
 from fastvoc.audio import MelConfig, PqmfConfig, mel_spectrogram, read_audio
-from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig
-from fastvoc.engine import Line, StreamState
-from fastvoc.models import Generator, GriffinLimNetConfig, HiFiGANConfig, ISTFTNetConfig, MelGANConfig
+from fastvoc.blocks import Conv1d, Trunk, WaveHead
+from fastvoc.checkpoints import Checkpoint, InferenceFrames, VocoderConfig
+from fastvoc.engine import Stream, StreamState
+from fastvoc.models import (
+    BigVGANConfig,
+    Generator,
+    GriffinLimNetConfig,
+    HiFiGANConfig,
+    ISTFTNetConfig,
+    MelGANConfig,
+    VocosConfig,
+)
+from fastvoc.models.generator import TrunkGenerator
 from fastvoc.ops import backends
 
 BANDS = 6
@@ -42,6 +53,18 @@ def hifigan(**changes: Any) -> HiFiGANConfig:
     return HiFiGANConfig(**settings | changes)
 
 
+def bigvgan(**changes: Any) -> BigVGANConfig:
+    settings: dict[str, Any] = {
+        "mel_bands": BANDS,
+        "channels": 8,
+        "rates": (4, 2),
+        "rate_kernel_sizes": (8, 4),
+        "kernel_sizes": (3, 7),
+        "dilations": ((1, 3), (1, 5)),
+    }
+    return BigVGANConfig(**settings | changes)
+
+
 def melgan(**changes: Any) -> MelGANConfig:
     settings: dict[str, Any] = {
         "mel_bands": BANDS,
@@ -51,6 +74,11 @@ def melgan(**changes: Any) -> MelGANConfig:
         "units": 2,
     }
     return MelGANConfig(**settings | changes)
+
+
+def vocos(**changes: Any) -> VocosConfig:
+    settings: dict[str, Any] = {"mel_bands": BANDS, "channels": 8, "hidden": 24, "blocks": 2, "fft_size": 32, "hop": 8}
+    return VocosConfig(**settings | changes)
 
 
 KERAS: dict[str, Any] = {
@@ -69,6 +97,7 @@ GENERATORS: dict[str, Any] = {
     "hifigan, odd rates": hifigan(rates=(5, 3), rate_kernel_sizes=(11, 7)),
     "hifigan, no overlap": hifigan(rates=(4, 3), rate_kernel_sizes=(4, 3)),
     "hifigan, output-padded": hifigan(rates=(5, 3), rate_kernel_sizes=(10, 6), crop_rule="output-padded"),
+    "hifigan, symmetric": hifigan(rates=(5, 3), rate_kernel_sizes=(8, 8), crop_rule="symmetric"),
     "hifigan, reflect": hifigan(padding_mode="reflect"),
     "hifigan, replicate": hifigan(padding_mode="replicate"),
     "hifigan, causal": hifigan(causal=True),
@@ -80,12 +109,28 @@ GENERATORS: dict[str, Any] = {
     "melgan, keras": melgan(**KERAS),
     "melgan, multi-band": melgan(channels=16, rates=(4, 2), rate_kernel_sizes=(8, 4), pqmf=PqmfConfig()),
     "istftnet": ISTFTNetConfig(trunk=hifigan()),
+    "istftnet, symmetric": ISTFTNetConfig(
+        trunk=hifigan(rates=(5, 3), rate_kernel_sizes=(8, 8), crop_rule="symmetric"), fft_size=12, istft_hop=2
+    ),
     "istftnet, angle": ISTFTNetConfig(trunk=hifigan(), fft_size=12, istft_hop=8, phase="angle"),
+    "bigvgan": bigvgan(),
+    "bigvgan, block 2, linear": bigvgan(block="2", activation="snake", logarithmic=False, final="tanh"),
     "griffin-lim-net": GriffinLimNetConfig(
         mel_bands=BANDS, channels=8, fft_size=64, hop=16, iterations=2, revisions=2, kernel_sizes=(3,), dilations=(1, 3)
     ),
+    "vocos": vocos(),
+    "vocos, same": vocos(padding="same", fft_size=36),
+    "wavenext": vocos(head="samples"),
 }
-TRANSFORMED = ["istftnet", "istftnet, angle", "griffin-lim-net"]  # by PyTorch, whose rounding is its own affair
+TRANSFORMED = [
+    "istftnet",
+    "istftnet, symmetric",
+    "istftnet, angle",
+    "griffin-lim-net",
+    "vocos",
+    "vocos, same",
+    "wavenext",
+]  # by PyTorch, whose rounding is its own affair
 TO_THE_BIT = [name for name in GENERATORS if name not in TRANSFORMED]
 REFLECTED = 8  # frames that have the 31 rows of which a causal convolution of 7 taps, 5 rows apart, reflects 30
 
@@ -215,7 +260,7 @@ def test_behind_every_frame_all_but_the_latency_has_sounded(name: str) -> None:
         sounded += len(streamer.push(random_mel(BANDS, 1)))
         if name != "hifigan, causal, reflect" or heard >= REFLECTED:
             assert sounded == max(0, heard - latency) * hop
-    assert len(streamer.flush()) == latency * hop
+    assert len(streamer.flush()) == latency * hop + vocoder(name).generator.extra_samples
 
 
 @contextmanager
@@ -328,6 +373,16 @@ def test_state_has_to_fit() -> None:
             streamer.restore(other.streamer().state())
 
 
+def test_a_state_has_to_be_of_the_same_dtype_also_where_nothing_else_differs() -> None:
+    single, double = (
+        Vocoder(checkpoint("hifigan"), dtype=dtype, backend="reference") for dtype in (torch.float32, torch.float64)
+    )
+    single.streamer().restore(single.streamer().state())
+    for vocoder, other in ((single, double), (double, single)):
+        with pytest.raises(ValueError, match="does not fit"):
+            vocoder.streamer().restore(other.streamer().state())
+
+
 def test_reset_begins_anew() -> None:
     streamer = vocoder("hifigan, conditioned").streamer(condition=torch.ones(CONDITION))
     mel = random_mel(BANDS, 40)
@@ -350,6 +405,16 @@ def test_flushed_stream_has_ended() -> None:
         streamer.push(random_mel(BANDS, 1))
     streamer.reset()
     assert len(streamer.push(random_mel(BANDS, 30))) == (30 - streamer.latency) * vocoder().hop
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_chunk_without_frames_changes_nothing(name: str) -> None:
+    speaking, mel, condition = vocoder(name), random_mel(BANDS, 30), condition_of(name, 1)
+    none = mel[:, :0]
+    chunks = [none, mel[:, :7], none, mel[:, 7:], none]
+    whole = torch.cat(list(speaking.stream([mel[:, :7], mel[:, 7:]], condition=condition)))
+    assert torch.equal(torch.cat(list(speaking.stream(chunks, condition=condition))), whole)
+    assert list(speaking.stream([none, none], condition=condition)) == []
 
 
 def test_nothing_pushed_is_nothing_heard() -> None:
@@ -379,7 +444,6 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "no batch": (random_mel(BANDS, 5), ValueError, r"\(6, 5\); it must be \(2, bands, frames\)"),
     "integers": (torch.zeros(2, BANDS, 5, dtype=torch.int16), TypeError, "must be floating point"),
     "NaN": (torch.full((2, BANDS, 5), float("nan")), ValueError, "has 60 values that are NaN"),
-    "no frames": (random_mel(2, BANDS, 0), ValueError, "has no frames"),
     "a list": ([[0.0]], TypeError, "mel is a list"),
 }
 
@@ -469,9 +533,9 @@ def test_wave_may_be_differentiated_through_and_written_into() -> None:
 
 
 HABITS = {
-    "replicated": InferenceHabit(replicated_frames=3),
-    "replicated, trimmed": InferenceHabit(replicated_frames=2, trimmed=True),
-    "appended, trimmed": InferenceHabit(appended_frames=10, appended_value=-11.5, trimmed=True),
+    "replicated": InferenceFrames(replicated_frames=3),
+    "replicated, trimmed": InferenceFrames(replicated_frames=2, trimmed=True),
+    "appended, trimmed": InferenceFrames(appended_frames=10, appended_value=-11.5, trimmed=True),
 }
 
 
@@ -516,14 +580,69 @@ class Smoothed(Generator):
 @given(chunks=chunkings())
 def test_foreign_generator_streams_by_overlap(chunks: list[int]) -> None:
     generator = Smoothed().double().requires_grad_(False)
-    line = Line(generator)
-    assert line.recomputes
+    stream = Stream(generator.graph(), hop=3, like=torch.empty(1, BANDS, 0, dtype=torch.float64))
+    assert stream.recomputes
     mel = random_mel(2, BANDS, sum(chunks), dtype=torch.float64)
-    memory = line.start(2)
-    pieces = [line.run(memory, piece, False) for piece in mel.split(chunks, dim=-1)]
-    pieces.append(line.run(memory, line.no_frames(2), True))
-    assert all(tensor.shape[-1] <= 2 for tensor in memory)
+    memory = stream.start(2)
+    pieces = []
+    for piece in mel.split(chunks, dim=-1):
+        pieces.append(stream.advance(memory, piece, ended=False))
+        assert all(tensor.shape[-1] <= 2 for tensor in memory[1:])
+    pieces.append(stream.advance(memory, stream.no_frames(2), ended=True))
     torch.testing.assert_close(torch.cat(pieces, dim=-1), generator(mel)[:, 0], rtol=0, atol=1e-12)
+
+
+class Snake(torch.nn.Module):
+    """x + sin²(αx)/α, an activation that no kernel knows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = torch.nn.Parameter(torch.linspace(0.5, 1.5, channels)[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.sin(self.alpha * x).square() / self.alpha
+
+
+class SnakeBlock(torch.nn.Module):
+    """Residual units behind another activation, as in BigVGAN."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.activation = Snake(channels)
+        self.convs = torch.nn.ModuleList(Conv1d(channels, channels, 3, dilation=dilation) for dilation in (1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self.convs:
+            x = x + conv(self.activation(x))
+        return x
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        for conv in self.convs:
+            first, last = conv.needs(first, last)  # type: ignore[operator]
+        return first, last
+
+
+def single_convolution(channels: int) -> torch.nn.Module:
+    """A stage of nothing but blocks of the package, which is none itself."""
+    return torch.nn.Sequential(Conv1d(channels, channels, 3))
+
+
+@native
+@pytest.mark.parametrize("stage", [SnakeBlock, single_convolution])
+def test_a_trunk_of_foreign_blocks_plays_and_streams_and_says_why_it_has_no_plan(stage: Any) -> None:
+    torch.manual_seed(0)
+    trunk = Trunk(BANDS, 8, (4, 2), (8, 4), stage, slope=0.1)
+    generator = TrunkGenerator(trunk, WaveHead(trunk.channels, slope=0.01), mel_bands=BANDS)
+    speaking, mel = Vocoder(checkpoint("hifigan")), random_mel(BANDS, 40)
+    speaking.generator = generator.requires_grad_(False)
+    assert re.search(
+        r"its (module|stage) 'trunk\.residual\.0' is a (SnakeBlock|Sequential)", str(speaking.explain()["plan"])
+    )
+    with torch.inference_mode():
+        whole = generator(mel[None])[0, 0]
+    assert torch.equal(speaking(mel), whole)
+    assert torch.equal(streamed(speaking, mel.split(3, dim=-1)), whole)
+    assert speaking.streamer().recomputes
 
 
 def test_generators_of_the_package_recompute_nothing() -> None:

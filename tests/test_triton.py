@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
-from fastvoc.ops import _backends, conv1d, explain, residual, upsample
-from fastvoc.ops._triton import launch
+from fastvoc.ops import availability, conv1d, explain, residual, strided_conv1d, upsample
+from fastvoc.ops.triton import launch
 
 
 def uninterpretable() -> str | None:
@@ -24,6 +26,8 @@ def uninterpretable() -> str | None:
     triton, numpy = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
     if triton < (3, 6) and numpy >= (2, 4):
         return "the interpreter of Triton before 3.6 needs NumPy before 2.4"
+    if triton < (3, 7) and numpy >= (2, 5):
+        return "the interpreter of Triton 3.6 needs NumPy before 2.5"
     return None
 
 
@@ -40,6 +44,7 @@ def interpret(*arguments: str) -> None:
     assert " passed" in done.stdout and "skipped" not in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize(
     "ops",
@@ -47,7 +52,7 @@ def interpret(*arguments: str) -> None:
         "conv1d: or upsample: or residual:",
         "conv1d_backward: or upsample_backward:",
         # 41 taps of 1024 channels take the interpreter a minute, and take no path that the others leave out.
-        "(downsample: or downsample_backward:) and not (scale and (5-triton or 6-triton))",
+        "(strided_conv1d: or strided_conv1d_backward:) and not (scale and (5-triton or 6-triton))",
     ],
 )
 def test_kernels_keep_the_contract(ops: str) -> None:
@@ -55,23 +60,34 @@ def test_kernels_keep_the_contract(ops: str) -> None:
     interpret(test, "-k", f"triton and not bfloat16 and ({ops})")
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernels_do_what_the_contract_does_not_say() -> None:
     interpret("tests/interpreted.py")
 
 
+@pytest.mark.slow
+@needs_triton
+def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
+    interpret(
+        "tests/test_ambient.py",
+        "-k",
+        "not test_defaults_of_torch_change_no_bit or (triton and bfloat16-meta and not (snake or convnext))",
+    )
+
+
 @pytest.fixture
 def backend() -> Iterator[None]:
     """Ask the machine again."""
-    _backends.missing.cache_clear()
+    availability.missing.cache_clear()
     yield
-    _backends.missing.cache_clear()
+    availability.missing.cache_clear()
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, *capability: int) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(_backends, "find_spec", lambda name: object())
-    monkeypatch.setattr(_backends, "version", lambda name: "3.9.0")
+    monkeypatch.setattr(availability, "find_spec", lambda name: object())
+    monkeypatch.setattr(availability, "version", lambda name: "3.9.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(capability))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capability) // 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
@@ -79,23 +95,23 @@ def gpu(monkeypatch: pytest.MonkeyPatch, *capability: int) -> None:
 
 def test_the_reason_why_triton_is_missing_is_told(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch)
-    assert _backends.missing("triton") == "torch sees no CUDA device"
-    _backends.missing.cache_clear()
-    monkeypatch.setattr(_backends, "version", lambda name: "3.2.1")
-    assert _backends.missing("triton") == "triton 3.2.1 is installed; the kernels need 3.4 or newer"
-    _backends.missing.cache_clear()
-    monkeypatch.setattr(_backends, "find_spec", lambda name: None)
-    assert _backends.missing("triton") == "the package triton is not installed"
+    assert availability.missing("triton") == "torch sees no CUDA device"
+    availability.missing.cache_clear()
+    monkeypatch.setattr(availability, "version", lambda name: "3.2.1")
+    assert availability.missing("triton") == "triton 3.2.1 is installed; the kernels need 3.4 or newer"
+    availability.missing.cache_clear()
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
+    assert availability.missing("triton") == "the package triton is not installed"
 
 
 def test_a_gpu_whose_matrix_units_triton_cannot_use_is_refused(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, 7, 5)
     reason = "the GPU is sm_75; Triton uses the matrix units of sm_80 and newer only"
-    assert _backends.missing("triton") == reason
+    assert availability.missing("triton") == reason
     assert launch.too_old_for_triton(0) == reason
-    _backends.missing.cache_clear()
+    availability.missing.cache_clear()
     gpu(monkeypatch, 8, 0)
-    assert _backends.missing("triton") is None
+    assert availability.missing("triton") is None
 
 
 def test_tensors_elsewhere_are_refused(backend: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +121,32 @@ def test_tensors_elsewhere_are_refused(backend: None, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     reason = explain(conv1d, x, weight)["triton"]
     assert reason is not None and "for tests, not for speed" in reason
+
+
+@pytest.mark.parametrize("name", ["conv1d", "upsample", "residual", "strided_conv1d"])
+def test_what_the_grid_and_32_bit_offsets_do_not_reach_is_refused(name: str) -> None:
+    def refuses(x: torch.Tensor, beside: torch.Tensor | None = None) -> str | None:
+        weight = torch.empty(4, 4, 1, device=x.device)
+        calls: dict[str, Any] = {
+            "conv1d": (conv1d, (x, weight), {"residual": beside}),
+            "upsample": (upsample, (x, weight), {"stride": 1}),
+            "residual": (residual, (x, [weight] * 4, [weight[:, 0, 0]] * 4, [1] * 4), {"branches": 2}),
+            "strided_conv1d": (strided_conv1d, (x, weight), {}),
+        }
+        op, arguments, named = calls[name]
+        return explain(op, *arguments, **named)["triton"]
+
+    with patch.object(availability, "missing", lambda backend: None):
+        many = torch.empty(65536, 4, 9, device="meta")
+        fits = "x is on meta"
+        expected = fits if name == "strided_conv1d" else "a launch has more than 65535 items"
+        assert refuses(many) == expected
+        assert refuses(many[:32768]) == (expected if name == "residual" else fits)
+        rows = torch.empty_strided((2, 4, 9), (1, 2, 2**28), device="meta")  # (time, batch, channel) in memory
+        apart = f"the elements of an item are {2**31} or more apart in memory"
+        assert refuses(rows) == apart and refuses(rows[..., :8]) == fits
+        if name == "conv1d":
+            assert refuses(torch.empty(rows.shape, device="meta"), rows) == apart
 
 
 def test_training_keeps_one_tensor_for_each_convolution() -> None:

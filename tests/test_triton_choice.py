@@ -10,9 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from fastvoc.ops._op import Slower
-from fastvoc.ops._triton import tiles, tuning
-from fastvoc.ops._triton.tiles import Shape, Tile, candidates, rule, shape_of
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+from triton.runtime.errors import OutOfResources
+
+from fastvoc.graph import Convolution
+from fastvoc.models import hifigan, istftnet, melgan
+from fastvoc.ops import OPS
+from fastvoc.ops.conv1d.call import Conv1d
+from fastvoc.ops.op import Slower
+from fastvoc.ops.strided_conv1d.call import StridedConv1d
+from fastvoc.ops.triton import Launch, tiles, tuning
+from fastvoc.ops.triton.tiles import Shape, Tile, candidates, rule, shape_of
+from fastvoc.ops.upsample.call import Upsample
 
 SHAPE = Shape("conv1d", 64, 64, 7, 3, "float16", 90)
 
@@ -47,6 +57,43 @@ def tile_for(shape: Shape) -> Tile:
 def test_nothing_is_measured_yet_and_the_rule_decides(store: Path, timed: list[Tile]) -> None:
     assert tiles.MEASURED == {}
     assert tile_for(SHAPE) == rule(SHAPE) and not timed and not store.exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "tf32", "float32"])
+@pytest.mark.parametrize("width", [1, 4, 24, 64, 512])
+def test_every_tile_that_is_tried_can_be_launched(width: int, dtype: str) -> None:
+    tried = candidates(Shape("conv1d", width, width, 7, 3, dtype, 90))
+    assert len(tried) == len(set(tried)) > 10
+    for tile in tried:
+        sizes = (tile.rows, tile.columns, tile.channels, tile.warps)
+        assert all(size > 0 and size & (size - 1) == 0 for size in sizes)  # Triton takes powers of two only
+        assert min(sizes[:3]) >= 16  # and matrix units no less than this
+        assert tile.warps <= 8 and 2 <= tile.stages <= 4
+        assert tile.rows * tile.columns <= 128 * 128 * tile.warps // 4
+
+
+LAST = 1 << 20
+"""Frames of a result of 2048 channels that 32-bit offsets do not reach any more."""
+
+LONG: dict[str, tuple[Any, tuple[int, ...], int]] = {
+    # the call of an input and a weight; the weight's shape; frames that make the result LAST frames
+    "conv1d": (lambda x, w: Conv1d(x, w, dilation=5, left=1, right=2), (2048, 1, 3), LAST - 3 + 10),
+    "upsample": (lambda x, w: Upsample(x, w, None, 8, 4, 4), (1, 2048, 16), LAST // 8),
+    "strided_conv1d": (lambda x, w: StridedConv1d(x, w, stride=4, left=1, right=1), (2048, 1, 5), 4 * LAST),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_results_that_offsets_do_not_reach_are_refused(name: str) -> None:
+    call_of, shape, frames = LONG[name]
+    element = torch.empty(1)
+
+    def reason(count: int) -> str:
+        return str(OPS[name].kernels["triton"](call_of(element.expand(1, 1, count), element.expand(shape))))
+
+    step = 4 if name == "strided_conv1d" else 1
+    assert "has 2147483648 elements or more" in reason(frames)
+    assert "elements or more" not in reason(frames - step)
 
 
 def test_a_measured_tile_goes_before_the_rule(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,11 +150,113 @@ def test_a_new_length_never_tunes_again(store: Path, timed: list[Tile], monkeypa
 
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
 @pytest.mark.parametrize("channels", [1, 8, 13, 32, 48, 80, 96, 256, 512])
+@pytest.mark.parametrize("columns", [1, 4, 16, 18, 32, 33, 64, 256])
 @pytest.mark.parametrize("name", ["conv1d", "weight_gradient"])
-def test_tiles_fit_every_gpu(name: str, channels: int, dtype: str) -> None:
-    shape = Shape(name, channels, channels, 7, 3, dtype, 89)
-    tile = rule(shape)
-    size = 2 if "16" in dtype else 4
-    assert tile.stages * (tile.rows + tile.columns) * tile.channels * size <= 99 * 1024
-    assert tile in candidates(shape) and candidates(shape)[0] == tile
-    assert all(value & (value - 1) == 0 and value >= 16 for value in (tile.rows, tile.columns, tile.channels))
+def test_tiles_fit_every_gpu(name: str, columns: int, channels: int, dtype: str) -> None:
+    for shape in (Shape(name, channels, columns, 7, 3, dtype, 89), Shape(name, channels, channels, 7, 3, dtype, 89)):
+        tile = rule(shape)
+        assert tiles.footprint(shape, tile) <= 99 * 1024
+        assert tile in candidates(shape) and candidates(shape)[0] == tile
+        assert all(value & (value - 1) == 0 and value >= 16 for value in (tile.rows, tile.columns, tile.channels))
+
+
+class Crowded:
+    """A kernel of a GPU that has room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.ran: list[int] = []
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Any:
+        def run(x: torch.Tensor, bytes: int, **options: Any) -> None:
+            self.ran.append(bytes)
+            if bytes > self.room:
+                raise OutOfResources(bytes, self.room, "shared memory")
+
+        return run
+
+
+def test_where_a_gpu_has_no_room_the_next_smaller_tile_runs_and_is_remembered(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "_too_large", {})
+    largest = tiles.footprint(SHAPE, rule(SHAPE))
+    kernel = Crowded(largest - 1)
+
+    def trial(tile: Tile) -> Launch:
+        size = tiles.footprint(SHAPE, tile)
+        return Launch(
+            kernel=kernel,
+            grid=(1, 1, 1),
+            arguments={"x": torch.empty(1), "bytes": size},
+            constants={},
+            warps=4,
+            stages=1,
+        )
+
+    ran = tuning.launch_for(SHAPE, trial)()
+    assert kernel.ran[0] == largest and largest > kernel.ran[-1] == ran.arguments["bytes"]
+    tried = len(kernel.ran)
+    tuning.launch_for(SHAPE, trial)()
+    assert kernel.ran[tried:] == [ran.arguments["bytes"]]
+    kernel.room = 0
+    with pytest.raises(OutOfResources):
+        tuning.launch_for(SHAPE, trial)()
+    assert len(kernel.ran) <= tried + 2 + len(candidates(SHAPE))
+
+
+def test_an_error_that_is_not_about_room_is_raised(store: Path) -> None:
+    class Broken:
+        def __getitem__(self, grid: tuple[int, int, int]) -> Any:
+            def run(**arguments: Any) -> None:
+                raise RuntimeError("illegal address")
+
+            return run
+
+    def trial(tile: Tile) -> Launch:
+        return Launch(kernel=Broken(), grid=(1, 1, 1), arguments={"x": torch.empty(1)}, constants={}, warps=4, stages=1)
+
+    with pytest.raises(RuntimeError, match="illegal address"):
+        tuning.launch_for(SHAPE, trial)()
+
+
+PUBLISHED = {
+    "HiFi-GAN V1": hifigan.V1,
+    "HiFi-GAN V2": hifigan.V2,
+    "HiFi-GAN V3": hifigan.V3,
+    "iSTFTNet": istftnet.C8C8I,
+    "MelGAN": melgan.DESCRIPT,
+    "MelGAN at 16 kHz": melgan.DESCRIPT_16K,
+    "MelGAN of Keras": melgan.KERAS,
+    "full-band MelGAN": melgan.FULL_BAND,
+    "multi-band MelGAN": melgan.MULTI_BAND,
+}
+
+
+def shapes_of(config: Any, dtype: str) -> set[Shape]:
+    """The shapes by which the layers of a generator, and their gradients, choose tiles on a GPU with 99 KiB."""
+    with torch.device("meta"):
+        nodes = [node for node in config.build().graph().nodes if isinstance(node, Convolution)]
+    shapes = set()
+    for node in nodes:
+        first, second, taps = node.weight.shape
+        if node.stride:
+            rounds = -(-taps // node.stride)
+            shapes |= {Shape("upsample", first, node.stride * second, rounds, 1, dtype, 86)}
+            shapes |= {Shape("upsample_backward", second, first, taps, 1, dtype, 86)}
+        else:
+            shapes |= {Shape("conv1d", second, first, taps, node.dilation, dtype, 86)}
+            shapes |= {Shape("conv1d_backward", first, second, taps, node.dilation, dtype, 86)}
+        shapes |= {Shape("weight_gradient", first, second, taps, node.dilation, dtype, 86)}
+        if node.residual:
+            shapes |= {Shape("residual", first, first, taps, node.dilation, dtype, 86)}
+    return shapes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_tile_of_every_layer_of_every_model_fits_the_smallest_gpus(name: str, dtype: str) -> None:
+    shapes = shapes_of(PUBLISHED[name], dtype)
+    assert len(shapes) > 9
+    for shape in shapes:
+        assert tiles.footprint(shape, rule(shape)) <= 99 * 1024, shape

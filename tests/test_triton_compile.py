@@ -13,14 +13,20 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 
 from triton_aot import compile_for, describe, signature
 
-from fastvoc.ops._backends import interpreted
-from fastvoc.ops._triton import Launch
-from fastvoc.ops._triton.convolution import convolution
-from fastvoc.ops._triton.weight_gradient import launches as weight_gradients
-from fastvoc.ops.downsample import triton as downsample
+from fastvoc.ops.availability import interpreted
+from fastvoc.ops.ragged import ragged
+from fastvoc.ops.residual.call import Residual
 from fastvoc.ops.residual.triton import launches as residual_launches
+from fastvoc.ops.strided_conv1d import triton as strided_conv1d
+from fastvoc.ops.strided_conv1d.call import StridedConv1d, StridedConv1dBackward
+from fastvoc.ops.triton import Launch
+from fastvoc.ops.triton.convolution import convolution
+from fastvoc.ops.triton.weight_gradient import launches as weight_gradients
 
-pytestmark = pytest.mark.skipif(interpreted(), reason="Triton interprets its kernels in this process")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(interpreted(), reason="Triton interprets its kernels in this process"),
+]
 
 MATRIX_UNIT = {80: "HMMA", 86: "HMMA", 89: "HMMA", 90: "HGMMA", 100: "UTC[A-Z]*MMA", 120: "HMMA"}
 SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
@@ -43,14 +49,16 @@ def branches(channels: int, number: int, dtype: torch.dtype) -> Launch:
     weights = [weight(channels, channels, size, dtype=dtype) for size, _ in taps]
     biases = [weight(channels, dtype=dtype)] * len(taps)
     dilations = [dilation for _, dilation in taps]
-    return list(residual_launches(x, x, weights, biases, dilations, 3, 2, False, 0.1, "zero", False, True))[number]
+    return list(residual_launches(Residual(x, weights, biases, dilations, branches=3), x))[number]
 
 
-def forward(channels: int, out: int, dtype: torch.dtype) -> Launch:
+def forward(channels: int, out: int, dtype: torch.dtype, padding: str = "zero") -> Launch:
     x, y = features(channels, 5001, dtype), features(out, 5001, dtype)
     packed, bias = weight(7, out, channels, dtype=dtype), weight(out, dtype=dtype)
-    finish = "tanh" if out == 1 else "none"
-    return convolution(x, packed, bias, y, name="conv1d", dilation=3, shift=9, slope=0.1, finish=finish)
+    finish = "tanh" if out <= 4 else "none"
+    return convolution(
+        x, packed, bias, y, name="conv1d", dilation=3, shift=9, padding=padding, slope=0.1, finish=finish
+    )
 
 
 def gradient_of_input(channels: int, dtype: torch.dtype) -> Launch:
@@ -62,9 +70,10 @@ def gradient_of_input(channels: int, dtype: torch.dtype) -> Launch:
     )  # fmt: skip
 
 
-def upsampling(channels: int, stride: int, dtype: torch.dtype) -> Launch:
-    x, y = features(channels, 689, dtype), features(channels // 2, 689 * stride, dtype)
-    packed, bias = weight(2, stride * channels // 2, channels, dtype=dtype), weight(channels // 2, dtype=dtype)
+def upsampling(channels: int, stride: int, dtype: torch.dtype, out: int | None = None) -> Launch:
+    out = out or channels // 2
+    x, y = features(channels, 689, dtype), features(out, 689 * stride, dtype)
+    packed, bias = weight(2, stride * out, channels, dtype=dtype), weight(out, dtype=dtype)
     return convolution(
         x, packed, bias, y, name="upsample", dilation=-1, shift=0, phases=stride, crop=stride // 2, slope=0.1
     )
@@ -85,9 +94,9 @@ def downsampling(channels: int, out: int, taps: int, stride: int, groups: int, n
     w, bias = weight(out, channels // groups, taps, dtype=x.dtype), weight(out, dtype=x.dtype)
     settings = stride, taps // 2, taps // 2, groups, 0.1
     made: list[Launch] = []
-    with patch.object(Launch, "__call__", lambda launch: made.append(launch)):
-        y = downsample.downsample(x, w, bias, *settings)
-        downsample.downsample_backward(y, x, w, y, *settings, [True, True, True])
+    with patch.object(Launch, "__call__", lambda launch: made.append(launch) or launch):
+        forward = strided_conv1d._run(StridedConv1d(x, w, bias, *settings))
+        strided_conv1d._run_backward(StridedConv1dBackward(forward, x, w, forward, *settings, (True, True, True)))
     return made[number]
 
 
@@ -97,6 +106,10 @@ LAUNCHES = {
     "branches of 128 channels": (lambda: branches(128, 1, HALF), (80, 86, 89, 90, 100, 120)),
     "mean of branches of 32 channels": (lambda: branches(32, 5, HALF), (80, 90)),
     "head": (lambda: forward(32, 1, HALF), (90,)),
+    "head of 64 channels": (lambda: forward(64, 1, BRAIN), (86, 89, 120)),
+    "multi-band MelGAN's head": (lambda: forward(48, 4, HALF, "reflect"), (86, 89, 120)),
+    "iSTFTNet's head": (lambda: forward(128, 18, BRAIN), (86, 89, 120)),
+    "upsampling to few channels": (lambda: upsampling(256, 1, HALF, 16), (86, 89, 120)),
     "64 channels in tf32": (lambda: forward(64, 64, FULL), (80, 90)),
     "gradient for the input, reflected": (lambda: gradient_of_input(64, BRAIN), (80, 90)),
     "upsampling by 8": (lambda: upsampling(512, 8, HALF), (90,)),
@@ -147,3 +160,19 @@ def test_a_new_length_is_not_compiled_again(channels: int) -> None:
 
     first, *others = (signature(describe(90, partial(launch, frames))) for frames in (64, 97, 100, 4097))
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "branches"])
+def test_a_new_bucket_is_not_compiled_again(kind: str) -> None:
+    lengths = torch.empty(2, dtype=torch.int32, device="meta")
+
+    def launch(bucket: int) -> Launch:
+        x = features(32, 4 * bucket, HALF)
+        weights, biases = [weight(32, 32, 3, dtype=HALF)] * 2, [weight(32, dtype=HALF)] * 2
+        with ragged(lengths, bucket):
+            if kind == "branches":
+                return next(residual_launches(Residual(x, weights, biases, [1, 1]), x))
+            return convolution(x, weight(3, 32, 32, dtype=HALF), None, x, name="conv1d", dilation=1, shift=1)
+
+    first, *others = (signature(describe(90, partial(launch, bucket))) for bucket in (8, 16, 24, 32, 1, 37))
+    assert first[0]["lengths"] == "*i32" and all(other == first for other in others)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fastvoc.engine.graphs import Graphs, bucket_of
-from fastvoc.engine.passes import Operators
+from fastvoc.engine.cuda_graphs import CudaGraphs, Operators, bucket_of
 from fastvoc.models import hifigan, melgan
 from fastvoc.ops import OPS, backends, use_backend
-from fastvoc.ops._backends import interpreted
-from fastvoc.ops._case import Case
-from fastvoc.ops._contract import results
+from fastvoc.ops.availability import interpreted
+from fastvoc.ops.case import Case
+from fastvoc.ops.contract import results
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,11 +28,11 @@ MODELS = {"hifigan-v2": hifigan.V2, "melgan": melgan.MelGANConfig(channels=128)}
     [pytest.param(op, case, id=f"{op.name}: {case.name}") for op in OPS.values() for case in op.cases() if case.model],
 )
 def test_twenty_five_runs_give_the_same_bits(op: object, case: Case, dtype: torch.dtype) -> None:
-    args = case.arguments(dtype=dtype, device="cuda", frames=min(case.frames, 2000))
+    call = case.call(dtype=dtype, device="cuda", frames=min(case.frames, 2000))
     with use_backend("triton"):
-        first = results(op(*args))  # type: ignore[operator]
+        first = results(op(call))  # type: ignore[operator]
         for _ in range(24):
-            for one, other in zip(first, results(op(*args)), strict=True):  # type: ignore[operator]
+            for one, other in zip(first, results(op(call)), strict=True):  # type: ignore[operator]
                 assert torch.equal(one, other)
 
 
@@ -42,7 +41,7 @@ def test_twenty_five_runs_give_the_same_bits(op: object, case: Case, dtype: torc
 def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = MODELS[name].build().requires_grad_(False).to("cuda", dtype)
-    graphs = Graphs(model)
+    graphs = CudaGraphs(model, unrecorded=0)
     assert Operators.refuses(model) is None
     for frames in (bucket_of(87), 87, 81, 200, 90):
         mel = torch.randn(2, 80, frames, device="cuda", dtype=dtype)
@@ -54,7 +53,7 @@ def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str, dt
 
 def test_graphs_are_shared_by_streams() -> None:
     model = MODELS["hifigan-v2"].build().requires_grad_(False).cuda()
-    graphs = Graphs(model)
+    graphs = CudaGraphs(model, unrecorded=0)
     mels = [torch.randn(1, 80, 90, device="cuda") for _ in range(8)]
     alone = [graphs(mel) for mel in mels]
     torch.cuda.synchronize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from dataclasses import replace
 from importlib.resources import files
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 from fastvoc.audio import CONVENTIONS, mel_l1, mel_spectrogram, mel_to_wave, multi_resolution_stft, read_audio
 from fastvoc.audio.pitch import Pitch, pitch, voicing_error
 from fastvoc.models import hifigan
-from fastvoc.train import validation
-from fastvoc.train.data import DataConfig
-from fastvoc.train.validation import generate, measure, validate, validation_clips
+from fastvoc.train.data.config import DataConfig
+from fastvoc.train.report import validation
+from fastvoc.train.report.validation import generate, measure, validate, validation_clips
 
 MEL = CONVENTIONS["hifigan"]
 
@@ -142,8 +143,9 @@ def test_measuring_draws_no_random_numbers_either(clips):
 
 def test_a_generator_that_draws_noise_is_judged_alike_every_time(clips):
     generator = Noisy()
-    first, second = (generate(generator, clips, MEL)["first"][1] for _ in range(2))
-    assert torch.equal(first, second)
+    first = generate(generator, clips, MEL)["first"][1]
+    torch.rand(())  # training draws numbers in between
+    assert torch.equal(generate(generator, clips, MEL)["first"][1], first)
 
 
 def test_modes_and_random_numbers_are_restored_after_a_failure(clips):
@@ -240,6 +242,32 @@ def test_a_validation_set_without_a_usable_recording_is_an_error(tmp_path):
         ValueError, match=r"no recording of the seen validation set can be used: .*b.wav: not a readable"
     ):
         validation_clips(config, sample_rate=8000)
+
+
+def test_what_is_held_out_in_place_of_what_cannot_be_judged_is_said(tmp_path, caplog):
+    for number in range(42):
+        write(tmp_path / f"{number:02d}.wav", *(() if number in (7, 30) else (np.full(1500, 0.5),)))
+    config = DataConfig(recordings=str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        sets = validation_clips(config, sample_rate=16000)
+    assert {name: list(clips) for name, clips in sets.items()} == {"seen": ["07"]}
+    assert "held out 1 recordings (data.held_out is 4); 40 in their places cannot be judged by, such as" in caplog.text
+    assert "is too short; it lasts 0.19 s of 0.25" in caplog.text
+    for number in (7, 30):
+        (tmp_path / f"{number:02d}.wav").unlink()
+    with pytest.raises(
+        ValueError, match=r"0.19 s of 0.25; name others in data.validation, or do without \(data.held_out=0"
+    ):
+        validation_clips(config, sample_rate=16000)
+
+
+def test_a_clip_is_called_by_characters_that_can_be_written(tmp_path):
+    write(tmp_path / "a.wav")
+    (tmp_path / "a.wav").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.wav"))
+    write(tmp_path / "z.wav")
+    config = DataConfig(recordings=str(tmp_path), held_out=1)
+    sets = validation_clips(config, sample_rate=8000)
+    assert [*sets["seen"]] == ["\\xe9"]
 
 
 def test_without_validation_recordings_there_are_no_sets(tmp_path):

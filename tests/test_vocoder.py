@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import fastvoc.engine.speaker
+import fastvoc.engine.synthesizer
 from fastvoc import Vocoder
 from fastvoc.audio import MelConfig, PqmfConfig, convert_mel, mel_spectrogram, resample
-from fastvoc.checkpoints import Checkpoint, InferenceHabit, VocoderConfig
+from fastvoc.checkpoints import Checkpoint, InferenceFrames, VocoderConfig
 from fastvoc.models import GriffinLimNetConfig, HiFiGANConfig, ISTFTNetConfig, MelGANConfig
 from fastvoc.ops import backends, last_backends
 
@@ -168,8 +168,9 @@ WRONG: dict[str, tuple[Any, type[Exception], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-@pytest.mark.parametrize("way", ["at once", "stream"])
+@pytest.mark.parametrize(
+    ("case", "way"), [*((c, "at once") for c in WRONG), *((c, "stream") for c in WRONG if c != "no frames")]
+)
 def test_wrong_mel_is_refused_with_a_sentence(case: str, way: str) -> None:
     mel, kind, sentence = WRONG[case]
     with pytest.raises(kind, match=sentence):
@@ -402,6 +403,7 @@ LENGTHS_AS: dict[str, Callable[[list[int]], Any]] = {
     "tuple": tuple,
     "tensor": torch.tensor,
     "int32 array": lambda lengths: np.array(lengths, dtype=np.int32),
+    "big-endian array": lambda lengths: np.array(lengths, dtype=">i8"),
 }
 
 
@@ -442,7 +444,9 @@ def test_lengths_of_an_empty_batch_are_an_empty_list() -> None:
         ((2, BANDS, 9), [9, 10], ValueError, r"lengths\[1\] is 10; it must be between 1 and the 9 frames"),
         ((2, BANDS, 9), [0, 9], ValueError, r"lengths\[0\] is 0; it must be between 1"),
         ((2, BANDS, 9), [9, -1], ValueError, r"lengths\[1\] is -1"),
-        ((2, BANDS, 9), [9.0, 8.0], TypeError, r"lengths are of type torch\.float32; they must be integers"),
+        ((2, BANDS, 9), [9.0, 8.0], TypeError, r"lengths are of type torch\.float64; they must be integers"),
+        ((2, BANDS, 9), [9, 2**70], TypeError, r"lengths are \[9, 1180591620717411303424\]; they must be integers"),
+        ((2, BANDS, 9), [[9], [2, 1]], TypeError, r"lengths are \[\[9\], \[2, 1\]\]; they must be integers"),
         ((2, BANDS, 9), torch.tensor([True, True]), TypeError, r"lengths are of type torch\.bool"),
         ((BANDS, 9), [9], ValueError, r"lengths belong to a batch, \(batch, bands, frames\), not to a mel of \(6, 9\)"),
     ],
@@ -491,7 +495,7 @@ def test_long_mel_in_windows_is_the_whole(
     mel = random_mel(*batch, BANDS, 97, dtype=torch.float64)
     exact, single = vocoder(name, torch.float64), vocoder(name)
     whole, rounded = exact(mel), single(mel)
-    monkeypatch.setattr(fastvoc.engine.speaker, "WINDOW", window)
+    monkeypatch.setattr(fastvoc.engine.synthesizer, "WINDOW", window)
     # the order of additions may differ between lengths; nothing else may
     torch.testing.assert_close(exact(mel), whole, rtol=0, atol=1e-12)
     if backends()["cpu"] is None and name != "griffin-lim-net" and last_backends()["conv1d"] == "cpu":
@@ -502,7 +506,7 @@ def test_windows_hold_no_more_than_their_context(monkeypatch: pytest.MonkeyPatch
     windowed = Vocoder(checkpoint("hifigan-v1"), backend="reference")  # a plan goes tile by tile instead
     frames = []
     windowed.generator.register_forward_pre_hook(lambda _, arguments: frames.append(arguments[0].shape[-1]))
-    monkeypatch.setattr(fastvoc.engine.speaker, "WINDOW", 10)
+    monkeypatch.setattr(fastvoc.engine.synthesizer, "WINDOW", 10)
     windowed(random_mel(BANDS, 95))
     assert len(frames) == 10
     assert max(frames) == 10 + sum(windowed.receptive_field)
@@ -543,7 +547,7 @@ def test_memory_does_not_grow_with_the_mel() -> None:
 
 def with_habit(**habit: Any) -> Vocoder:
     base = checkpoint("hifigan-v1")
-    config = replace(base.config, inference=InferenceHabit(**habit))
+    config = replace(base.config, inference=InferenceFrames(**habit))
     return Vocoder(Checkpoint(config, base.weights, "a test"))
 
 
@@ -568,7 +572,7 @@ from fastvoc import Vocoder
 
 vocoder = Vocoder.from_pretrained()
 vocoder(torch.full((80, 9), -5.0))
-print(sorted({"torch._dynamo", "numba", "scipy", "sklearn"} & set(sys.modules)))
+print(sorted({"torch._dynamo", "numba", "scipy", "sklearn", "librosa", "soundfile", "soxr"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

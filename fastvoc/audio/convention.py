@@ -1,4 +1,4 @@
-"""Mel conventions: every choice between a wave and the mel spectrogram that a network was trained on.
+"""Conventions: every choice between a wave and what a network was trained on, which is a mel spectrogram or features.
 
 No two projects agree on all of them, and a vocoder that is fed another project's mel answers with noise, so
 the convention is a value that is stored with the weights.
@@ -7,16 +7,16 @@ the convention is a value that is stored with the weights.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor
+from pydantic import Field, PlainSerializer, PlainValidator, PositiveFloat, TypeAdapter, model_validator
 from typing_extensions import Self
 
-from fastvoc.config import config
+from fastvoc.audio.mel_scale import hertz_of_mel, mel_of_hertz
+from fastvoc.config import config, to_dict
 
 
 @config
@@ -32,6 +32,10 @@ class Normalization:
     clip: tuple[float, float] | None = None
     """Lowest and highest value that is kept, after the division; None keeps all."""
 
+    unknown: bool = False
+    """Whether mean and scale are those of a training that nothing says any more: a mel that is standardised already is
+    of this convention, and none can be computed or converted."""
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
@@ -39,6 +43,8 @@ class Normalization:
             raise ValueError("scale holds a zero or a value that is not finite; every band needs one to divide by")
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError(f"clip {self.clip} is empty; the first value is the lower one")
+        if self.unknown and (self.mean, self.scale, self.clip) != (0.0, 1.0, None):
+            raise ValueError("mean, scale or clip is given, but unknown is true; leave out one of them")
         return self
 
 
@@ -46,19 +52,19 @@ class Normalization:
 class MelConfig:
     """How a wave becomes a mel spectrogram; what has a default is what most projects do."""
 
-    sample_rate: PositiveInt
+    sample_rate: int = Field(gt=0, le=1 << 20)
     """Samples per second of the wave, in Hz."""
 
-    fft_size: int = Field(ge=2)
+    fft_size: int = Field(ge=2, le=1 << 20)
     """Length of the Fourier transform, in samples."""
 
-    hop: PositiveInt
+    hop: int = Field(gt=0, le=1 << 20)
     """Distance between the starts of two frames, in samples."""
 
-    window_size: PositiveInt
+    window_size: int = Field(gt=0)
     """Length of the Hann window, in samples; a shorter one than the transform stands at its centre."""
 
-    bands: PositiveInt
+    bands: int = Field(gt=0, le=8192)
     """Number of mel bands."""
 
     low: float = Field(ge=0)
@@ -145,12 +151,11 @@ class MelConfig:
         side = self.fft_size // 2 if self.padding == "centre" else (self.fft_size - self.hop) // 2
         return max(0, 1 + (samples + 2 * side - self.fft_size) // self.hop)
 
-    def plausible_range(self) -> tuple[float, float]:
-        """Return the values that a mel of this convention lies between: of silence, and of a full-scale sine.
-
-        With a `dynamic_range`, the lower value is that of a batch whose loudest sound is one step of 16 bits.
-        """
-        return _plausible_range(self)
+    @property
+    def band_edges(self) -> NDArray[np.float64]:
+        """Where bands begin, peak and end: (bands + 2,) frequencies in Hz, equally far in mel."""
+        low, high = mel_of_hertz(np.array([self.low, self.highest]), self.scale)
+        return hertz_of_mel(np.linspace(low, high, self.bands + 2), self.scale)
 
     def describe(self) -> str:
         """Return one line for messages and reports."""
@@ -158,74 +163,63 @@ class MelConfig:
         gain = "" if self.gain == 1 else f"{self.gain:g} x "
         spectrum = "magnitude" if self.power == 1 else "power"
         normalized = ", normalized" if self.normalization != Normalization() else ""
+        if self.normalization.unknown:
+            normalized = ", standardised by statistics that are not known"
         return (
             f"{self.bands} bands, {self.low:g}-{self.highest:g} Hz, {gain}{name} of {spectrum}{normalized}, "
             f"hop {self.hop} at {self.sample_rate} Hz"
         )
 
-    def suspicion(self, mel: Tensor) -> str | None:
-        """Say why a mel is hardly one of this convention, or None where nothing speaks against it.
 
-        Parameters
-        ----------
-        mel : Tensor, shape (bands, frames) or (B, bands, frames)
-            What is about to be fed to a network of this convention.
+@config
+class FeatureConfig:
+    """What a network takes that is no mel: latents, linguistic features or whatever else another network makes.
 
-        Returns
-        -------
-        str or None
-            One sentence for a warning: a mel may be unusual and right.
-        """
-        from fastvoc.audio.suspicion import suspicion  # which knows the conventions of others, made of this class
-
-        return suspicion(mel, self)
-
-    def _logarithm(self, value: float) -> float:
-        return self.gain * (math.log(value) if self.logarithm == "natural" else math.log10(value))
-
-
-def mel_of_hertz(hertz: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
-    """Map frequencies to mel: Slaney 1998, *Auditory Toolbox*, or the HTK book, § 5.6.
-
-    librosa has the mel scales too, but takes a second to load, which a vocoder that only makes sound need not wait for.
+    There is no way to it from a wave, no other convention that it could be converted from, and nothing that its values
+    could be compared with, so that only their number is checked, and that they are finite.
     """
-    if scale == "htk":
-        return 2595 * np.log10(1 + hertz / 700)
-    above = 15 + np.log(np.maximum(hertz, 1000) / 1000) / _STEP
-    return np.where(hertz < 1000, 3 * hertz / 200, above)
+
+    kind: Literal["features"] = "features"
+    """Which tells it from a mel in files."""
+
+    sample_rate: int = Field(gt=0, le=1 << 20)
+    """Samples per second of the wave, in Hz."""
+
+    hop: int = Field(gt=0, le=1 << 20)
+    """Samples per frame."""
+
+    bands: int = Field(gt=0, le=65536)
+    """Numbers in a frame."""
+
+    meaning: str = Field("features", min_length=1, max_length=200)
+    """What they are, for messages."""
+
+    def describe(self) -> str:
+        """Return one line for messages and reports."""
+        return f"{self.meaning} of width {self.bands}, hop {self.hop} at {self.sample_rate} Hz"
 
 
-def hertz_of_mel(mel: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
-    """Map mel to frequencies, the inverse of `mel_of_hertz`."""
-    if scale == "htk":
-        return 700 * (10 ** (mel / 2595) - 1)
-    return np.where(mel < 15, 200 * mel / 3, 1000 * np.exp(_STEP * (mel - 15)))
+def _read_convention(value: Any) -> MelConfig | FeatureConfig:
+    if isinstance(value, MelConfig | FeatureConfig):
+        return value
+    features = isinstance(value, Mapping) and value.get("kind") == "features"
+    read: MelConfig | FeatureConfig = TypeAdapter(FeatureConfig if features else MelConfig).validate_python(value)
+    return read
 
 
-_STEP = math.log(6.4) / 27
-"""Slaney's scale has 200/3 Hz per mel up to 1000 Hz, and from there 27 mel per factor of 6.4."""
+Convention = Annotated[MelConfig | FeatureConfig, PlainValidator(_read_convention), PlainSerializer(to_dict)]
+"""Either of them, as a field of settings."""
 
 
-def band_edges(config: MelConfig) -> NDArray[np.float64]:
-    """Return where bands begin, peak and end: (bands + 2,) frequencies in Hz, equally far in mel."""
-    low, high = mel_of_hertz(np.array([config.low, config.highest]), config.scale)
-    return hertz_of_mel(np.linspace(low, high, config.bands + 2), config.scale)
+def as_mel_config(convention: MelConfig | FeatureConfig, where: str) -> MelConfig:
+    """Return a convention, or raise one sentence where it is not one of mels.
 
-
-@lru_cache(maxsize=64)
-def _plausible_range(config: MelConfig) -> tuple[float, float]:
-    edges = band_edges(config)
-    peak = 2 / np.min(edges[2:] - edges[:-2]) if config.area_normalized else 1.0
-    # A Hann window spreads a sine over three bins of its own length, in the ratio 1 : 2 : 1.
-    spread = (2.0 if config.power == 1 else 1.5) * config.fft_size / config.window_size
-    sine = peak * spread * (config.window_size / 4) ** config.power
-    low, high = config._logarithm(config.floor), config._logarithm(sine)
-    if config.dynamic_range is not None:
-        low = config._logarithm(sine * 2.0 ** (-15 * config.power)) - config.dynamic_range
-    if config.last_frame is not None:
-        low = min(low, config.last_frame)
-    mean, scale = np.asarray(config.normalization.mean), np.asarray(config.normalization.scale)
-    ends = np.stack([(low - mean) / scale, (high - mean) / scale])
-    if config.normalization.clip is not None:
-        ends = np.clip(ends, *config.normalization.clip)
-    return float(ends.min()), float(ends.max())
+    Parameters
+    ----------
+    convention : MelConfig or FeatureConfig
+    where : str
+        What the sentence begins with: who needs mels.
+    """
+    if isinstance(convention, MelConfig):
+        return convention
+    raise ValueError(f"{where}: this vocoder takes {convention.describe()}, for which there are no mels")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastvoc.audio.convention import MelConfig
+from fastvoc.audio.inputs import Signal, as_given, as_mel
 from fastvoc.audio.mel import _constants, _log, _normalize, linear_mel
 from fastvoc.audio.presets import CONVENTIONS
 from fastvoc.config import nearest
@@ -53,7 +53,7 @@ def find_convention(convention: MelConfig | str) -> MelConfig:
     return CONVENTIONS[convention]
 
 
-def convert_mel(mel: Tensor, source: MelConfig, target: MelConfig) -> Tensor:
+def convert_mel(mel: Signal, source: MelConfig, target: MelConfig) -> Signal:
     """Turn a mel of one convention into the mel that another would have made of the same sound.
 
     Exact for all values above both floors. A floor is a loss: values at the source's floor stay at its level, even
@@ -62,13 +62,13 @@ def convert_mel(mel: Tensor, source: MelConfig, target: MelConfig) -> Tensor:
 
     Parameters
     ----------
-    mel : Tensor, shape (bands, frames) or (B, bands, frames), floating point
+    mel : Tensor or ndarray, shape (bands, frames) or (B, bands, frames), floating point
         In the convention `source`.
     source, target : MelConfig
 
     Returns
     -------
-    Tensor, same shape and dtype, on the same device
+    Tensor or ndarray, as given, same shape and dtype, on the same device
         In the convention `target`; `mel` itself where both mean the same.
 
     Raises
@@ -79,15 +79,16 @@ def convert_mel(mel: Tensor, source: MelConfig, target: MelConfig) -> Tensor:
     reason = why_not(source, target)
     if reason is not None:
         raise ValueError(f"convert_mel: {reason}")
-    if _after_the_filters(source) == _after_the_filters(target) or not mel.numel():
-        return mel
+    values = as_mel(mel, source, "convert_mel")
+    if _after_the_filters(source) == _after_the_filters(target) or not values.numel():
+        return as_given(values, mel)
     # Half precision cannot hold the smallest magnitudes.
-    exact = mel.float() if mel.dtype in (torch.float16, torch.bfloat16) else mel
+    exact = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
     constants: Any = _constants(target, exact.device, exact.dtype)
     converted = _normalize(_log(linear_mel(exact, source), target), target, constants)
     if target.last_frame is not None:
         converted[..., -1] = target.last_frame
-    return converted.to(mel.dtype)
+    return as_given(converted.to(values.dtype), mel)
 
 
 def why_not(source: MelConfig, target: MelConfig) -> str | None:
@@ -102,6 +103,8 @@ def why_not(source: MelConfig, target: MelConfig) -> str | None:
     str or None
         One sentence with the first fields that differ and both values of each.
     """
+    if source != target and (source.normalization.unknown or target.normalization.unknown):
+        return "one of the mels is standardised by statistics that are not known; give it as the vocoder takes it"
     pairs = [(words, getattr(source, name), getattr(target, name)) for name, words in _SPECTRUM.items()]
     different = [f"{words.format(_plain(a))} against {_plain(b)!r}" for words, a, b in pairs if a != b]
     if source.padding != target.padding and {source.padding, target.padding} == {"centre", "same"}:

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastvoc.audio.inputs import Signal, as_given, as_mel, as_tensor, check_precision
 from fastvoc.audio.mel import MelConfig, frame_window, linear_magnitude
 
 
 def griffin_lim(
-    magnitude: Tensor, config: MelConfig, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
-) -> Tensor:
+    magnitude: Signal, config: MelConfig, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
+) -> Signal:
     """Find a wave whose Fourier transforms have the given magnitudes.
 
     Parameters
     ----------
-    magnitude : Tensor, shape (fft_size // 2 + 1, frames) or (B, fft_size // 2 + 1, frames), float32 or float64
-        Magnitudes on the frame grid of the convention.
+    magnitude : Tensor or ndarray, shape (fft_size // 2 + 1, frames) or (B, fft_size // 2 + 1, frames)
+        In float32 or float64, on the frame grid of the convention.
     config : MelConfig
         The convention, of which the transform, hop, window and padding count.
     iterations : int
@@ -36,32 +37,36 @@ def griffin_lim(
 
     Returns
     -------
-    Tensor, shape (T,) or (B, T)
+    Tensor or ndarray, as given, shape (T,) or (B, T)
         The wave: T is ``frames * hop``, or ``(frames - 1) * hop`` where the convention pads to the centre.
 
     Raises
     ------
+    TypeError
+        If the magnitudes are neither a tensor nor an array, or not float32 or float64.
     ValueError
         If the magnitudes have another shape, or a parameter is out of range.
     """
     bins = config.fft_size // 2 + 1
-    if magnitude.ndim not in (2, 3) or magnitude.shape[-2] != bins or magnitude.numel() == 0:
+    values = as_tensor(magnitude, "magnitude", "griffin_lim")
+    check_precision(values, "griffin_lim", "magnitude")
+    if values.ndim not in (2, 3) or values.shape[-2] != bins or values.numel() == 0:
         raise ValueError(
-            f"griffin_lim: magnitude has shape {tuple(magnitude.shape)}; needs ({bins}, frames) or (batch, {bins}, "
+            f"griffin_lim: magnitude has shape {tuple(values.shape)}; needs ({bins}, frames) or (batch, {bins}, "
             f"frames) for fft_size {config.fft_size}"
         )
     if iterations < 0 or not 0 <= momentum < 1:
         raise ValueError(f"griffin_lim: iterations {iterations}, momentum {momentum}; needs >= 0 and from 0 to below 1")
-    target = magnitude.reshape(-1, *magnitude.shape[-2:])
-    window = frame_window(config, magnitude.device, magnitude.dtype)
+    target = values.reshape(-1, *values.shape[-2:])
+    window = frame_window(config, values.device, values.dtype)
     generator = torch.Generator().manual_seed(seed)
     angle = 2 * math.pi * torch.rand(target.shape[1:], generator=generator, dtype=torch.float64, device="cpu")
     phase = torch.polar(torch.ones_like(angle), angle).to(target.device, target.dtype.to_complex())
     wave = retrieve_phase(target, phase, window, config.hop, iterations=iterations, momentum=momentum)
-    frames = magnitude.shape[-1]
+    frames = values.shape[-1]
     start = {"centre": config.fft_size // 2, "same": (config.fft_size - config.hop) // 2, "end": 0}[config.padding]
     length = (frames - 1) * config.hop if config.padding == "centre" else frames * config.hop
-    return wave[:, start : start + length].reshape(*magnitude.shape[:-2], -1)
+    return as_given(wave[:, start : start + length].reshape(*values.shape[:-2], -1), magnitude)
 
 
 def retrieve_phase(
@@ -103,7 +108,7 @@ def retrieve_phase(
     magnitude, phase = magnitude.mT.contiguous(), phase.mT.contiguous()
     overlap = _overlap_add(window.square().expand(1, magnitude.shape[-2], -1), hop)
     # At the very ends, where one window alone fades to zero, a division by it would amplify errors without bound.
-    gain = 1 / overlap.clamp(min=0.01 * float(overlap.max()))
+    gain = 1 / overlap.clamp(min=(0.01 * overlap.max().double()).to(overlap.dtype))
     spectrum = magnitude * phase
     previous: Tensor | None = None
     for n in range(iterations + revisions):
@@ -118,13 +123,13 @@ def retrieve_phase(
 
 
 def mel_to_wave(
-    mel: Tensor, config: MelConfig, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
-) -> Tensor:
+    mel: Signal, config: MelConfig, *, iterations: int = 60, momentum: float = 0.99, seed: int = 0
+) -> Signal:
     """Find a wave for a mel spectrogram of any convention, without a network.
 
     Parameters
     ----------
-    mel : Tensor, shape (bands, frames) or (B, bands, frames), float32 or float64
+    mel : Tensor or ndarray, shape (bands, frames) or (B, bands, frames), float32 or float64
         Log-mel in the convention.
     config : MelConfig
         The convention.
@@ -133,11 +138,11 @@ def mel_to_wave(
 
     Returns
     -------
-    Tensor, shape (T,) or (B, T)
+    Tensor or ndarray, as given, shape (T,) or (B, T)
         As `griffin_lim` returns it, for the magnitudes that `fastvoc.audio.mel.linear_magnitude` estimates.
     """
-    magnitude = linear_magnitude(mel, config)
-    return griffin_lim(magnitude, config, iterations=iterations, momentum=momentum, seed=seed)
+    magnitude = linear_magnitude(as_mel(mel, config, "mel_to_wave"), config)
+    return as_given(griffin_lim(magnitude, config, iterations=iterations, momentum=momentum, seed=seed), mel)
 
 
 def _wave(spectrum: Tensor, window: Tensor, hop: int, gain: Tensor) -> Tensor:

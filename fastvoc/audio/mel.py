@@ -6,6 +6,7 @@ Toolbox*; HTK book § 5.6), a floor, a logarithm, and what a project does afterw
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.audio.convention import MelConfig, Normalization, band_edges, mel_of_hertz
+from fastvoc.audio.convention import FeatureConfig, MelConfig, Normalization
+from fastvoc.audio.inputs import Signal, as_given, as_mel, as_wave, check_precision
+from fastvoc.audio.mel_scale import mel_of_hertz
 from fastvoc.audio.presets import CONVENTIONS
+from fastvoc.constants import kept
 
 __all__ = [
     "CONVENTIONS",
@@ -30,34 +34,35 @@ __all__ = [
 ]
 
 
-def mel_spectrogram(wave: Tensor, config: MelConfig) -> Tensor:
+def mel_spectrogram(wave: Signal, config: MelConfig) -> Signal:
     """Compute the mel spectrogram of a wave.
 
     Parameters
     ----------
-    wave : Tensor, shape (T,) or (B, T), float32 or float64
+    wave : Tensor or ndarray, shape (T,) or (B, T), float32 or float64
         Samples in [-1, 1] at `config.sample_rate` Hz.
     config : MelConfig
         The convention.
 
     Returns
     -------
-    Tensor, shape (bands, frames) or (B, bands, frames)
+    Tensor or ndarray, as given, shape (bands, frames) or (B, bands, frames)
         Log-mel of the same dtype on the same device, with `config.frames(T)` frames; differentiable.
 
     Raises
     ------
     TypeError
-        If the wave is not float32 or float64.
+        If the wave is neither a tensor nor an array, or not float32 or float64.
     ValueError
         If the wave has another shape, no samples, or fewer than the padding needs.
     """
-    _check(wave, config)
-    constants: _Constants = _constants(config, wave.device, wave.dtype)
+    samples = as_wave(wave, "mel_spectrogram")
+    _check(samples, config)
+    constants: _Constants = _constants(config, samples.device, samples.dtype)
     # Half precision cannot hold the smallest magnitudes: an autocast region must not reach in here.
-    with torch.autocast(wave.device.type, enabled=False):
+    with torch.autocast(samples.device.type, enabled=False):
         spectrum = torch.stft(
-            _pad(wave.reshape(-1, wave.shape[-1]), config),
+            _pad(samples.reshape(-1, samples.shape[-1]), config),
             config.fft_size,
             hop_length=config.hop,
             window=constants.window,
@@ -67,36 +72,55 @@ def mel_spectrogram(wave: Tensor, config: MelConfig) -> Tensor:
         mel = _normalize(_log(constants.filters @ _magnitude(spectrum, config), config), config, constants)
     if config.last_frame is not None:
         mel = torch.cat([mel[..., :-1], torch.full_like(mel[..., -1:], config.last_frame)], dim=-1)
-    return mel if wave.ndim == 2 else mel[0]
+    return as_given(mel if samples.ndim == 2 else mel[0], wave)
 
 
-def linear_mel(mel: Tensor, config: MelConfig) -> Tensor:
+def loud_mel(config: MelConfig | FeatureConfig) -> Tensor:
+    """Return a mel, (1, bands, T), of noise as loud as it can be, of silence, and of a voice's pulses.
+
+    Features are normal noise of standard deviation 3: latents, and whatever else was standardised, have 1.
+    """
+    if isinstance(config, FeatureConfig):
+        random = torch.Generator().manual_seed(0)
+        return 3 * torch.randn(1, config.bands, 64, generator=random, dtype=torch.float32, device="cpu")
+    second = config.sample_rate
+    noise = torch.rand(second, generator=torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    pulses = noise.new_zeros(second)
+    pulses[:: max(1, second // 100)] = 1
+    unknown = config.normalization.unknown
+    plain = replace(config, normalization=Normalization()) if unknown else config
+    mel = mel_spectrogram(torch.cat([2 * noise - 1, noise.new_zeros(second // 2), pulses]), plain)[None]
+    return (mel - mel.mean(-1, keepdim=True)) / mel.std(-1, keepdim=True).clamp(min=1e-3) if unknown else mel
+
+
+def linear_mel(mel: Signal, config: MelConfig) -> Signal:
     """Undo the normalization and the logarithm, but not the floor.
 
     Parameters
     ----------
-    mel : Tensor, shape (bands, frames) or (B, bands, frames)
+    mel : Tensor or ndarray, shape (bands, frames) or (B, bands, frames), floating point
         Log-mel in the convention.
     config : MelConfig
         The convention.
 
     Returns
     -------
-    Tensor, same shape
+    Tensor or ndarray, as given, same shape
         Magnitudes (or powers, with `config.power` 2) under the filter bank.
     """
-    constants: _Constants = _constants(config, mel.device, mel.dtype)
-    exponent = (mel * constants.scale + constants.mean) / config.gain
+    values = as_mel(mel, config, "linear_mel")
+    constants: _Constants = _constants(config, values.device, values.dtype)
+    exponent = (values * constants.scale + constants.mean) / config.gain
     linear = exponent.exp() if config.logarithm == "natural" else 10**exponent
-    return (linear - config.floor).clamp(min=0) if config.floor_mode == "add" else linear
+    return as_given((linear - config.floor).clamp(min=0) if config.floor_mode == "add" else linear, mel)
 
 
-def linear_magnitude(mel: Tensor, config: MelConfig, *, iterations: int = 30) -> Tensor:
+def linear_magnitude(mel: Signal, config: MelConfig, *, iterations: int = 30) -> Signal:
     """Estimate the magnitudes of the Fourier transform that a mel was made of.
 
     Parameters
     ----------
-    mel : Tensor, shape (bands, frames) or (B, bands, frames)
+    mel : Tensor or ndarray, shape (bands, frames) or (B, bands, frames), floating point
         Log-mel in the convention.
     config : MelConfig
         The convention.
@@ -105,7 +129,7 @@ def linear_magnitude(mel: Tensor, config: MelConfig, *, iterations: int = 30) ->
 
     Returns
     -------
-    Tensor, shape (fft_size // 2 + 1, frames) or (B, fft_size // 2 + 1, frames)
+    Tensor or ndarray, as given, shape (fft_size // 2 + 1, frames) or (B, fft_size // 2 + 1, frames)
         Magnitudes, not negative, and zero where no band reaches.
 
     Notes
@@ -114,21 +138,22 @@ def linear_magnitude(mel: Tensor, config: MelConfig, *, iterations: int = 30) ->
     what a log-mel measures. After Griffin-Lim (LJ001-0029 to 0032, 60 iterations) the log-mel is 0.088 off, against
     0.108 with the pseudo-inverse, whose negative magnitudes have to be cut.
     """
-    constants: _Constants = _constants(config, mel.device, mel.dtype)
+    values = as_mel(mel, config, "linear_magnitude")
+    constants: _Constants = _constants(config, values.device, values.dtype)
     filters = constants.filters
-    tiny = torch.finfo(mel.dtype).tiny
-    linear = linear_mel(mel, config)
+    tiny = torch.finfo(values.dtype).tiny
+    linear = linear_mel(values, config)
     reach = filters.sum(dim=0)[:, None]
-    estimate = (reach > 0).to(mel.dtype)
+    estimate = (reach > 0).to(values.dtype)
     for _ in range(iterations):
         estimate = estimate * (filters.T @ (linear / (filters @ estimate).clamp(min=tiny))) / reach.clamp(min=tiny)
-    return estimate ** (1 / config.power)
+    return as_given(estimate ** (1 / config.power), mel)
 
 
 @lru_cache(maxsize=32)
 def mel_filters(config: MelConfig) -> NDArray[np.float64]:
     """Return the filter bank of a convention, shape (bands, fft_size // 2 + 1)."""
-    edges = band_edges(config)
+    edges = config.band_edges
     bins = np.linspace(0, config.sample_rate / 2, config.fft_size // 2 + 1)
     peaks = 2 / (edges[2:] - edges[:-2])[:, None] if config.area_normalized else 1.0
     if config.straight_in == "mel":  # as tensorflow.signal.linear_to_mel_weight_matrix; librosa's are straight over Hz
@@ -152,6 +177,11 @@ class _Constants(NamedTuple):
 
 
 def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
+    if config.normalization.unknown:
+        raise ValueError(
+            "mel: the mean and scale of each band that standardise this convention are not known; open the checkpoint "
+            "again with them beside it, such as stats.h5 of ParallelWaveGAN"
+        )
     if not torch.compiler.is_compiling():
         return _made_constants(config, device, dtype)
     # A compiler would look through the cache and trace how they are made. It is told not to here, as telling it where
@@ -160,22 +190,21 @@ def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _
     return constants
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def _made_constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
     mean, scale = (np.reshape(values, (-1, 1)) for values in (config.normalization.mean, config.normalization.scale))
     side = (config.fft_size - config.window_size) // 2
-    # What is cached outlives the caller's mode: a tensor made in inference mode could never meet autograd.
-    with torch.inference_mode(False):
-        hann = torch.hann_window(config.window_size, periodic=config.window == "periodic", dtype=torch.float64)
-        window = F.pad(hann, (side, config.fft_size - config.window_size - side))
-        arrays = (mel_filters(config), mean, scale)
-        return _Constants(*(x.to(device, dtype) for x in (window, *map(torch.from_numpy, arrays))))
+    hann = torch.hann_window(
+        config.window_size, periodic=config.window == "periodic", dtype=torch.float64, device="cpu"
+    )
+    window = F.pad(hann, (side, config.fft_size - config.window_size - side))
+    arrays = (mel_filters(config), mean, scale)
+    return _Constants(*(x.to(device, dtype) for x in (window, *map(torch.from_numpy, arrays))))
 
 
 def _check(wave: Tensor, config: MelConfig) -> None:
     where = "mel_spectrogram"
-    if wave.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"{where}: wave is {wave.dtype}; convert it to float32 or float64")
+    check_precision(wave, where)
     if wave.ndim not in (1, 2):
         raise ValueError(f"{where}: wave has shape {tuple(wave.shape)}; needs (samples,) or (batch, samples)")
     if wave.numel() == 0:

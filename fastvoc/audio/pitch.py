@@ -13,9 +13,9 @@ from typing import NamedTuple
 import librosa
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastvoc.audio.files import resample
+from fastvoc.audio.inputs import Signal, as_wave
 
 _RATE = 16000
 
@@ -46,12 +46,12 @@ class VoicingError(NamedTuple):
     """F1 score of the decision that a frame is voiced, from 0 to 1 (the same); 1 where no frame is voiced in either."""
 
 
-def pitch(wave: Tensor, sample_rate: int) -> Pitch:
+def pitch(wave: Signal, sample_rate: int) -> Pitch:
     """Follow the pitch of one voice with probabilistic YIN.
 
     Parameters
     ----------
-    wave : Tensor, shape (T,), floating point
+    wave : Tensor or ndarray, shape (T,), floating point
         On any device.
     sample_rate : int
         In Hz; the pitch is sought at 16 kHz.
@@ -66,7 +66,7 @@ def pitch(wave: Tensor, sample_rate: int) -> Pitch:
     Mauch and Dixon 2014, *pYIN*, in librosa. Its grid of frequencies is a quarter of a semitone here, not a tenth: on
     LJ001-0029 to 0032 both decide alike in 95 of 100 frames, and this one is five times as fast.
     """
-    samples = resample(wave.detach().cpu().double(), sample_rate, _RATE).numpy()
+    samples = resample(as_wave(wave, "pitch").detach().cpu().double(), sample_rate, _RATE).numpy()
     hertz, voiced, probability = librosa.pyin(
         samples,
         fmin=_LOWEST,

@@ -17,17 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Self
 
+from fastvoc.audio.inputs import Signal, as_given, as_tensor, as_wave
 from fastvoc.config import config
+from fastvoc.constants import kept
 
 
 @config
 class PqmfConfig:
     """A filter bank; the defaults are those of ParallelWaveGAN since its version 0.4.3."""
 
-    bands: int = Field(4, ge=2)
+    bands: int = Field(4, ge=2, le=64)
     """Number of bands, each at the sample rate divided by it."""
 
-    taps: int = Field(62, ge=2, multiple_of=2)
+    taps: int = Field(62, ge=2, le=4096, multiple_of=2)
     """Order of the filters, which have one coefficient more; even."""
 
     cutoff: float = Field(0.142, gt=0, lt=1)
@@ -79,69 +81,76 @@ def synthesis_weight(config: PqmfConfig = FOUR_BANDS, dtype: torch.dtype = torch
     return torch.from_numpy(config.bands * analysis_filters(config)).to(dtype).unsqueeze(1)
 
 
-def pqmf_analysis(wave: Tensor, config: PqmfConfig = FOUR_BANDS) -> Tensor:
+def pqmf_analysis(wave: Signal, config: PqmfConfig = FOUR_BANDS) -> Signal:
     """Split a wave into bands.
 
     Parameters
     ----------
-    wave : Tensor, shape (T,) or (B, T), floating point
+    wave : Tensor or ndarray, shape (T,) or (B, T), floating point
         Samples; T is a multiple of the number of bands.
     config : PqmfConfig
         The filter bank.
 
     Returns
     -------
-    Tensor, shape (bands, T / bands) or (B, bands, T / bands)
+    Tensor or ndarray, as given, shape (bands, T / bands) or (B, bands, T / bands)
         The bands from low to high; every second one runs from high to low within itself.
 
     Raises
     ------
+    TypeError
+        If the wave is neither a tensor nor an array, or not floating point.
     ValueError
         If the wave has another shape, or a length that is not a multiple.
     """
-    if wave.ndim not in (1, 2):
-        raise ValueError(f"pqmf_analysis: wave has shape {tuple(wave.shape)}; needs (samples,) or (batch, samples)")
-    if wave.shape[-1] == 0 or wave.shape[-1] % config.bands:
-        raise ValueError(f"pqmf_analysis: wave has {wave.shape[-1]} samples; needs a multiple of {config.bands}")
-    weight = _analysis_weight(config, wave.device, wave.dtype)
+    samples = as_wave(wave, "pqmf_analysis")
+    if samples.ndim not in (1, 2):
+        raise ValueError(f"pqmf_analysis: wave has shape {tuple(samples.shape)}; needs (samples,) or (batch, samples)")
+    if samples.shape[-1] == 0 or samples.shape[-1] % config.bands:
+        raise ValueError(f"pqmf_analysis: wave has {samples.shape[-1]} samples; needs a multiple of {config.bands}")
+    weight = _analysis_weight(config, samples.device, samples.dtype)
     # One wave keeps its shape under a convolution whose channel is its only one: (1, T) -> (bands, T / bands).
-    return F.conv1d(wave.unsqueeze(-2), weight, stride=config.bands, padding=config.taps // 2)
+    bands = F.conv1d(samples.unsqueeze(-2), weight, stride=config.bands, padding=config.taps // 2)
+    return as_given(bands, wave)
 
 
-@lru_cache(maxsize=16)
+@kept(16)
 def _analysis_weight(config: PqmfConfig, device: torch.device, dtype: torch.dtype) -> Tensor:
-    # What is cached outlives the caller's mode: a tensor made in inference mode could never meet autograd.
-    with torch.inference_mode(False):
-        return torch.from_numpy(analysis_filters(config)).to(device, dtype).unsqueeze(1)
+    return torch.from_numpy(analysis_filters(config)).to(device, dtype).unsqueeze(1)
 
 
-def pqmf_synthesis(subbands: Tensor, config: PqmfConfig = FOUR_BANDS) -> Tensor:
+def pqmf_synthesis(subbands: Signal, config: PqmfConfig = FOUR_BANDS) -> Signal:
     """Join bands into a wave.
 
     Parameters
     ----------
-    subbands : Tensor, shape (bands, T) or (B, bands, T), floating point
+    subbands : Tensor or ndarray, shape (bands, T) or (B, bands, T), floating point
         The bands as `pqmf_analysis` returns them.
     config : PqmfConfig
         The filter bank.
 
     Returns
     -------
-    Tensor, shape (T * bands,) or (B, T * bands)
+    Tensor or ndarray, as given, shape (T * bands,) or (B, T * bands)
         The wave; at a cutoff of 0.142 it differs from the one that was split by -64 dB, but for `taps` samples at
         either end, whose bands are cut off.
 
     Raises
     ------
+    TypeError
+        If the bands are neither a tensor nor an array, or not floating point.
     ValueError
         If there is another number of bands.
     """
-    if subbands.ndim not in (2, 3) or subbands.shape[-2] != config.bands:
+    bands = as_tensor(subbands, "subbands", "pqmf_synthesis")
+    if not bands.is_floating_point():
+        raise TypeError(f"pqmf_synthesis: subbands are {bands.dtype}; they must be floating point")
+    if bands.ndim not in (2, 3) or bands.shape[-2] != config.bands:
         raise ValueError(
-            f"pqmf_synthesis: subbands have shape {tuple(subbands.shape)}; needs ({config.bands}, samples) "
+            f"pqmf_synthesis: subbands have shape {tuple(bands.shape)}; needs ({config.bands}, samples) "
             f"or (batch, {config.bands}, samples)"
         )
     left, right = config.crop
-    weight = synthesis_weight(config, subbands.dtype).to(subbands.device)
-    wave = F.conv_transpose1d(subbands, weight, stride=config.bands, padding=left, output_padding=left - right)
-    return wave.squeeze(-2)
+    weight = synthesis_weight(config, bands.dtype).to(bands.device)
+    wave = F.conv_transpose1d(bands, weight, stride=config.bands, padding=left, output_padding=left - right)
+    return as_given(wave.squeeze(-2), subbands)

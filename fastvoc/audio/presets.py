@@ -18,6 +18,7 @@ CONVENTIONS: dict[str, MelConfig] = {
     "hifigan-loss": replace(_HIFIGAN, high=None),
     "bigvgan-24k": replace(_HIFIGAN, sample_rate=24000, bands=100, high=12000),
     "bigvgan-44k": replace(_HIFIGAN, sample_rate=44100, fft_size=2048, hop=512, window_size=2048, bands=128, high=None),
+    "bigvgan-44k-256x": replace(_HIFIGAN, sample_rate=44100, bands=128, high=None),
     "melgan": replace(_HIFIGAN, high=None, root_epsilon=0, logarithm="decimal"),
     "melgan-16k": replace(
         _HIFIGAN, sample_rate=16000, hop=200, window_size=800, high=None, root_epsilon=0, logarithm="decimal"
@@ -45,6 +46,16 @@ CONVENTIONS: dict[str, MelConfig] = {
     "nemo-44k": replace(_NEMO, sample_rate=44100, fft_size=2048, hop=512, window_size=2048, high=None),
     "vocos": replace(
         _CENTRED, sample_rate=24000, bands=100, high=12000, scale="htk", area_normalized=False, floor=1e-7
+    ),
+    "vocos-same": replace(
+        _HIFIGAN,
+        sample_rate=24000,
+        bands=100,
+        high=None,
+        root_epsilon=0,
+        scale="htk",
+        area_normalized=False,
+        floor=1e-7,
     ),
     "bshall": replace(_HIFIGAN, sample_rate=16000, hop=160, bands=128, root_epsilon=0),
     "fish": replace(

@@ -6,12 +6,14 @@ Every convolution has a bias; a checkpoint without one is a checkpoint with a bi
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvoc import ops
+from fastvoc.graph import Convolution, Graph
 
 
 class Conv1d(nn.Module):
@@ -47,26 +49,50 @@ class Conv1d(nn.Module):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        span = (kernel_size - 1) * dilation
         self.dilation = dilation
-        self.padding = (span, 0) if causal else (span // 2, span - span // 2)
         self.padding_mode = padding_mode
+        self.causal = causal
         self.weight = nn.Parameter(torch.empty(channels_out, channels_in, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels_out))
         _initialise(self.weight, self.bias, fan_in=channels_in * kernel_size)
 
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Samples that are laid around the signal, before and behind it."""
+        return self._around(self.weight)
+
+    def _around(self, weight: Tensor) -> tuple[int, int]:
+        span = (weight.shape[-1] - 1) * self.dilation
+        return (span, 0) if self.causal else (span // 2, span - span // 2)
+
     def forward(self, x: Tensor, *, slope: float = 1.0, residual: Tensor | None = None, tanh: bool = False) -> Tensor:
         """Leaky ReLU of `slope`, pad, convolve, add `residual`, tanh: (B, C_in, T) → (B, C_out, T)."""
+        weight = self.weight  # once, since it may be computed
         return ops.conv1d(
             x,
-            self.weight,
+            weight,
             self.bias,
             dilation=self.dilation,
-            padding=self.padding,
+            padding=self._around(weight),
             padding_mode=self.padding_mode,
             slope=slope,
             residual=residual,
             tanh=tanh,
+        )
+
+    def lower(self, graph: Graph, x: int, *added: int, **settings: Any) -> int:
+        """Add the call of `conv1d` to a graph, with the settings of `fastvoc.graph.Convolution` for what is added."""
+        return graph.add(
+            Convolution(
+                weight=self.weight,
+                bias=self.bias,
+                padding=self.padding,
+                padding_mode=self.padding_mode,
+                dilation=self.dilation,
+                **settings,
+            ),
+            x,
+            *added,
         )
 
     def needs(self, first: int, last: int) -> tuple[int, int]:
@@ -75,13 +101,14 @@ class Conv1d(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Leaky ReLU and a transposed convolution that multiplies the length by `rate` exactly.
+    """Leaky ReLU and a transposed convolution that multiplies the length by `rate`.
 
-    Output ``o`` receives input ``i`` through tap ``o + crop_left − i·rate``. Two rules for the crop are in use; they
-    agree for even rates with a kernel of twice the rate, and differ by one sample for odd ones:
+    Output ``o`` receives input ``i`` through tap ``o + crop_left − i·rate``. Three rules for the crop are in use; they
+    agree where ``kernel − rate`` is even, and differ by one sample where it is odd:
 
-    - ``"centred"`` (jik876/hifi-gan 4769534, models.py): ``(kernel − rate) // 2`` on the left; exact only if
-      ``kernel − rate`` is even.
+    - ``"centred"``: ``(kernel − rate) // 2`` on the left, and what exceeds the length on the right.
+    - ``"symmetric"`` (jik876/hifi-gan 4769534, models.py, and what began from it): ``(kernel − rate) // 2`` at both
+      ends, which leaves one sample too many if ``kernel − rate`` is odd.
     - ``"output-padded"`` (descriptinc/melgan-neurips 6488045, kan-bayashi/ParallelWaveGAN 8674037):
       ``rate // 2 + rate % 2`` on the left, for a kernel of twice the rate.
 
@@ -92,7 +119,7 @@ class Upsample(nn.Module):
         A multiple of `rate` avoids checkerboard artefacts, see `uneven`.
     rate : int
         Output samples per input sample.
-    crop_rule : {"centred", "output-padded"}
+    crop_rule : {"centred", "symmetric", "output-padded"}
     """
 
     def __init__(
@@ -106,20 +133,21 @@ class Upsample(nn.Module):
     ) -> None:
         super().__init__()
         excess = kernel_size - rate
-        left = excess // 2 if crop_rule == "centred" else rate // 2 + rate % 2
+        left = rate // 2 + rate % 2 if crop_rule == "output-padded" else excess // 2
         if excess < left:
             raise ValueError(
                 f"Upsample: kernel of {kernel_size} taps is too short for rate {rate} with the {crop_rule} crop; "
                 f"it must be at least {rate + left}"
             )
         self.rate = rate
-        self.crop = (left, excess - left)
+        self.crop = (left, left if crop_rule == "symmetric" else excess - left)
+        self.extra = excess - sum(self.crop)  # outputs at the end beyond `rate` for each input: one at most
         self.weight = nn.Parameter(torch.empty(channels_in, channels_out, kernel_size))
         self.bias = nn.Parameter(torch.empty(channels_out))
         _initialise(self.weight, self.bias, fan_in=channels_out * kernel_size)
 
     def forward(self, x: Tensor, *, slope: float = 1.0) -> Tensor:
-        """Leaky ReLU of `slope`, transposed convolution, bias: (B, C_in, T) → (B, C_out, T·rate)."""
+        """Leaky ReLU of `slope`, transposed convolution, bias: (B, C_in, T) → (B, C_out, T·rate + extra)."""
         return ops.upsample(x, self.weight, self.bias, stride=self.rate, crop=self.crop, slope=slope)
 
     @property
@@ -130,12 +158,11 @@ class Upsample(nn.Module):
         """
         return bool(self.weight.shape[-1] % self.rate)
 
-    def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Input samples that outputs `first … last` read."""
-        taps = self.weight.shape[-1]
-        first += self.crop[0]
-        last += self.crop[0]
-        return -((taps - 1 - first) // self.rate), last // self.rate
+    def lower(self, graph: Graph, x: int, *, slope: float = 1.0) -> int:
+        """Add the call of `upsample` to a graph."""
+        return graph.add(
+            Convolution(weight=self.weight, bias=self.bias, padding=self.crop, stride=self.rate, slope=slope), x
+        )
 
 
 class CausalUpsample(Upsample):
@@ -153,10 +180,17 @@ class CausalUpsample(Upsample):
         """Leaky ReLU of `slope`, transposed convolution, bias: (B, C_in, T) → (B, C_out, T·rate)."""
         return super().forward(F.pad(x, (1, 0), "replicate"), slope=slope)
 
-    def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Input samples that outputs `first … last` read."""
-        first, last = super().needs(first, last)
-        return first - 1, last - 1
+    def lower(self, graph: Graph, x: int, *, slope: float = 1.0) -> int:
+        """Add the call of `upsample` to a graph, whose input is laid behind its first row."""
+        call = Convolution(
+            weight=self.weight,
+            bias=self.bias,
+            padding=self.crop,
+            padding_mode="replicate",
+            stride=self.rate,
+            slope=slope,
+        )
+        return graph.add(call, x)
 
 
 def _initialise(weight: Tensor, bias: Tensor, fan_in: int) -> None:

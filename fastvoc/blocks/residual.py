@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastvoc import ops
 from fastvoc.blocks.conv import Conv1d
+from fastvoc.graph import Graph, LeakyReLU, Pointwise, foreign
 
 
 class ResidualBlocks(nn.Module):
@@ -81,7 +85,9 @@ class ResidualBlocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) → (B, C, T)."""
-        convs = self._convs()
+        convs: list[Any] = [*self._elements()]
+        if not all(map(self._fits, convs)):
+            return self._one_by_one(x)
         return ops.residual(
             x,
             [conv.weight for conv in convs],
@@ -96,16 +102,86 @@ class ResidualBlocks(nn.Module):
             activate_first=self.activate_first,
         )
 
-    def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Input samples that outputs `first … last` read: those of the branch that reaches farthest."""
-        reaches = []
-        per_branch = len(self._convs()) // len(self.branches)
-        for start in range(0, len(self._convs()), per_branch):
-            a, b = first, last
-            for conv in self._convs()[start : start + per_branch]:
-                a, b = conv.needs(a, b)
-            reaches.append((a, b))
-        return min(a for a, _ in reaches), max(b for _, b in reaches)
+    def _one_by_one(self, x: Tensor) -> Tensor:
+        """Do the same by calling each convolution, where others have wrapped or hooked one."""
+        results = []
+        for branch in self.branches:
+            result = x
+            units: list[list[nn.Module]] = [list(unit) for unit in branch]  # type: ignore[attr-defined]
+            for position, convs in enumerate(units):
+                skip = convs.pop()(result) if self.shortcut else result
+                for number, conv in enumerate(convs):
+                    active = self.activate_first or position > 0 or number > 0
+                    result = conv(F.leaky_relu(result, self.slope) if active else result)
+                result = result + skip
+            results.append(result)
+        total = results[0]
+        for result in results[1:]:
+            total = total + result
+        return total / len(results)
 
-    def _convs(self) -> list[Conv1d]:
-        return [module for module in self.modules() if isinstance(module, Conv1d)]
+    def _elements(self) -> Iterator[nn.Module]:
+        """Yield what stands in the place of each convolution."""
+        for branch in self.branches:
+            for unit in branch:  # type: ignore[attr-defined]
+                yield from unit
+
+    def lower(self, graph: Graph, x: int) -> int:
+        """Add every convolution to a graph; the last of each branch adds the branches before, the very last divides."""
+        total: int | None = None
+        for number, branch in enumerate(self.branches):
+            y, units = x, [list(unit) for unit in branch]  # type: ignore[attr-defined]
+            for position, convs in enumerate(units):
+                skip = self._add(graph, convs.pop(), y) if self.shortcut else y
+                for n, conv in enumerate(convs):
+                    slope = self.slope if self.activate_first or position or n else 1.0
+                    ends = n == len(convs) - 1
+                    mean = ends and position == len(units) - 1
+                    y = self._add(
+                        graph,
+                        conv,
+                        y,
+                        slope=slope,
+                        residual=skip if ends else None,
+                        partial=total if mean else None,
+                        divisor=len(self.branches) if mean and number == len(self.branches) - 1 else 1,
+                    )
+            total = y
+        return x if total is None else total
+
+    def _add(
+        self,
+        graph: Graph,
+        conv: nn.Module,
+        x: int,
+        *,
+        slope: float = 1.0,
+        residual: int | None = None,
+        partial: int | None = None,
+        divisor: int = 1,
+    ) -> int:
+        added = [n for n in (residual, partial) if n is not None]
+        if foreign(conv) is None:
+            return conv.lower(  # type: ignore[operator, no-any-return]
+                graph,
+                x,
+                *added,
+                slope=slope,
+                residual=residual is not None,
+                partial=partial is not None,
+                divisor=float(divisor),
+            )
+        y = graph.lower(conv, x if slope == 1.0 else graph.add(LeakyReLU(slope), x))
+        for other in added:
+            y = graph.add(Pointwise(torch.add), other, y)
+        return y if divisor == 1 else graph.add(Pointwise(lambda x: x / divisor), y)
+
+    def _fits(self, conv: nn.Module) -> bool:
+        """Whether a convolution does what its weights and the settings of all say, so that nobody has to call it."""
+        return (
+            isinstance(conv, Conv1d)
+            and not (conv._forward_hooks or conv._forward_pre_hooks or "forward" in conv.__dict__)
+            and type(conv).forward is Conv1d.forward
+            and type(conv).__call__ is nn.Module.__call__
+            and (conv.padding_mode, conv.causal) == (self.padding_mode, self.causal)
+        )

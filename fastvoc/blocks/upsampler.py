@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
+import torch
 from torch import Tensor, nn
 
 from fastvoc.blocks.conv import CausalUpsample, Conv1d, Upsample
-from fastvoc.blocks.residual import ResidualBlocks
-from fastvoc.ops._layout import to_channels_last
+from fastvoc.graph import Graph, LeakyReLU, Pointwise
+from fastvoc.ops.layout import to_channels_last
 
 
 class Trunk(nn.Module):
@@ -33,7 +35,8 @@ class Trunk(nn.Module):
     stem_kernel_size : int
     padding_mode : {"zero", "reflect", "replicate"}
         Of the stem.
-    crop_rule : {"centred", "output-padded"}
+    crop_rule : {"centred", "symmetric", "output-padded"}
+        As in `Upsample`.
     causal : bool
     condition_channels : int
         Width of a vector per utterance (speaker embedding) that a 1×1 convolution adds behind the stem; 0 is none.
@@ -47,7 +50,7 @@ class Trunk(nn.Module):
         channels: int,
         rates: Sequence[int],
         kernel_sizes: Sequence[int],
-        residual: Callable[[int], ResidualBlocks],
+        residual: Callable[[int], nn.Module],
         *,
         slope: float,
         slope_after: float = 1.0,
@@ -64,19 +67,23 @@ class Trunk(nn.Module):
         self.slope_after = slope_after
         self.rate = math.prod(rates)
         self.channels = widths[-1]
+        self.condition_channels = condition_channels
         self.stem = Conv1d(mel_bands, channels, stem_kernel_size, padding_mode=padding_mode, causal=causal)
-        self.up = nn.ModuleList(
+        up = [
             CausalUpsample(widths[i], widths[i + 1], rate)
             if causal
             else Upsample(widths[i], widths[i + 1], kernel_size, rate, crop_rule=crop_rule)
             for i, (rate, kernel_size) in enumerate(zip(rates, kernel_sizes, strict=True))
-        )
+        ]
+        self.up = nn.ModuleList(up)
+        # rows at the end beyond `rate` for each frame: what a stage makes too many is multiplied by those behind it
+        self.extra = reduce(lambda extra, stage: extra * stage.rate + stage.extra, up, 0)
         self.residual = nn.ModuleList(residual(width) for width in widths[1:])
         conditioned = (widths if condition_each_stage else widths[:1]) if condition_channels else []
         self.condition = nn.ModuleList(Conv1d(condition_channels, width, 1) for width in conditioned)
 
     def forward(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, bands, T) and, where the trunk is conditioned, (B, condition_channels) → (B, channels, T·rate)."""
+        """(B, bands, T) and, where the trunk is conditioned, (B, condition_channels) → (B, C, T·rate + extra)."""
         if (condition is None) != (len(self.condition) == 0):
             given, fits = (
                 ("no", "this generator needs one") if condition is None else ("a", "this generator takes none")
@@ -97,8 +104,18 @@ class Trunk(nn.Module):
         shift: Tensor = self.condition[stage](condition[..., None])
         return x + shift
 
-    def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Mel frames that output rows `first … last` read."""
-        for up, residual in zip(reversed(self.up), reversed(self.residual), strict=True):
-            first, last = up.needs(*residual.needs(first, last))  # type: ignore[operator]
-        return self.stem.needs(first, last)
+    def lower(self, graph: Graph, x: int, condition: int | None = None) -> int:
+        """Add stem and stages to a graph; without a condition, those of a trunk that would have none."""
+
+        def conditioned(x: int, stage: int) -> int:
+            if condition is None or stage >= len(self.condition):
+                return x
+            return graph.add(Pointwise(torch.add), x, graph.lower(self.condition[stage], condition))
+
+        x = conditioned(graph.lower(self.stem, x), 0)
+        for stage, (up, residual) in enumerate(zip(self.up, self.residual, strict=True), start=1):
+            x = conditioned(graph.lower(up, x, slope=self.slope), stage)
+            if self.slope_after != 1.0:
+                x = graph.add(LeakyReLU(self.slope_after), x)
+            x = graph.lower(residual, x)
+        return x

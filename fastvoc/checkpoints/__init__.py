@@ -1,69 +1,53 @@
 """Any checkpoint on disk → a configuration and weights under our own names.
 
-A format is a file: what it holds, a two-way table of names, a map of its settings, a map of its mel convention.
-Formats are recognised by content, never by name, and no pickled code is ever run.
+A `Format` says how its files are found, recognised, read and written; `FORMATS` lists them, and takes more. They are
+recognised by content, never by name, and no pickled code is ever run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
-from fastvoc.checkpoints import (
-    _hub,
-    _sniff,
-    bshall,
-    coqui,
-    deep_learning_examples,
-    espnet,
-    hifigan,
-    istftnet,
-    melgan,
-    native,
-    nemo,
-    parallel_wavegan,
-    seungwonpark,
-    speechbrain,
-    transformers,
+from torch import Tensor
+
+from fastvoc.checkpoints import hub, unrecognised
+from fastvoc.checkpoints.checkpoint import (
+    AutoencoderConfig,
+    Checkpoint,
+    InferenceFrames,
+    InstrumentConfig,
+    Int8Layer,
+    VocoderConfig,
+    settings_of_run,
 )
-from fastvoc.checkpoints._keys import refuse_broken
-from fastvoc.checkpoints._source import Source
-from fastvoc.checkpoints.checkpoint import Checkpoint, InferenceHabit, Int8Layer, VocoderConfig
-from fastvoc.checkpoints.native import save_native
+from fastvoc.checkpoints.comparison import open_module
+from fastvoc.checkpoints.format import Format
+from fastvoc.checkpoints.formats import FORMATS
+from fastvoc.checkpoints.formats.native import save_native
+from fastvoc.checkpoints.live import state_source
+from fastvoc.checkpoints.networks import choice
+from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.tensor_names import account, refuse_broken
 
-__all__ = ["FORMATS", "Checkpoint", "InferenceHabit", "Int8Layer", "VocoderConfig", "open_checkpoint", "save_native"]
-
-
-class Format(Protocol):
-    """What a module of a format offers."""
-
-    @property
-    def FILES(self) -> tuple[str, ...]:
-        """Patterns of the names that its weights have in a folder, best first."""
-
-    def recognises(self, source: Source) -> bool:
-        """Whether the content is of this format."""
-
-    def read(self, source: Source) -> Checkpoint:
-        """Translate the content, or raise one sentence."""
-
-
-FORMATS: tuple[Format, ...] = (
-    native,
-    deep_learning_examples,
-    nemo,
-    seungwonpark,
-    espnet,
-    parallel_wavegan,
-    coqui,
-    speechbrain,
-    transformers,
-    bshall,
-    istftnet,
-    hifigan,
-    melgan,
-)
-"""The particular before the general: several have the names of HiFi-GAN's tensors, and something more."""
+__all__ = [
+    "FORMATS",
+    "AutoencoderConfig",
+    "Checkpoint",
+    "Format",
+    "InferenceFrames",
+    "InstrumentConfig",
+    "Int8Layer",
+    "Source",
+    "VocoderConfig",
+    "open_checkpoint",
+    "open_module",
+    "open_state",
+    "save_native",
+    "settings_of_run",
+]
 
 
 _LONGEST = 800
@@ -79,7 +63,8 @@ def open_checkpoint(path: str | Path, *, config: str | Path | None = None) -> Ch
         A file of weights, a folder that holds one, or ``"owner/name"`` of a repository on the Hugging Face hub, which
         needs ``huggingface_hub``.
     config : str or Path, optional
-        The settings of the original project, for weights that do not have them beside them.
+        The settings of the original project, for weights that do not have them beside them: a file, or the name of a
+        preset, such as ``"hifigan-v1"``.
 
     Returns
     -------
@@ -92,10 +77,49 @@ def open_checkpoint(path: str | Path, *, config: str | Path | None = None) -> Ch
     ValueError
         If the file is broken or unsafe, or of a format that is not known: the sentence says what it seems to be.
     """
+    return _in_sentences(lambda: _open(path, config))
+
+
+def open_state(
+    state: Mapping[str, Tensor], config: VocoderConfig | Mapping[str, Any] | str | Path, where: str = "state_dict"
+) -> Checkpoint:
+    """Open a dictionary of tensors in memory as `open_checkpoint` opens a file that holds it.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Under the names of any known format, or with a `VocoderConfig` under those of its generator.
+    config : VocoderConfig, mapping, str or Path
+        The settings: ours; those of the original project as plain values or as a file; or the name of a preset, such
+        as ``"hifigan-v1"``.
+    where : str
+        What error messages begin with.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    FileNotFoundError, TypeError, ValueError
+        As `open_checkpoint`, and if `state` is no dictionary.
+    """
+    if not isinstance(config, VocoderConfig):
+        source = state_source(state, config, where)
+        return _in_sentences(lambda: _read(source))
+    weights = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    refuse_broken(weights, where)
+    account(weights, config.generator, where)
+    return Checkpoint(config, {name: tensor.clone() for name, tensor in weights.items()}, "fastvoc's own tensors")
+
+
+def _in_sentences(read: Callable[[], Checkpoint]) -> Checkpoint:
+    """Read, and make one line of whatever error and note comes of it."""
     try:
-        return _open(path, config)
+        checkpoint = read()
     except ValueError as error:
         raise ValueError(_sentence(str(error))) from None
+    return replace(checkpoint, notes=tuple(map(_sentence, checkpoint.notes)))
 
 
 def _sentence(text: str) -> str:
@@ -105,12 +129,32 @@ def _sentence(text: str) -> str:
 
 
 def _open(path: str | Path, config: str | Path | None) -> Checkpoint:
-    patterns = list(dict.fromkeys(pattern for kind in FORMATS for pattern in kind.FILES))
-    where = _hub.fetch(str(path)) if _hub.is_name(path) else Path(path)
-    source = Source.find(where, None if config is None else Path(config), patterns)
-    for kind in FORMATS:
-        if kind.recognises(source):
-            checkpoint = kind.read(source)
+    where = hub.fetch(str(path)) if hub.is_name(path) else Path(path)
+    source = Source.find(where, None if config is None else Path(config), FORMATS.files, FORMATS.presets)
+    checkpoint = _read(source)
+    if source.config is None or source.config.is_file():
+        return checkpoint
+    return replace(checkpoint, notes=(*checkpoint.notes, f"the settings are those of {source.config}"))
+
+
+def _read(source: Source) -> Checkpoint:
+    """Read what a file holds where one of the formats has it, or wherever else in it."""
+    if checkpoint := _as_it_is(source):
+        return checkpoint
+    for network in source.networks():
+        if checkpoint := _as_it_is(source.of(network)):
+            beside = f"; left aside: {', '.join(network.beside[:5])}" if network.beside else ""
+            notes = choice(network, source.networks()) or f"the weights are those under {network.place}"
+            return replace(checkpoint, notes=(*checkpoint.notes, f"{notes}{beside}"))
+    raise ValueError(f"{source.file}: {unrecognised.describe(source)}")
+
+
+def _as_it_is(source: Source) -> Checkpoint | None:
+    """Read what lies where one of the formats has it."""
+    for one in FORMATS:
+        if there := one.at(source):
+            checkpoint = one.read(there)
             refuse_broken(checkpoint.weights, str(source.file))
-            return checkpoint
-    raise ValueError(f"{source.file}: {_sniff.describe(source)}")
+            chosen = choice(there.network(), there.networks())
+            return checkpoint if chosen is None else replace(checkpoint, notes=(*checkpoint.notes, chosen))
+    return None

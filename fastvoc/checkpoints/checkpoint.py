@@ -1,4 +1,4 @@
-"""What a vocoder is on disk: a generator, the mel convention that it was trained on, and weights."""
+"""What a network is on disk: its settings, with the mel convention that a vocoder was trained on, and its weights."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from fastvoc.audio import MelConfig
+from fastvoc.audio.convention import Convention, MelConfig
+from fastvoc.audio.instantaneous_frequency import HIGH, NoteSpectrum, Second
 from fastvoc.config import config, to_dict
-from fastvoc.models import GeneratorConfig
+from fastvoc.models import AUTOENCODERS, AutoencoderNetwork, GeneratorConfig, GeneratorSettings, InstrumentNetwork
 
-FORMAT: Literal[1] = 1
+FORMAT_NUMBER: Literal[1] = 1
 """The newest native format that this version reads, and the one that it writes."""
 
-_MOST = {"bands": 64, "taps": 4096, "units": 16, "mel_bands": 8192, "iterations": 1024, "revisions": 1024}
-"""Largest numbers that a generator's settings may hold, by name; far beyond any that was published."""
+_LARGEST, _LONGEST = 65536, 256
+"""Largest number and longest list that a generator's settings may hold where its own fields allow more."""
 
-_LARGEST, _LONGEST = 65536, 16
-"""Largest number under any other name, and longest list."""
+_LONGEST_NOTE = 1 << 22
+"""Samples."""
 
 
 @config
-class InferenceHabit:
+class InferenceFrames:
     """What the original's inference code puts around a mel before the network, where it does so.
 
     The network itself is unchanged: these frames give it a past at the first frame and a future at the last, as it
@@ -78,16 +79,16 @@ class Int8Layer:
 class VocoderConfig:
     """Everything about a vocoder but its weights."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = FORMAT_NUMBER
     """Number of the native format."""
 
     generator: GeneratorConfig
     """The network."""
 
-    mel: MelConfig
-    """How the mel spectrograms that it was trained on were made."""
+    mel: Convention
+    """How the mel spectrograms that it was trained on were made, or that it takes features instead."""
 
-    inference: InferenceHabit = InferenceHabit()
+    inference: InferenceFrames = InferenceFrames()
     """What the original's inference code does around the network; nothing by default."""
 
     int8: tuple[Int8Layer, ...] = ()
@@ -110,13 +111,92 @@ class VocoderConfig:
         return self
 
 
+@config
+class AutoencoderConfig:
+    """Everything about an autoencoder but its weights."""
+
+    format: Literal[1] = FORMAT_NUMBER
+    """Number of the native format."""
+
+    generator: AutoencoderNetwork
+    """Both networks."""
+
+    sample_rate: int = Field(16000, gt=0, le=1 << 20)
+    """Samples per second of the waves that it was trained on, in Hz."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _refuse_absurd(to_dict(self.generator), "generator")
+        return self
+
+
+@config
+class InstrumentConfig:
+    """Everything about an instrument but its weights."""
+
+    format: Literal[1] = FORMAT_NUMBER
+    """Number of the native format."""
+
+    generator: InstrumentNetwork
+    """The network, which makes pictures of notes."""
+
+    spectrum: NoteSpectrum = HIGH
+    """What the pictures are of."""
+
+    mel: bool = True
+    """Whether their bins are mel bands."""
+
+    second: Second = "frequency"
+    """What their second layer holds: instantaneous frequency, or phase."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _refuse_absurd(to_dict(self.generator), "generator")
+        made = (self.generator.frames, self.generator.bins)
+        expected = (self.spectrum.frames, self.spectrum.bins)
+        if made != expected:
+            raise ValueError(
+                f"the generator makes pictures of {made[0]} frames and {made[1]} bins but the spectrum has "
+                f"{expected[0]} and {expected[1]}; both must be the same"
+            )
+        _refuse_absurd(to_dict(self.spectrum) | {"samples": 0}, "spectrum")
+        if self.spectrum.samples > _LONGEST_NOTE:
+            raise ValueError(f"a note of {self.spectrum.samples} samples; no instrument has more than {_LONGEST_NOTE}")
+        return self
+
+
+def settings_of_run(generator: GeneratorSettings, mel: MelConfig) -> VocoderConfig | AutoencoderConfig:
+    """Return the settings that a run saves with its weights.
+
+    Parameters
+    ----------
+    generator : GeneratorSettings
+        Of what is trained.
+    mel : MelConfig
+        What a vocoder is fed; of an autoencoder what its sound is judged by, with a frame for each of its codes.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit each other.
+    """
+    if generator.kind not in AUTOENCODERS:
+        return VocoderConfig(generator=generator, mel=mel)
+    if mel.hop != generator.hop:
+        raise ValueError(
+            f"the mel, which an autoencoder is judged by, has a frame every {mel.hop} samples but a code is of "
+            f"{generator.hop}; both must be the same"
+        )
+    return AutoencoderConfig(generator=generator, sample_rate=mel.sample_rate)
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """An opened checkpoint of any format.
 
     Attributes
     ----------
-    config : VocoderConfig
+    config : VocoderConfig, or the settings of another face
     weights : dict of str to Tensor
         What the generator's `load_state_dict` takes: weight norm folded, on the CPU, in the dtype of the file.
     source : str
@@ -125,7 +205,7 @@ class Checkpoint:
         What a reader of the original should know: assumptions made, settings ignored, habits of the original.
     """
 
-    config: VocoderConfig
+    config: Any
     weights: dict[str, Tensor]
     source: str
     notes: tuple[str, ...] = ()
@@ -137,9 +217,9 @@ def _refuse_absurd(value: Any, name: str) -> None:
         for inner, content in value.items():
             _refuse_absurd(content, inner)
     elif isinstance(value, list | tuple):
-        if not 0 < len(value) <= _LONGEST:
-            raise ValueError(f"{name} lists {len(value)} values; every vocoder has between 1 and {_LONGEST}")
+        if len(value) > _LONGEST:
+            raise ValueError(f"{name} lists {len(value)} values; no vocoder has more than {_LONGEST}")
         for content in value:
             _refuse_absurd(content, name)
-    elif isinstance(value, int) and value > _MOST.get(name, _LARGEST):
-        raise ValueError(f"{name} is {value}; no vocoder has more than {_MOST.get(name, _LARGEST)}")
+    elif isinstance(value, int) and value > _LARGEST:
+        raise ValueError(f"{name} is {value}; no vocoder has more than {_LARGEST}")

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import tyro
 
 from fastvoc.cli.bench import Bench
 from fastvoc.cli.command import MISTAKES, Command, UsageError
 from fastvoc.cli.convert import Convert
+from fastvoc.cli.decode import Decode
 from fastvoc.cli.demo import Demo
 from fastvoc.cli.doctor import Doctor
+from fastvoc.cli.encode import Encode
 from fastvoc.cli.info import Info
 from fastvoc.cli.mel import Mel
+from fastvoc.cli.melody import Melody
+from fastvoc.cli.morph import Morph
+from fastvoc.cli.note import PlayNote
+from fastvoc.cli.piper import Piper
+from fastvoc.cli.rainbowgram import Rainbowgram
 from fastvoc.cli.resynth import Resynth
 from fastvoc.cli.terminal import complain
 from fastvoc.cli.train import Train
@@ -26,6 +36,13 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "vocode": Vocode,
     "resynth": Resynth,
     "mel": Mel,
+    "encode": Encode,
+    "decode": Decode,
+    "morph": Morph,
+    "piper": Piper,
+    "note": PlayNote,
+    "melody": Melody,
+    "rainbowgram": Rainbowgram,
     "convert": Convert,
     "train": Train,
     "info": Info,
@@ -47,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0, 1 if something failed, 2 for wrong usage, 130 if it was interrupted.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's code page lacks is no reason to die
+            stream.reconfigure(errors="backslashreplace")
+    arguments = [_at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if arguments == ["--version"]:
         print(f"fastvoc {version('fastvoc')}")
         return 0
@@ -72,3 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("fastvoc: interrupted; what is written is complete, and the same command goes on from there")
         return 130
+
+
+def _at_home(argument: str) -> str:
+    """Expand a leading ``~``, which a shell leaves alone in quotes and behind an equals sign."""
+    option, sign, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if not value.startswith("~") or Path(value).exists():
+        return argument
+    return option + sign + os.path.expanduser(value)  # noqa: PTH111 (which leaves unknown users alone)

@@ -12,7 +12,7 @@ from fastvoc.cli.terminal import complain, progress
 
 
 def run(
-    command: FileCommand, jobs: Sequence[Job], problems: Sequence[str], work: Callable[[Job], float], title: str
+    command: FileCommand, jobs: Sequence[Job], problems: Sequence[str], work: Callable[[Job], float], title: str | None
 ) -> int:
     """Do this process's share of the jobs.
 
@@ -24,8 +24,8 @@ def run(
         As `fastvoc.cli.inputs.plan` returns them.
     work : callable
         Makes the target of a job complete or not at all, and returns how many seconds of sound it was.
-    title : str
-        Of the progress bar.
+    title : str, optional
+        Of the progress bar; without one there is none, since the work has its own.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def run(
     # only complete results exist: each is written under another name first
     left = [job for job in mine if command.overwrite or not job.target.exists()]
     failed, seconds, begin = len(problems), 0.0, time.monotonic()
-    for job in progress(left, title):
+    for job in left if title is None else progress(left, title):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:

@@ -1,4 +1,4 @@
-"""`fastvoc demo`: the embedded vocoder on the embedded clip."""
+"""`fastvoc demo`: the embedded vocoder on the embedded clip, and how fast published networks are here."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fastvoc.cli.command import Command, choose_device
-from fastvoc.cli.terminal import show
+from fastvoc.cli.bench import Bench
+from fastvoc.cli.command import Command, choose_device, describe_limited
+from fastvoc.cli.terminal import complain, show
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 RUNS = 5
+NETWORKS = ("hifigan-v1", "hifigan-v2", "hifigan-v3", "melgan")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Command):
     """Turn a recording into its mel spectrogram and back into sound; write demo.wav and demo.png.
+
+    Then published networks are measured beside plain PyTorch, for about ten seconds.
 
     Example: fastvoc demo --out /tmp
     """
@@ -34,6 +38,8 @@ class Demo(Command):
     """Folder or file of a vocoder in any format that fastvoc opens; "default" comes with the package."""
     device: str = "auto"
     """cpu, cuda or cuda:N; "auto" is a GPU where there is one."""
+    speeds: bool = True
+    """Measure published networks, with random weights, at the end."""
 
     def run(self) -> int:
         """Vocode, measure, write, print."""
@@ -41,10 +47,12 @@ class Demo(Command):
 
         from fastvoc import Vocoder
         from fastvoc.audio import mel_l1, mel_to_wave, pesq, read_audio, write_audio
+        from fastvoc.audio.convention import as_mel_config
         from fastvoc.audio.picture import draw_comparison
 
         vocoder = Vocoder.from_pretrained(self.vocoder, device=choose_device(self.device))
         original, _ = read_audio(str(files("fastvoc") / "assets" / "demo.wav"), vocoder.sample_rate)
+        convention = as_mel_config(vocoder.config.mel, "demo")
         mel = vocoder.mel(original)
         wave = vocoder(mel)
         times = []
@@ -52,13 +60,13 @@ class Demo(Command):
             begin = time.perf_counter()
             vocoder(mel)  # ends with a copy to the CPU, so it is done when it returns
             times.append(time.perf_counter() - begin)
-        convention = vocoder.config.mel
         estimate = mel_to_wave(mel, convention)
 
         length = min(len(original), len(wave), len(estimate))
         original, wave, estimate = original[:length], wave[:length], estimate[:length]
         self.out.mkdir(parents=True, exist_ok=True)
-        write_audio(self.out / "demo.wav", wave, vocoder.sample_rate)
+        if limited := write_audio(self.out / "demo.wav", wave, vocoder.sample_rate):
+            complain(f"{self.out / 'demo.wav'}: warning: {describe_limited(limited, len(wave))}")
         draw_comparison(self.out / "demo.png", {"original": original, "vocoder": wave}, convention)
 
         show("Operators", ("operator", "ran on", "why not on another"), _backends(str(vocoder.device)))
@@ -74,7 +82,7 @@ class Demo(Command):
             ("written", f"{self.out / 'demo.wav'}, {self.out / 'demo.png'}"),
         ]
         show("Vocoder", ("", ""), facts)
-        return 0
+        return Bench(networks=NETWORKS, rounds=RUNS, device=self.device).run() if self.speeds else 0
 
 
 def _beside(wave: Tensor, estimate: Tensor, measure: Callable[[Tensor], float]) -> str:
@@ -93,8 +101,10 @@ def _backends(device: str) -> list[tuple[str, str, str]]:
     for name, ran in last_backends().items():
         op = OPS[name]
         # the reasons are those of a small call of the same operator on the same device
-        case = min((case for case in op.cases() if case.model), key=lambda case: case.flops(64))
-        reasons = op.explain(*case.arguments(device=device, frames=64))
+        case = min((case for case in op.cases() if case.model), key=lambda case: case.flops(64), default=None)
+        if case is None:  # an operator that others have defined
+            continue
+        reasons = op.explain(case.call(device=device, frames=64))
         before = list(reasons)[: list(reasons).index(ran)]
         why = "; ".join(f"{backend}: {reasons[backend]}" for backend in before if reasons[backend] is not None)
         rows.append((name, f"{ran} (made of the others)" if ran == "reference" and op.composed else ran, why))

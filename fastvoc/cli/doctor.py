@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastvoc.cli.command import Command
 from fastvoc.cli.terminal import show
 
 if TYPE_CHECKING:
-    from fastvoc.ops._op import Op
+    from fastvoc.ops.op import Op
 
 Row = tuple[object, ...]
 
@@ -38,18 +38,20 @@ class Doctor(Command):
         """Print the tables."""
         import torch
 
-        from fastvoc.ops import OPS, _native, backends
+        from fastvoc import native
+        from fastvoc.ops import OPS, backends
 
         show("Machine", ("", ""), _machine())
-        build = _native.build() or {"reason": "the native library was never built here"}
+        build = native.build() or {"reason": "the native library was never built here"}
         facts = [(name, ", ".join(value) if isinstance(value, list) else value) for name, value in build.items()]
-        if _native.missing() is None:
-            facts.append(("instruction sets here", ", ".join(_native.isas())))
+        if native.missing() is None:
+            facts.append(("instruction sets here", ", ".join(native.isas())))
         show("Native library", ("", ""), facts)
         show("CUDA kernels", ("", ""), _cuda_kernels())
         show("Backends", ("", ""), [(name, reason or "usable") for name, reason in backends().items()])
         devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        rows = [_try(op, device) for op in OPS.values() for device in devices]
+        tried = [op for op in OPS.values() if any(case.model for case in op.cases())]
+        rows = [_try(op, device) for op in tried for device in devices]
         columns = ("operator", "on", "ran on", "error", "allowed", "µs", "", "small call")
         show("Operators, float32 against float64", columns, rows)
         show("Optional packages", ("", ""), _extras())
@@ -62,7 +64,7 @@ def _machine() -> list[Row]:
 
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return [
-        ("fastvoc", version("fastvoc")),
+        ("fastvoc", _version("fastvoc") or "from its sources, not installed"),
         ("torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}, {torch.get_num_threads()} threads"),
         ("numpy", numpy.__version__),
         ("Python", f"{platform.python_version()}, {sys.executable}"),
@@ -86,10 +88,10 @@ def _cuda_kernels() -> list[Row]:
     """Return where kernels for GPUs can come from, and for each GPU where they do, and why not from a better place."""
     import torch
 
-    from fastvoc.ops import _native
-    from fastvoc.ops._cuda import cache, image, nvrtc
+    from fastvoc import native
+    from fastvoc.ops.cuda import cache, image, nvrtc
 
-    build = _native.build()
+    build = native.build()
     architectures = ", ".join(f"sm_{name}" for name in build.get("cuda_architectures", ()))
     compiler = f"NVRTC {nvrtc.version()}, {nvrtc.where()}" if nvrtc.missing() is None else nvrtc.missing()
     rows: list[Row] = [
@@ -105,24 +107,24 @@ def _cuda_kernels() -> list[Row]:
     return rows
 
 
-def _try(op: Op, device: str) -> Row:
+def _try(op: Op[Any], device: str) -> Row:
     """Run an operator on the cheapest shape of a published model."""
     import torch
 
-    from fastvoc.ops._contract import errors
+    from fastvoc.ops.contract import backend_of, errors
 
     case = min((case for case in op.cases() if case.model), key=lambda case: case.flops(FRAMES))
-    args = case.arguments(device=device, frames=FRAMES)
+    call = case.call(device=device, frames=FRAMES)
     times = []
     with torch.inference_mode():
         for _ in range(RUNS):
             begin = time.perf_counter()
-            got = op(*args)
+            got = op(call)
             if device == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - begin)
-        backend = op.last
-        worst = max(errors(op, args, got), key=lambda pair: pair[0] - pair[1])
+        backend = backend_of(op)
+        worst = max(errors(call, got, backend), key=lambda pair: pair[0] - pair[1])
     verdict = "right" if worst[0] <= worst[1] else "WRONG"
     return (
         op.name,
@@ -138,15 +140,21 @@ def _try(op: Op, device: str) -> Row:
 
 def _extras() -> list[Row]:
     """Return, for each optional package, its version or how to install it."""
+    if _version("fastvoc") is None:
+        return [("unknown", "the package's metadata is made when it is installed")]
     rows: list[Row] = []
     for requirement in requires("fastvoc") or []:
         match = re.match(r"([A-Za-z0-9._-]+).*;.*extra == ['\"](\w+)['\"]", requirement)
         if match is None or match[2] == "dev":
             continue
         package, extra = match[1], match[2]
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            found = f"not installed; pip install 'fastvoc[{extra}]'"
+        found = _version(package) or f"not installed; pip install 'fastvoc[{extra}]'"
         rows.append((f"{package} ({extra})", found))
     return rows
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

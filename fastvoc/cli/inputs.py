@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastvoc.cli.command import UsageError, rank
+from fastvoc.train.data.folders import below, matches
 
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")
+MELS = (".npy", ".npz", ".pt", ".safetensors", ".h5", ".hdf5")
 """Suffixes that are looked for in folders; a file that is named itself may have any."""
 
-MELS = (".npy", ".npz", ".pt", ".safetensors")
+_RESOURCE_FORK = "._"
+"""How the names of files begin that Macs write beside others on foreign disks, with the same suffix."""
 
 
 @dataclass(frozen=True, order=True)
@@ -29,7 +31,7 @@ def plan(inputs: Sequence[str], suffixes: Sequence[str], out: Path, suffix: str)
     Parameters
     ----------
     inputs : sequence of str
-        Files, globs (`**` is any depth) and folders (searched at any depth).
+        Files, globs (`**` is any depth) and folders (searched at any depth); links to folders are followed.
     suffixes : sequence of str
         Of the files that globs and folders give; case does not count.
     out : Path
@@ -48,7 +50,7 @@ def plan(inputs: Sequence[str], suffixes: Sequence[str], out: Path, suffix: str)
     Raises
     ------
     UsageError
-        If there are no inputs, two of them have one result, or a result is an input.
+        If there are no inputs, two of them have one result, a result is an input, or the folder is a file.
     """
     if not inputs:
         raise UsageError("no input is given; name files, quoted globs or folders")
@@ -60,6 +62,8 @@ def plan(inputs: Sequence[str], suffixes: Sequence[str], out: Path, suffix: str)
             sources.setdefault(path, name)
         if problem is not None:
             problems.append(problem)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; it must be a folder, or a name for one")
     jobs = sorted(Job(path, out / name.with_suffix(suffix)) for path, name in sources.items())
     _refuse_collisions(jobs)
     return jobs, problems
@@ -81,17 +85,23 @@ def _expand(text: str, suffixes: Sequence[str], out: Path) -> tuple[dict[Path, P
         roots, root = [path], path
     elif glob.has_magic(text):
         root = _fixed_part(path)
-        roots = list(root.glob(str(path.relative_to(root))))
+        roots = list(map(Path, matches(text)))
     else:
         return {}, f"{text}: no such file or folder"
-    files = [file for match in roots for file in (match.rglob("*") if match.is_dir() else [match])]
+    files = [file for match in roots for file in (_below(match) if match.is_dir() else [match])]
     wanted = [file for file in files if file.suffix.lower() in suffixes and file.is_file()]
+    wanted = [file for file in wanted if not file.name.startswith(_RESOURCE_FORK)]
     if root.resolve() in out.parents:  # results of an earlier run are no inputs
         wanted = [file for file in wanted if out not in file.resolve().parents]
     if not wanted:
         kind = "folder holds" if path.is_dir() else "glob matches"
         return {}, f"{text}: this {kind} no file that ends in {', '.join(suffixes)}"
     return {file: file.relative_to(root) for file in wanted}, None
+
+
+def _below(folder: Path) -> list[Path]:
+    everything = below(str(folder), leave_out=lambda parent, names: ())
+    return [Path(parent, name) for parent, names in everything for name in names]
 
 
 def _fixed_part(pattern: Path) -> Path:

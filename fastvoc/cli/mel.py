@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,8 @@ import tyro
 
 from fastvoc.cli import batch
 from fastvoc.cli.command import FileCommand, UsageError
-from fastvoc.cli.inputs import AUDIO, Job, plan
+from fastvoc.cli.inputs import Job, plan
+from fastvoc.train.data.lists import SUFFIXES
 
 if TYPE_CHECKING:
     from fastvoc.audio import MelConfig
@@ -35,9 +37,10 @@ class Mel(FileCommand):
         """Compute the mel of each file."""
         if self.convention is not None and self.vocoder is not None:
             raise UsageError("--convention and --vocoder: both name a convention; give one of them")
-        jobs, problems = plan(self.audio, AUDIO, self.out, ".npy")
+        jobs, problems = plan(self.audio, SUFFIXES, self.out, ".npy")
 
         from fastvoc.audio import mel_spectrogram, read_audio
+        from fastvoc.audio.inputs import too_loud
         from fastvoc.cli.mel_files import write_mel
 
         convention = self._convention()
@@ -45,6 +48,8 @@ class Mel(FileCommand):
 
         def work(job: Job) -> float:
             wave, rate = read_audio(job.source, convention.sample_rate)
+            if loud := too_loud(wave):
+                warnings.warn(loud, stacklevel=2)
             write_mel(job.target, mel_spectrogram(wave, convention))
             return len(wave) / rate
 
@@ -53,10 +58,11 @@ class Mel(FileCommand):
     def _convention(self) -> MelConfig:
         from fastvoc import Vocoder
         from fastvoc.audio import CONVENTIONS
+        from fastvoc.audio.convention import as_mel_config
         from fastvoc.config import nearest
 
         if self.convention is None:
-            return Vocoder.from_pretrained(self.vocoder or "default").config.mel
+            return as_mel_config(Vocoder.from_pretrained(self.vocoder or "default").config.mel, "mel")
         if self.convention not in CONVENTIONS:
             hint = nearest(self.convention, list(CONVENTIONS))
             raise UsageError(f"--convention {self.convention}: is not a known name; {hint}")

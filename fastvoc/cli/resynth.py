@@ -9,7 +9,8 @@ import tyro
 
 from fastvoc.cli import batch
 from fastvoc.cli.command import WaveCommand
-from fastvoc.cli.inputs import AUDIO, Job, plan
+from fastvoc.cli.inputs import Job, plan
+from fastvoc.train.data.lists import SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +28,15 @@ class Resynth(WaveCommand):
     def run(self) -> int:
         """Resynthesise each file."""
         self.check()
-        jobs, problems = plan(self.audio, AUDIO, self.out, f".{self.format}")
+        jobs, problems = plan(self.audio, SUFFIXES, self.out, f".{self.format}")
 
-        from fastvoc.audio import read_audio, write_audio
+        from fastvoc.audio import read_audio
 
         vocoder = self.open()
+        sampling = self.sampling(vocoder)
 
         def work(job: Job) -> float:
             original, _ = read_audio(job.source, vocoder.sample_rate)
-            wave = vocoder(vocoder.mel(original))
-            write_audio(job.target, wave, vocoder.sample_rate, self.subtype)
-            return len(wave) / vocoder.sample_rate
+            return self.write(job.target, vocoder(vocoder.mel(original), **sampling), vocoder.sample_rate)
 
         return batch.run(self, jobs, problems, work, "Resynthesising")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from fastvoc.cli.command import Command, UsageError, choose_device, rank
-from fastvoc.cli.terminal import show
+from fastvoc.cli.terminal import complain, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,23 +44,35 @@ class Train(Command):
             return _list()
         changes = self._changes()  # before PyTorch is loaded
 
+        from fastvoc.train.health import RunFailed
         from fastvoc.train.run import train
+        from fastvoc.train.state import SMOKE
 
-        vocoder = train(
-            self.recipe,
-            folder=self.out,
-            changes=changes,
-            smoke=self.smoke,
-            allow_changes=self.allow_changes,
-            device=choose_device(self.device),
-        )
+        try:
+            vocoder = train(
+                self.recipe,
+                folder=self.out,
+                changes=changes,
+                smoke=self.smoke,
+                allow_changes=self.allow_changes,
+                device=choose_device(self.device),
+            )
+        except RunFailed as error:
+            if self.debug:
+                raise
+            complain(f"fastvoc: {error} (--debug shows where)")
+            return 1
         if rank("RANK", 0) == 0:
-            folder = self.out or changes.get("folder", "run")
-            print(f"done: {folder} holds a vocoder of {vocoder.config.mel.describe()}")
+            mel = getattr(vocoder.config, "mel", None)
+            told = f"an {vocoder!r}" if mel is None else f"a vocoder of {mel.describe()}"
+            folder = Path(self.out or changes.get("folder", "run"))
+            print(f"done: {folder / SMOKE if self.smoke else folder} holds {told}")
         return 0
 
     def _changes(self) -> dict[str, Any]:
         import yaml
+
+        from fastvoc.config import parse_yaml
 
         changes: dict[str, Any] = {}
         for setting in self.set:
@@ -68,7 +80,7 @@ class Train(Command):
             if not sign or not name:
                 raise UsageError(f"--set {setting}: is not a setting; write NAME=VALUE, such as batch=8")
             try:
-                changes[name] = yaml.safe_load(value)
+                changes[name] = parse_yaml(value)
             except yaml.YAMLError:
                 raise UsageError(f"--set {setting}: its value is not YAML; quote it, such as '{name}=\"…\"'") from None
         named = {"data.recordings": self.data or None, "steps": self.steps, "batch": self.batch}

@@ -1,21 +1,34 @@
-"""Generators as they run when they are only listened to.
+"""What runs networks that only make sound: it knows graphs, and no model.
 
-A `Plan` is a generator as one native call on the CPU, and a `CudaPlan` on a GPU; `Graphs` records what a GPU does for a
-short mel. `Ways` chooses among them for a `Speaker`, and `calibrate` the layers that a `Plan` multiplies in 8 bits.
-
-A generator is compiled into a `Line`, in which every block has a counterpart that remembers what it still needs of the
-past. A `Streamer` moves one stream, or a batch of them, along a line.
+A `Runner` chooses what can run a network: a `Plan` is its convolutions as native calls on the CPU, a `CudaPlan` on a
+GPU, and `CudaGraphs` record what a GPU does for a short mel. A `Synthesizer` makes waves of any mels with it, a
+`Stream` takes a graph's input in pieces, and a `Streamer` moves one stream, or a batch of them, along it. `calibrate`
+chooses the layers that a plan multiplies in 8 bits.
 """
 
+from fastvoc.engine.cpu_plan import Plan
+from fastvoc.engine.cuda_graphs import CudaGraphs
 from fastvoc.engine.cuda_plan import CudaPlan
-from fastvoc.engine.graphs import Graphs
-from fastvoc.engine.line import Line
-from fastvoc.engine.plan import Plan
-from fastvoc.engine.quantise import calibrate
-from fastvoc.engine.speaker import Speaker
-from fastvoc.engine.state import StreamState
-from fastvoc.engine.streamer import Streamer
-from fastvoc.engine.ways import Ways
-from fastvoc.ops._network import Steps
+from fastvoc.engine.quantize import calibrate
+from fastvoc.engine.runner import Choice, Runner
+from fastvoc.engine.stream import EdgeFrames, Stream
+from fastvoc.engine.streamer import Streamer, StreamState
+from fastvoc.engine.synthesizer import Synthesizer
+from fastvoc.engine.weight_version import WeightVersion
+from fastvoc.ops.network import Quantization
 
-__all__ = ["CudaPlan", "Graphs", "Line", "Plan", "Speaker", "Steps", "StreamState", "Streamer", "Ways", "calibrate"]
+__all__ = [
+    "Choice",
+    "CudaGraphs",
+    "CudaPlan",
+    "EdgeFrames",
+    "Plan",
+    "Quantization",
+    "Runner",
+    "Stream",
+    "StreamState",
+    "Streamer",
+    "Synthesizer",
+    "WeightVersion",
+    "calibrate",
+]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import count
-
 import torch
 from torch import Tensor
 
-from fastvoc.blocks import WaveHead
-from fastvoc.engine.layers import layers_of, no_layers, operands
-from fastvoc.engine.passes import outside_operators
-from fastvoc.models import Generator
-from fastvoc.models.generator import TrunkGenerator
+from fastvoc.engine.runs import ON_GPU, as_layers, input_of, layers_of, operands, outside, outside_operators, split
+from fastvoc.engine.stream import Native, Stream
+from fastvoc.graph import Graph, Network
 from fastvoc.ops import use_backend
-from fastvoc.ops._cuda.device import gpu
-from fastvoc.ops._cuda.device import refuses as refuses_device
-from fastvoc.ops._cuda.network import Network, compiled
-from fastvoc.ops._network import Layer, too_short
-from fastvoc.ops._op import Slower
+from fastvoc.ops.cuda import network as cuda
+from fastvoc.ops.cuda.device import gpu
+from fastvoc.ops.cuda.device import refuses as refuses_device
+from fastvoc.ops.network import Layer
+from fastvoc.ops.op import Slower
+from fastvoc.ops.ragged import ragged, ragged_lengths
 
 FLOAT16_REACH = 2e4
 """The largest value that float16 is trusted with; it ends at 65504, and other mels may be louder."""
@@ -30,7 +27,7 @@ class CudaPlan:
 
     Parameters
     ----------
-    generator : TrunkGenerator
+    generator : Network
         One that `CudaPlan.refuses` does not refuse.
     precision : torch.dtype, optional
         Of the operands of multiplications, and of what lies between layers in memory; torch.float32 is TF32. By
@@ -42,28 +39,25 @@ class CudaPlan:
         If the kernels cannot run the generator.
     """
 
-    def __init__(self, generator: TrunkGenerator, *, precision: torch.dtype | None = None) -> None:
+    def __init__(self, generator: Network, *, precision: torch.dtype | None = None) -> None:
         self.generator = generator
         self.unrecordable = outside_operators(generator)
-        self._layers = layers_of(generator)
-        weight = generator.trunk.stem.weight
-        self._dtype = weight.dtype
-        network = _network(self._layers, weight.device, precision or weight.dtype)
-        if isinstance(network, str):
-            raise NotImplementedError(f"CudaPlan: {network}")
-        self._network = network
-        self._packed = network.pack(self._layers)
-        self._least = next(frames for frames in count(1) if too_short(self._layers, frames) is None)
+        weight = next(generator.parameters())
+        self.precision = precision or weight.dtype
+        """Of the operands of multiplications."""
+        graph = split(generator.graph().fused(), lambda run: _Run(run, weight, self.precision), ON_GPU)
+        (self._run,) = (node for node in graph.nodes if isinstance(node, _Run))
+        self._stream = Stream(graph, hop=generator.hop, like=weight.new_empty(1, generator.mel_bands, 0))
         if weight.is_cuda:
             torch.cuda.current_stream(weight.device).synchronize()  # so that any stream may read them from now on
 
     @staticmethod
-    def refuses(generator: Generator, precision: torch.dtype | None = None) -> str | None:
+    def refuses(generator: Network, precision: torch.dtype | None = None) -> str | None:
         """Return why a generator has no plan on its device, or None.
 
         Parameters
         ----------
-        generator : Generator
+        generator : Network
             With the weights, on the device and in the dtype that it is to run with.
         precision : torch.dtype, optional
             As in `CudaPlan`.
@@ -73,19 +67,17 @@ class CudaPlan:
         reason = refuses_device(weight.device, precision, what="its weights are")
         if reason is not None and not isinstance(reason, Slower):
             return reason
-        if other := no_layers(generator):
-            return other
-        network = _network(layers_of(generator), weight.device, precision)  # type: ignore[arg-type]
+        try:
+            if other := outside(generator, ON_GPU):
+                return other
+        except TypeError as error:
+            return str(error)
+        network = _network(layers_of(generator), weight.device, precision)
         return network if isinstance(network, str) else reason
-
-    @property
-    def precision(self) -> torch.dtype:
-        """Of the operands of multiplications."""
-        return self._network.dtype
 
     def launches(self, batch: int, frames: int) -> list[str]:
         """Name the kernels that mels of this shape launch, in order."""
-        return self._network.launches(batch, frames)
+        return self._run.network.launches(batch, frames)
 
     def __call__(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
         """Make waves: (B, bands, T) → (B, 1, T·hop), as the generator does.
@@ -95,7 +87,7 @@ class CudaPlan:
         ValueError
             If the mels are too short for what the generator reflects at its ends.
         """
-        return self._run(mel, None)
+        return self._stream.whole(mel)
 
     def padded(self, mel: Tensor, lengths: Tensor, condition: Tensor | None = None) -> Tensor:
         """Make waves of mels that end before the tensor does.
@@ -113,37 +105,45 @@ class CudaPlan:
         Tensor, shape (B, 1, T·hop)
             Each wave as of its mel alone, to the bit; what stands behind its end means nothing.
         """
-        return self._run(mel, lengths)
-
-    def _run(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
-        if mel.shape[-1] < self._least and (reason := too_short(self._layers, mel.shape[-1])):
-            raise ValueError(reason)
-        generator = self.generator
-        if generator.standardised:
-            mel = (mel - generator.mean[:, None]) / generator.scale[:, None]
-        rows = self._network.run(self._packed, mel, dtype=self._dtype, lengths=lengths)
-        return rows if isinstance(generator.head, WaveHead) else generator.head(rows)
+        with ragged(lengths, mel.shape[-1]):
+            return self._stream.whole(mel)
 
 
-def _network(layers: list[Layer], device: torch.device, precision: torch.dtype) -> Network | str:
-    return compiled(layers, gpu(device), precision)
+class _Run(Native):
+    """Convolutions that follow one another, compiled for a GPU."""
+
+    def __init__(self, graph: Graph, weight: Tensor, precision: torch.dtype) -> None:
+        self.graph = graph
+        self._dtype = weight.dtype
+        layers = as_layers(graph)
+        network = _network(layers, weight.device, precision)
+        if isinstance(network, str):
+            raise NotImplementedError(f"CudaPlan: {network}")
+        self.network = network
+        self._packed = network.pack(layers)
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Run on whole signals, which may end before the tensor does: (B, C, n) → (B, C', m)."""
+        return self.network.run(self._packed, rows, dtype=self._dtype, lengths=ragged_lengths(rows.shape[-1]))
 
 
-def overflows(generator: TrunkGenerator, mel: Tensor) -> str | None:
+def _network(layers: list[Layer], device: torch.device, precision: torch.dtype) -> cuda.Network | str:
+    return cuda.compiled(layers, gpu(device), precision)
+
+
+def overflows(generator: Network, mel: Tensor) -> str | None:
     """Return why float16 may not hold what a generator multiplies, as a sentence, or None.
 
     Parameters
     ----------
-    generator : TrunkGenerator
+    generator : Network
         In float32.
     mel : Tensor, shape (B, bands, T)
-        What it is likely to hear at its loudest.
+        The loudest that it is likely to be given.
     """
     layers = layers_of(generator)
-    mel = mel.to(generator.trunk.stem.weight)
-    if generator.standardised:
-        mel = (mel - generator.mean[:, None]) / generator.scale[:, None]
     with torch.inference_mode(), use_backend("reference"):
+        mel = input_of(generator, mel.to(next(generator.parameters())))
         values = [*operands(layers, mel), *(layer.weight for layer in layers)]
         largest = float(torch.stack([value.abs().max() for value in values]).max())
     if largest <= FLOAT16_REACH:

@@ -1,28 +1,79 @@
-"""Generators, one file per paper. The registry of models is a type: `GeneratorConfig`."""
+"""Networks, one file per paper; `GENERATORS`, `AUTOENCODERS` and `INSTRUMENTS` list their settings, and take others."""
 
 from typing import Annotated
 
-from pydantic import Field
-
-from fastvoc.models.generator import Generator
+from fastvoc.config import Kinds
+from fastvoc.models.bigvgan import BigVGAN, BigVGANConfig
+from fastvoc.models.gansynth import GANSynth, GANSynthConfig
+from fastvoc.models.generator import Generator, GeneratorSettings
 from fastvoc.models.griffinlimnet import GriffinLimNet, GriffinLimNetConfig
 from fastvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from fastvoc.models.istftnet import ISTFTNet, ISTFTNetConfig
 from fastvoc.models.melgan import MelGAN, MelGANConfig
+from fastvoc.models.nsynth import NSynth, NSynthConfig
+from fastvoc.models.vocos import Vocos, VocosConfig
+from fastvoc.models.waveglow import WaveGlow, WaveGlowConfig
+from fastvoc.models.wavenet import WaveNet, WaveNetConfig
 
-GeneratorConfig = Annotated[
-    HiFiGANConfig | MelGANConfig | ISTFTNetConfig | GriffinLimNetConfig, Field(discriminator="kind")
-]
+GENERATORS = Kinds("generator")
+for _settings in (
+    HiFiGANConfig,
+    MelGANConfig,
+    ISTFTNetConfig,
+    GriffinLimNetConfig,
+    WaveGlowConfig,
+    WaveNetConfig,
+    BigVGANConfig,
+    VocosConfig,
+):
+    GENERATORS.add(_settings)
+
+GeneratorConfig = Annotated[GeneratorSettings, GENERATORS]
+
+AUTOENCODERS = Kinds("autoencoder")
+AUTOENCODERS.add(NSynthConfig)
+
+TRAINABLE = Kinds("generator", GENERATORS, AUTOENCODERS)
+
+Trainable = Annotated[GeneratorSettings, TRAINABLE]
+"""Settings of what a run may train."""
+
+AutoencoderNetwork = Annotated[GeneratorSettings, AUTOENCODERS]
+
+INSTRUMENTS = Kinds("instrument")
+INSTRUMENTS.add(GANSynthConfig)
+
+InstrumentNetwork = Annotated[GANSynthConfig, INSTRUMENTS]
 
 __all__ = [
+    "AUTOENCODERS",
+    "GENERATORS",
+    "INSTRUMENTS",
+    "TRAINABLE",
+    "AutoencoderNetwork",
+    "BigVGAN",
+    "BigVGANConfig",
+    "GANSynth",
+    "GANSynthConfig",
     "Generator",
     "GeneratorConfig",
+    "GeneratorSettings",
     "GriffinLimNet",
     "GriffinLimNetConfig",
     "HiFiGAN",
     "HiFiGANConfig",
     "ISTFTNet",
     "ISTFTNetConfig",
+    "InstrumentNetwork",
     "MelGAN",
     "MelGANConfig",
+    "NSynth",
+    "NSynthConfig",
+    "Trainable",
+    "Vocos",
+    "VocosConfig",
+    "WaveGlow",
+    "WaveGlowConfig",
+    "WaveNet",
+    "WaveNetConfig",
 ]

@@ -9,20 +9,25 @@ generator that has to invent everything, this one begins where Griffin-Lim ends.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn import functional as F
 from typing_extensions import Self
 
+from fastvoc.audio import MelConfig, Normalization
 from fastvoc.audio.griffin_lim import retrieve_phase
+from fastvoc.audio.mel import mel_filters
 from fastvoc.blocks import Conv1d, ResidualBlocks
+from fastvoc.blocks.heads import Inverse, OverlapAdd, hann_window, overlap_of
 from fastvoc.config import config
-from fastvoc.models.generator import Generator
-
-Positive = Annotated[int, Field(gt=0)]
+from fastvoc.graph import Delayed, Graph, Node, Pointwise, Window
+from fastvoc.models.generator import Generator, Positive, Sizes
 
 
 @config
@@ -42,9 +47,9 @@ class GriffinLimNetConfig:
     """Width of the residual blocks."""
     stem_kernel_size: Positive = 7
     """Taps of the first convolution, in frames."""
-    kernel_sizes: tuple[Positive, ...] = (3, 5)
+    kernel_sizes: Sizes = (3, 5)
     """Taps of the residual blocks that run side by side, in frames."""
-    dilations: tuple[Positive, ...] = (1, 3, 5)
+    dilations: Sizes = (1, 3, 5)
     """Dilations of each of them, in frames."""
     slope: float = 0.1
     """Of every leaky ReLU."""
@@ -54,9 +59,9 @@ class GriffinLimNetConfig:
     """Samples per mel frame."""
     updates: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (8, 4)
     """Multiplicative updates towards the mel, of the estimate that the network corrects and after its correction."""
-    iterations: Annotated[int, Field(ge=0)] = 16
+    iterations: Annotated[int, Field(ge=0, le=1024)] = 16
     """Rounds of Griffin-Lim with the network's magnitudes."""
-    revisions: Annotated[int, Field(ge=0)] = 16
+    revisions: Annotated[int, Field(ge=0, le=1024)] = 16
     """Rounds that follow, which keep the magnitudes that the wave has come to, as far as they agree with the mel."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Of Griffin-Lim: 0 is the original method, 0.99 arrives sooner."""
@@ -66,6 +71,20 @@ class GriffinLimNetConfig:
         if self.fft_size % self.hop or (self.fft_size - self.hop) % 2:
             raise ValueError(f"fft_size {self.fft_size} must be a multiple of hop {self.hop}, and even beyond it")
         return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What losses can compare: the wave, and the magnitudes (B, fft_size // 2 + 1, T) that it is made of."""
+        return ("wave", "magnitude")
+
+    def check_mel(self, mel: MelConfig) -> None:
+        """Raise unless a mel is the logarithm of magnitudes of the network's own transform."""
+        size = self.fft_size
+        needed = {"fft_size": size, "window_size": size, "padding": "same", "power": 1, "logarithm": "natural"}
+        needed |= {"gain": 1, "floor": self.mel_floor, "floor_mode": "clamp", "normalization": Normalization()}
+        for name, value in needed.items():
+            if getattr(mel, name) != value:
+                raise ValueError(f"generator {self.kind} needs mel.{name} {value}; it is {getattr(mel, name)}")
 
     def build(self) -> GriffinLimNet:
         """Build the generator with fresh weights."""
@@ -93,16 +112,10 @@ class GriffinLimNet(Generator):
         """Samples per mel frame."""
         return self.config.hop
 
-    def start_from(self, filters: Tensor) -> None:
-        """Begin training with what linear algebra knows.
-
-        Parameters
-        ----------
-        filters : Tensor, shape (bands, fft_size // 2 + 1)
-            The filter bank of the mel's convention. The first correction is nearly none.
-        """
+    def prepare(self, mel: MelConfig) -> None:
+        """Begin training with what linear algebra knows: the filters of the mel, and nearly no correction."""
         with torch.no_grad():
-            self.filters.copy_(filters)
+            self.filters.copy_(torch.from_numpy(mel_filters(mel)))
             self.correction.weight.mul_(0.1)
             self.correction.bias.zero_()
 
@@ -127,7 +140,15 @@ class GriffinLimNet(Generator):
 
     def forward(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, bands, T) → (B, 1, T·hop)."""
+        return self.wave(mel, self.magnitude(mel))
+
+    def outputs(self, mel: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Make what losses compare with recordings; the wave takes ten times as long as its magnitudes."""
         magnitude = self.magnitude(mel)
+        return {"magnitude": magnitude} | ({"wave": self.wave(mel, magnitude)} if "wave" in names else {})
+
+    def wave(self, mel: Tensor, magnitude: Tensor) -> Tensor:
+        """Find phases for magnitudes: (B, bands, T), (B, fft_size // 2 + 1, T) → (B, 1, T·hop)."""
         # first phases: a pulse at the centre of a frame turns by half a circle from bin to bin
         pulse = 1 - 2 * (torch.arange(self.bins, device=mel.device) % 2)[:, None]
         window = torch.hann_window(self.config.fft_size, device=mel.device, dtype=magnitude.dtype)
@@ -172,15 +193,120 @@ class GriffinLimNet(Generator):
         """Logarithm of the window's sum: no wave in [−1, 1] has a larger magnitude, and exp stays finite."""
         return math.log(self.config.fft_size / 2)
 
+    def lower(self, graph: Graph, x: int, condition: int | None = None) -> int:
+        """Add the network, and the rounds one by one, to a graph."""
+        config, size = self.config, self.config.fft_size
+        # fewer frames than overlap are a wave of its own kind, see `_Wave`
+        mel = graph.add(Delayed(size // config.hop), x)
+        y = graph.add(Pointwise(self._standardised), mel)
+        y = graph.lower(self.narrow, graph.lower(self.stem, y), slope=config.slope)
+        y = graph.lower(self.correction, graph.lower(self.residual, y), slope=config.slope)
+        magnitude = graph.add(Pointwise(self._estimate), y, mel)
+        spectrum = graph.add(Pointwise(self._pulse), magnitude)
+        before: list[int] = []
+        for number in range(config.iterations + config.revisions):
+            frames = graph.add(Inverse(size), spectrum)
+            rebuilt = graph.add(_Spectra(size, config.hop), graph.add(_Wave(size, config.hop), frames))
+            if number >= config.iterations:
+                magnitude = graph.add(Pointwise(self._revised), rebuilt, mel)
+            spectrum = graph.add(Pointwise(self._ahead), rebuilt, magnitude, *before)
+            before = [rebuilt]
+        wave = graph.add(_Wave(size, config.hop, side=(size - config.hop) // 2), graph.add(Inverse(size), spectrum))
+        dtype = self.stem.weight.dtype
+        return graph.add(Pointwise(lambda wave: wave.to(dtype)), wave)
+
+    def _standardised(self, mel: Tensor) -> Tensor:
+        return (mel - self.config.mel_mean) / self.config.mel_scale
+
+    def _estimate(self, correction: Tensor, mel: Tensor) -> Tensor:
+        """`magnitude` for some frames."""
+        correction = _at_least_single(correction)
+        prior = self._towards(mel, torch.ones_like(correction), self.config.updates[0])
+        log_magnitude = prior.clamp(min=self.config.mel_floor).log() + correction
+        return self._towards(mel, log_magnitude.clamp(max=self.loudest).exp(), self.config.updates[1])
+
+    def _pulse(self, magnitude: Tensor) -> Tensor:
+        """Give magnitudes their first phases: a pulse at the centre of a frame turns by half a circle per bin."""
+        pulse = 1 - 2 * (torch.arange(self.bins, device=magnitude.device) % 2)[:, None]
+        return magnitude * pulse.to(magnitude.dtype.to_complex())
+
+    def _revised(self, rebuilt: Tensor, mel: Tensor) -> Tensor:
+        reached = (rebuilt.real.square() + rebuilt.imag.square()).clamp(min=1e-14).sqrt()
+        return self._towards(mel, reached, 1)
+
+    def _ahead(self, rebuilt: Tensor, magnitude: Tensor, before: Tensor | None = None) -> Tensor:
+        momentum = self.config.momentum / (1 + self.config.momentum)
+        ahead = rebuilt if before is None else torch.sub(rebuilt, before, alpha=momentum)
+        power = ahead.real.square() + ahead.imag.square()
+        return ahead * (magnitude * (power + 1e-16).rsqrt())
+
+    def _towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
+        """Do as `towards` does for all frames at once.
+
+        Products with a matrix of few columns add in another order, and Griffin-Lim makes much of the smallest rounding.
+        """
+        count = mel.shape[-1]
+        few = (0, max(0, FEWEST_COLUMNS - count))
+        frames = F.pad(magnitude.mT, (0, 0, *few)).mT  # bins stay neighbours in memory
+        return self.towards(F.pad(mel, few), frames, updates)[..., :count]
+
+
+FEWEST_COLUMNS = 16
+"""From 12 columns on, products were measured to be those of many to the bit (MKL, AMD EPYC family 26, 2026-11-20)."""
+
+
+class _Wave(OverlapAdd):
+    """Frames to the wave whose transforms are nearest to them (Griffin and Lim 1984, eq. 6).
+
+    Parameters
+    ----------
+    size, hop : int
+    side : int, optional
+        Samples to leave out at both ends.
+    """
+
+    amplifies = True
+
+    def __init__(self, size: int, hop: int, *, side: int = 0) -> None:
+        super().__init__(size, hop, start=side)
+
+    def length(self, count: int) -> int:
+        """Count the samples from the first frame to the last."""
+        return (count - 1) * self.hop + self.size - 2 * self.start if count else 0
+
+    def levelled(self, wave: Tensor, overlap: Tensor, window: Window) -> Tensor:
+        """Bound the gain at the ends by the greatest overlap, which a wave of few frames does not reach."""
+        most = self.size // self.hop
+        most = min(window.known, most) if window.ended else most
+        greatest = _greatest_overlap(self.size, self.hop, most, overlap.dtype, overlap.device)
+        return wave * (1 / overlap.clamp(min=0.01 * greatest))
+
+
+class _Spectra(Node):
+    """A wave (B, 1, samples) to the spectra of its frames, (B, size // 2 + 1, n)."""
+
+    def __init__(self, size: int, hop: int) -> None:
+        self.size, self.hop = size, hop
+
     def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Mel frames that samples `first … last` read."""
-        side = (self.config.fft_size - self.config.hop) // 2
-        # frame f covers samples f·hop − side … f·hop − side + fft_size − 1
-        frames = -((self.config.fft_size - 1 - side - first) // self.config.hop), (last + side) // self.config.hop
-        overlap = (self.config.fft_size - 1) // self.config.hop  # frames on each side that share samples with one
-        reach = overlap * (self.config.iterations + self.config.revisions)
-        first, last = self.residual.needs(frames[0] - reach, frames[1] + reach)
-        return self.stem.needs(first, last)
+        """Return the samples of frames `first … last`."""
+        return first * self.hop, last * self.hop + self.size - 1
+
+    def length(self, count: int) -> int:
+        """Count the frames of so many samples."""
+        return max(0, (count - self.size) // self.hop + 1)
+
+    def valid(self, window: Window, first: int, last: int) -> Tensor:
+        """Transform frames `first … last`."""
+        (wave,) = window.rows
+        hann = hann_window(self.size, wave.dtype, wave.device)
+        spectra: Tensor = torch.fft.rfft(wave[:, 0].unfold(-1, self.size, self.hop) * hann)
+        return spectra.mT
+
+
+@functools.lru_cache(maxsize=64)
+def _greatest_overlap(size: int, hop: int, frames: int, dtype: torch.dtype, device: torch.device) -> float:
+    return float(overlap_of(size, hop, frames, True, dtype, device).max())
 
 
 def _at_least_single(x: Tensor) -> Tensor:

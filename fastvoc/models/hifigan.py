@@ -10,9 +10,7 @@ from typing_extensions import Self
 
 from fastvoc.blocks import ResidualBlocks, Trunk, WaveHead
 from fastvoc.config import config
-from fastvoc.models.generator import TrunkGenerator
-
-Positive = Annotated[int, Field(gt=0)]
+from fastvoc.models.generator import Positive, Sizes, TrunkGenerator
 
 
 @config
@@ -24,15 +22,15 @@ class HiFiGANConfig:
     """Bands of the mel spectrogram."""
     channels: Positive = 512
     """Width behind the first convolution; each stage halves it."""
-    rates: tuple[Positive, ...] = (8, 8, 2, 2)
+    rates: Sizes = (8, 8, 2, 2)
     """Up-sampling factor of each stage; their product is the hop in samples."""
-    rate_kernel_sizes: tuple[Positive, ...] = (16, 16, 4, 4)
+    rate_kernel_sizes: Sizes = (16, 16, 4, 4)
     """Taps of each stage's transposed convolution; twice the rate in every published model but one."""
     block: Literal["1", "2"] = "1"
     """Residual block: "1" has two convolutions per dilation, "2" has one."""
-    kernel_sizes: tuple[Positive, ...] = (3, 7, 11)
+    kernel_sizes: Sizes = (3, 7, 11)
     """Taps of the residual blocks that run side by side."""
-    dilations: tuple[tuple[Positive, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
+    dilations: Annotated[tuple[Sizes, ...], Field(min_length=1, max_length=16)] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
     """Dilations of each of them, in samples."""
     slope: float = 0.1
     """Of every leaky ReLU but the last."""
@@ -40,8 +38,9 @@ class HiFiGANConfig:
     """Of the last leaky ReLU: the original calls it without a slope, which is PyTorch's default, not 0.1."""
     padding_mode: Literal["zero", "reflect", "replicate"] = "zero"
     """What stands outside the signal: zero in the original, reflect in SpeechBrain."""
-    crop_rule: Literal["centred", "output-padded"] = "centred"
-    """How a transposed convolution is cut: centred in the original, output-padded in ParallelWaveGAN."""
+    crop_rule: Literal["centred", "symmetric", "output-padded"] = "centred"
+    """How a transposed convolution is cut: output-padded in ParallelWaveGAN and MockingBird, symmetric in the original,
+    which is centred where taps minus rate are even, and leaves `extra_samples` where they are odd."""
     causal: bool = False
     """Let no sample depend on a later frame (ParallelWaveGAN's use_causal_conv)."""
     standardised: bool = False
@@ -69,6 +68,10 @@ class HiFiGANConfig:
                     f"a transposed convolution of {taps} taps does not multiply the length by {rate} exactly; "
                     f"taps minus rate must be even and not negative, such as {2 * rate + rate % 2}"
                 )
+            if self.crop_rule == "symmetric" and taps < rate:
+                raise ValueError(
+                    f"a transposed convolution of {taps} taps leaves gaps at rate {rate}; it needs {rate} taps at least"
+                )
             if (self.crop_rule == "output-padded" or self.causal) and taps != 2 * rate:
                 raise ValueError(f"rate {rate} needs {2 * rate} taps with this crop_rule, not {taps}")
         return self
@@ -78,12 +81,25 @@ class HiFiGANConfig:
         """Samples per mel frame."""
         return math.prod(self.rates)
 
-    def trunk(self) -> Trunk:
-        """Build the trunk, shared with iSTFTNet."""
-        branches = [
+    @property
+    def extra_samples(self) -> int:
+        """Samples that a wave has at its end beyond `hop` for each frame: (5, 4, 2, 2, 2) with 16 taps first has 32."""
+        extra = 0
+        for rate, taps in zip(self.rates, self.rate_kernel_sizes, strict=True):
+            extra = extra * rate + (taps - rate) % 2 * (self.crop_rule == "symmetric")
+        return extra
+
+    @property
+    def branches(self) -> list[list[list[tuple[int, int]]]]:
+        """Per residual block, per unit, per convolution: taps and dilation."""
+        return [
             [[(size, dilation), (size, 1)] if self.block == "1" else [(size, dilation)] for dilation in dilations]
             for size, dilations in zip(self.kernel_sizes, self.dilations, strict=True)
         ]
+
+    def trunk(self) -> Trunk:
+        """Build the trunk, shared with iSTFTNet."""
+        branches = self.branches
         return Trunk(
             self.mel_bands,
             self.channels,

@@ -5,16 +5,12 @@ Kaneko, Tanaka, Kameoka and Seki 2022, arXiv:2203.02395, §3; reference: rishikk
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from fastvoc.blocks import IstftHead
 from fastvoc.config import config
-from fastvoc.models.generator import TrunkGenerator
+from fastvoc.models.generator import Positive, TrunkGenerator
 from fastvoc.models.hifigan import HiFiGANConfig
-
-Positive = Annotated[int, Field(gt=0)]
 
 
 @config
@@ -40,6 +36,11 @@ class ISTFTNetConfig:
     def hop(self) -> int:
         """Samples per mel frame."""
         return self.trunk.hop * self.istft_hop
+
+    @property
+    def extra_samples(self) -> int:
+        """Samples that a wave has at its end beyond `hop` for each frame."""
+        return self.trunk.extra_samples * self.istft_hop
 
     def build(self) -> ISTFTNet:
         """Build the generator with fresh weights."""

@@ -10,14 +10,13 @@ import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
+from torch import Tensor
 from typing_extensions import Self
 
 from fastvoc.audio.pqmf import PqmfConfig
 from fastvoc.blocks import PqmfHead, ResidualBlocks, Trunk, WaveHead
 from fastvoc.config import config
-from fastvoc.models.generator import TrunkGenerator
-
-Positive = Annotated[int, Field(gt=0)]
+from fastvoc.models.generator import Positive, Sizes, TrunkGenerator
 
 
 @config
@@ -29,11 +28,11 @@ class MelGANConfig:
     """Bands of the mel spectrogram."""
     channels: Positive = 512
     """Width behind the first convolution; each stage halves it."""
-    rates: tuple[Positive, ...] = (8, 8, 2, 2)
+    rates: Sizes = (8, 8, 2, 2)
     """Up-sampling factor of each stage; times the sub-bands, their product is the hop in samples."""
-    rate_kernel_sizes: tuple[Positive, ...] = (16, 16, 4, 4)
+    rate_kernel_sizes: Sizes = (16, 16, 4, 4)
     """Taps of each stage's transposed convolution."""
-    units: Positive = 3
+    units: Annotated[int, Field(gt=0, le=16)] = 3
     """Residual units behind each transposed convolution; unit j has dilation 3**j."""
     unit_kernel_sizes: tuple[Positive, Positive] = (3, 1)
     """Taps of the two convolutions of a unit: (3, 1) in the original, (3, 3) in the paper's figure and in Keras."""
@@ -73,6 +72,11 @@ class MelGANConfig:
     def hop(self) -> int:
         """Samples per mel frame."""
         return math.prod(self.rates) * (self.pqmf.bands if self.pqmf else 1)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What losses can compare: the wave, and the sub-bands (B, bands, T / bands) before `pqmf` joins them."""
+        return ("wave", "subbands") if self.pqmf else ("wave",)
 
     def build(self) -> MelGAN:
         """Build the generator with fresh weights."""
@@ -118,6 +122,28 @@ class MelGAN(TrunkGenerator):
         )
         super().__init__(trunk, head, mel_bands=config.mel_bands)
         self.config = config
+
+    def finish(self, x: Tensor) -> dict[str, Tensor]:
+        """Turn features into all outputs."""
+        if not isinstance(self.head, PqmfHead):
+            return super().finish(x)
+        subbands = self.head.subbands(x)
+        return {"subbands": subbands, "wave": self.head.join(subbands)}
+
+    def up_to_subbands(self) -> TrunkGenerator:
+        """Return what makes the sub-bands, (B, bands, T) → (B, sub-bands, T·hop / sub-bands), of the same modules."""
+        config, bank = self.config, self.head
+        if config.pqmf is None or not isinstance(bank, PqmfHead):
+            raise ValueError("MelGAN: config.pqmf is None; only a multi-band generator makes sub-bands")
+        head = WaveHead(
+            self.trunk.channels,
+            slope=config.slope,
+            bands=config.pqmf.bands,
+            padding_mode=config.padding_mode,
+            causal=config.causal,
+        )
+        head.conv = bank.conv
+        return TrunkGenerator(self.trunk, head, mel_bands=self.mel_bands)
 
 
 DESCRIPT = MelGANConfig()

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from fastvoc.ops._backends import backends
-from fastvoc.ops._op import OPS, explain, forced_backend, last_backends, use_backend
+from fastvoc.ops import flops
+from fastvoc.ops.availability import backends
 from fastvoc.ops.conv1d import conv1d
-from fastvoc.ops.downsample import downsample
+from fastvoc.ops.convnext import convnext
+from fastvoc.ops.gated import gated
+from fastvoc.ops.op import OPS, Op, explain, forced_backend, known_backend, last_backends, use_backend
 from fastvoc.ops.residual import residual
+from fastvoc.ops.smooth_snake import smooth_snake
+from fastvoc.ops.strided_conv1d import strided_conv1d
 from fastvoc.ops.upsample import upsample
 
 __all__ = [
     "OPS",
+    "Op",
     "backends",
     "conv1d",
-    "downsample",
+    "convnext",
     "explain",
     "forced_backend",
+    "gated",
+    "known_backend",
     "last_backends",
     "residual",
+    "smooth_snake",
+    "strided_conv1d",
     "upsample",
     "use_backend",
 ]
+
+flops.register()

@@ -1,22 +1,38 @@
-"""A run becomes weights. The room is callable: ``fastvoc.train(config)`` is `fastvoc.train.run.train`."""
+"""A run becomes weights. The package is callable: ``fastvoc.train(config)`` is its function `train`."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvoc.train.run import train
     from fastvoc.vocoder import Vocoder
 
+__all__ = ["train"]
 
-class _Room(ModuleType):
+
+class _Callable(ModuleType):
     """A module that can be called, because a package and a function cannot share the name ``fastvoc.train``."""
 
-    def __call__(self, *arguments: Any, **named: Any) -> Vocoder:
+    @property
+    def train(self) -> Any:  # loaded when it is first used, since it brings PyTorch
         from fastvoc.train.run import train
 
-        return train(*arguments, **named)
+        return train
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.train)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Vocoder:
+        vocoder: Vocoder = self.train(*arguments, **named)
+        return vocoder
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *__all__]  # where `help` looks
 
 
-sys.modules[__name__].__class__ = _Room
+sys.modules[__name__].__class__ = _Callable

@@ -1,23 +1,28 @@
-"""What a run is: a network, what it hears, what it minimises, and how. Recipes are ready ones."""
+"""What a run is: a network, what it learns from, what it minimises, and how. Recipes are ready ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 from typing_extensions import Self
 
-from fastvoc.audio import CONVENTIONS, MelConfig, Normalization
-from fastvoc.checkpoints import VocoderConfig
+from fastvoc.audio import CONVENTIONS, MelConfig
+from fastvoc.checkpoints import settings_of_run
 from fastvoc.config import config, from_dict, nearest, read_plain, to_dict
-from fastvoc.models import GeneratorConfig, GriffinLimNetConfig, MelGANConfig
-from fastvoc.train.adversary import AdversaryConfig
-from fastvoc.train.data import DataConfig
-from fastvoc.train.optimisers import OptimiserConfig
-from fastvoc.train.weight_norm import Dress
+from fastvoc.models import Trainable
+from fastvoc.train.data.config import DataConfig
+from fastvoc.train.learning.optimisers import OptimiserConfig
+from fastvoc.train.learning.weight_norm import WeightNorm
+from fastvoc.train.tasks.adversary import AdversaryConfig
+from fastvoc.train.tasks.gan import GanConfig
+from fastvoc.train.tasks.likelihood import LikelihoodConfig as LikelihoodConfig  # its import adds it to TASKS
+from fastvoc.train.tasks.losses import LOSSES, Loss
+from fastvoc.train.tasks.task import TASKS, TaskSettings
 
 
 def _convention(value: Any) -> Any:
@@ -37,56 +42,47 @@ Convention = Annotated[MelConfig, BeforeValidator(_convention)]
 """A mel convention: its fields, the name of a public project's, or the config.json of a vocoder."""
 
 
-@config
-class LossWeights:
-    """Factors of the terms that the generator minimises together; one of zero is not computed."""
+def _named(values: Any) -> Any:
+    """Write ``{mel: 45}`` out as ``{mel: {kind: mel, weight: 45}}``; a table without a kind is of that of its name."""
+    if not isinstance(values, Mapping):
+        return values
+    tables = {
+        name: {"weight": value} if isinstance(value, (int, float, str)) else value for name, value in values.items()
+    }
+    return {name: {"kind": name} | value if isinstance(value, dict) else value for name, value in tables.items()}
 
-    adversarial: NonNegativeFloat = 0.0
-    """To be taken for a recording by the discriminators."""
-    features: NonNegativeFloat = 0.0
-    """Distance of the discriminators' feature maps."""
-    mel: NonNegativeFloat = 0.0
-    """Distance of log-mels in the convention `loss_mel`."""
-    multi_scale_mel: NonNegativeFloat = 0.0
-    """Distance of log-mels at seven scales."""
-    stft: NonNegativeFloat = 0.0
-    """Multi-resolution STFT loss of the wave."""
-    subband_stft: NonNegativeFloat = 0.0
-    """Multi-resolution STFT loss of the sub-bands before the filter bank joins them."""
-    magnitude: NonNegativeFloat = 0.0
-    """Distance of the magnitudes that a Griffin-Lim network estimates; alone, it needs no wave to be made."""
 
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not any(vars(self).values()):
-            raise ValueError("every weight is zero; a generator needs something to minimise")
-        return self
+def _in_order(losses: dict[str, Loss]) -> dict[str, Loss]:
+    """Leave out what weighs nothing, and sum the others in an order that no file changes: that of their kinds."""
+    kinds = list(LOSSES)
+    weighing = [(kinds.index(type(loss)), name) for name, loss in losses.items() if loss.weight]
+    return {name: losses[name] for _, name in sorted(weighing)}
 
-    @property
-    def of_waves(self) -> bool:
-        """Whether there is a term that compares a generated wave with its recording."""
-        return bool(self.mel or self.multi_scale_mel or self.stft or self.subband_stft)
+
+Losses = Annotated[dict[str, Annotated[Loss, LOSSES]], BeforeValidator(_named), AfterValidator(_in_order)]
 
 
 @config
 class TrainConfig:
     """A run, from recordings to a vocoder."""
 
-    generator: GeneratorConfig
-    """The network."""
+    generator: Trainable
+    """The network, of a vocoder or an autoencoder."""
+    task: Annotated[TaskSettings, TASKS] = GanConfig()
+    """What a step does: which networks learn, and from what."""
     mel: Convention
-    """What it is fed; stored with the vocoder."""
+    """What the generator is fed; stored with the vocoder. An autoencoder is fed waves, and its own are judged by it."""
     data: DataConfig
-    """What it hears."""
-    losses: LossWeights
-    """What it minimises."""
+    """What it learns from."""
+    losses: Losses = Field(default_factory=dict)
+    """What it minimises, by names of your own: a weight of the loss whose kind the name is, or all of its settings."""
     loss_mel: Convention | None = None
     """Convention of the mel loss; None is `mel`."""
     optimiser: OptimiserConfig
     """Of the generator."""
     adversary: AdversaryConfig | None = None
     """Its discriminators."""
-    weight_norm: Dress = "all"
+    weight_norm: WeightNorm = "all"
     """Which of the generator's convolutions learn magnitude and direction apart; a saved vocoder has plain weights."""
     ema: float = Field(0.0, ge=0, lt=1)
     """Decay per update of the moving average of the weights, which is validated and saved then; 0 is none."""
@@ -108,7 +104,8 @@ class TrainConfig:
     accumulate: PositiveInt = 1
     """Parts in which each process takes its share of a batch, to need less memory."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the networks' arithmetic; weights and spectra stay in float32. "auto" is bfloat16 on CUDA, else float32."""
+    """Of the networks' arithmetic; weights and spectra stay in float32. "auto" is bfloat16 on
+    CUDA, or float16 on GPUs of capability 7 that have no bfloat16, else float32."""
     compile: bool = False
     """Run the networks through torch.compile, which takes minutes before the first step."""
     graph: bool = False
@@ -117,7 +114,7 @@ class TrainConfig:
     recompute: bool = False
     """Keep only the inputs of the generator's residual blocks for the gradient, and run them again for the rest: less
     memory, a third more work in the generator."""
-    seed: int = 1234
+    seed: int = Field(1234, ge=0, lt=1 << 63)
     """Of first weights and data."""
 
     folder: Path = Path("run")
@@ -135,10 +132,16 @@ class TrainConfig:
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        VocoderConfig(generator=self.generator, mel=self.mel)
+        settings_of_run(self.generator, self.mel)
         if self.segment % self.mel.hop:
             lower = max(1, self.segment // self.mel.hop) * self.mel.hop
             raise ValueError(f"segment {self.segment} is not a multiple of the hop {self.mel.hop}; such as {lower}")
+        if self.loss_mel is not None and self.loss_mel.sample_rate != self.mel.sample_rate:
+            raise ValueError(
+                f"loss_mel is of {self.loss_mel.sample_rate} Hz and mel of {self.mel.sample_rate} Hz, but both are of "
+                f"the same wave; set loss_mel.sample_rate={self.mel.sample_rate}, or loss_mel=null for the convention "
+                "of mel"
+            )
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts (accumulate)")
         if self.graph and self.precision == "float16":
@@ -148,33 +151,23 @@ class TrainConfig:
             raise ValueError("graph needs adam or adamw; PyTorch decides updates of radam on the host")
         if self.continue_from is not None and (self.start_from or self.start_adversary_from):
             raise ValueError("continue_from brings all weights; leave out start_from and start_adversary_from")
-        weights = self.losses
-        if bool(weights.adversarial or weights.features) != (self.adversary is not None):
-            raise ValueError("losses.adversarial and losses.features need an adversary, and an adversary needs one")
-        if self.adversary and self.adversary.starts_at and not (weights.of_waves or weights.magnitude):
-            raise ValueError(f"before adversary.starts_at {self.adversary.starts_at} there is nothing to minimise")
-        banded = isinstance(self.generator, MelGANConfig) and self.generator.pqmf is not None
-        if weights.subband_stft and not banded:
-            raise ValueError("losses.subband_stft needs a generator of sub-bands (generator.pqmf)")
-        if isinstance(self.generator, GriffinLimNetConfig):
-            _check_magnitudes(self.generator, self.mel)
-        elif weights.magnitude:
-            raise ValueError("losses.magnitude needs a generator that estimates magnitudes (griffin-lim-net)")
-        if weights.magnitude and self.precision != "float32":
+        if self.mel.normalization.unknown and self.data.mels is None:
             raise ValueError(
-                f"losses.magnitude needs precision float32, not {self.precision}: magnitudes span five decades"
+                "mel.normalization is not known, so no mel of a recording can be computed; name another convention, or "
+                "the folder of mels of another network (data.mels)"
             )
+        check_mel = getattr(self.generator, "check_mel", None)  # of a network that takes some conventions only
+        if check_mel is not None:
+            check_mel(self.mel)
+        outputs: tuple[str, ...] = getattr(self.generator, "outputs", ("wave",))
+        for name, loss in self.losses.items():
+            if loss.of not in outputs:
+                raise ValueError(
+                    f"losses.{name} reads {loss.of}, but the generator {self.generator.kind} gives {', '.join(outputs)}"
+                )
+            loss.check(self)
+        self.task.check(self)
         return self
-
-
-def _check_magnitudes(generator: GriffinLimNetConfig, mel: MelConfig) -> None:
-    """Raise unless a mel is the logarithm of magnitudes of the network's own transform."""
-    size = generator.fft_size
-    needed = {"fft_size": size, "window_size": size, "padding": "same", "power": 1, "logarithm": "natural", "gain": 1}
-    needed |= {"floor": generator.mel_floor, "floor_mode": "clamp", "normalization": Normalization()}
-    for name, value in needed.items():
-        if getattr(mel, name) != value:
-            raise ValueError(f"generator griffin-lim-net needs mel.{name} {value}; it is {getattr(mel, name)}")
 
 
 def recipes() -> list[str]:
@@ -199,7 +192,8 @@ def load_config(
         The name of a recipe, a YAML or JSON file, plain values, or what is returned.
     changes : mapping of str to object, optional
         Values that replace others: ``{"generator.channels": 256, "data.recordings": "wavs"}``. Items of lists have
-        numbers: ``"adversary.discriminators.0.channels"``.
+        numbers: ``"adversary.discriminators.0.channels"``. A convention that has a name is changed by its fields:
+        ``"mel.high"``.
 
     Raises
     ------
@@ -211,13 +205,20 @@ def load_config(
     if isinstance(source, TrainConfig):
         where, values = "TrainConfig", to_dict(source)
     elif isinstance(source, Mapping):
-        where, values = "config", _copy(source)
+        where, values = "config", _plain(source)
     else:
         path = _find(source)
-        where, values = str(source), read_plain(path)
+        # a YAML anchor gives two names one dictionary, and each is changed alone
+        where, values = str(source), _plain(read_plain(path))
+    for keys, what in _FOREIGN:
+        if isinstance(values, dict) and keys <= values.keys() and not {"losses", "optimiser"} & values.keys():
+            raise ValueError(
+                f"{where}: is {what}, not the settings of a run; name a recipe, such as one of fastvoc train list, and "
+                "give it the weights as start_from, or the run to go on with as continue_from"
+            )
     if not isinstance(values, dict):
         raise ValueError(f"{where}: holds {type(values).__name__}, not the settings of a run")
-    for name, value in (changes or {}).items():
+    for name, value in sorted((changes or {}).items(), key=_breadth):
         _put(values, name, value)
     data = values.setdefault("data", {})
     if isinstance(data, dict) and "recordings" not in data:
@@ -226,6 +227,14 @@ def load_config(
         )
     result: TrainConfig = from_dict(TrainConfig, values, where)
     return result
+
+
+_FOREIGN = (
+    ({"resblock", "upsample_rates"}, "a configuration of HiFi-GAN"),
+    ({"generator_params"}, "a configuration of ParallelWaveGAN"),
+    ({"generator", "mel"}, "the config.json of a vocoder"),
+)
+"""Keys of other configurations, and what these are."""
 
 
 def _recipe_folder() -> Path:
@@ -243,28 +252,43 @@ def _find(source: str | Path) -> Path:
     return _recipe_folder() / f"{source}.yaml"
 
 
-def _copy(values: Any) -> Any:
+def _plain(values: Any) -> Any:
+    """Return dictionaries, lists and scalars that share nothing with what is given, nor among themselves."""
     if isinstance(values, Mapping):
-        return {key: _copy(value) for key, value in values.items()}
-    return [_copy(value) for value in values] if isinstance(values, (list, tuple)) else values
+        return {key: _plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_plain(value) for value in values]
+    return to_dict(values) if is_dataclass(values) else values
+
+
+def _breadth(change: tuple[str, Any]) -> tuple[bool, int]:
+    """Order changes so that a part follows the whole that it is of, and `loss_mel` the `mel` that it may start from."""
+    first, *way = change[0].split(".")
+    return first == "loss_mel", len(way)
 
 
 def _put(values: dict[str, Any], name: str, value: Any) -> None:
     """Set what a dotted name means, making the dictionaries on the way."""
-    *way, last = name.split(".")
+    way = name.split(".")
+    if way[0] in ("mel", "loss_mel") and len(way) > 1:
+        # without a convention of its own, the mel loss has that of the network
+        named = values.get(way[0]) or values.get("mel")
+        values[way[0]] = _plain(_convention(named)) if named else {}
+    if way[0] == "losses" and len(way) > 1 and isinstance(values.get("losses"), dict):
+        loss = values["losses"].get(way[1])
+        if len(way) > 2 and isinstance(loss, (int, float)):
+            values["losses"][way[1]] = {"weight": loss}
+        elif len(way) == 2 and isinstance(loss, dict) and not isinstance(value, Mapping):
+            way.append("weight")  # and the loss keeps its other settings
     place: Any = values
-    for part in way:
-        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
-            place = place[int(part)]
-        elif isinstance(place, dict):
-            if place.get(part) is None:
-                place[part] = {}
-            place = place[part]
-        else:
+    for part, following in zip(way, [*way[1:], None], strict=True):
+        number = isinstance(place, list) and part.isdigit() and int(part) < len(place)
+        if not (number or isinstance(place, dict)):
             raise ValueError(f"{name}: there is nothing called {part!r} to change")
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        place[int(last)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise ValueError(f"{name}: there is nothing called {last!r} to change")
+        key = int(part) if number else part
+        if following is None:
+            place[key] = _plain(value)
+            return
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place = place[key]

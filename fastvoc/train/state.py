@@ -6,6 +6,7 @@
           /best/…                               the vocoder with the least validation error
           /checkpoints/step-00005000/…          a vocoder, and
                                     /training.pt  everything else that the next step depends on
+                     /rescue-00006123/…         the same of a run that had to stop and whose numbers are in doubt
           /train.json                           the settings of the run
 
 A checkpoint is a folder that gets its name when all of it is on the disk, and what lacks that name is swept away.
@@ -13,44 +14,57 @@ A checkpoint is a folder that gets its name when all of it is on the disk, and w
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints import VocoderConfig, save_native
+from fastvoc.checkpoints import save_native
+from fastvoc.checkpoints.formats.native import refuse_foreign
+from fastvoc.writing import PARTIAL
 
 TRAINING = "training.pt"
 SETTINGS = "train.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 
-_PARTIAL = ".partial"
+SAMPLES = "samples"
+TENSORBOARD = "tensorboard"
+SMOKE = "smoke"
+
+OUTPUTS = {BEST, CHECKPOINTS, SAMPLES, TENSORBOARD, SMOKE}
+"""Folders that a run makes in its own."""
 
 FREE = {
     *("folder", "steps", "report_every", "validate_every", "save_every", "keep_last", "milestone_every"),
     *("data.workers", "data.cache", "data.validation_clips"),
+    *("data.recordings", "data.root", "data.validation", "data.unseen", "data.mels"),
 }
-"""Settings that may change when a run goes on: no update depends on them."""
+"""Settings that may change when a run goes on: no update depends on them. Where recordings lie is one of them; their
+names and order are part of the loader's state."""
 
 
 def save(
     folder: Path,
     step: int,
     training: dict[str, Any],
-    config: VocoderConfig,
+    config: Any,
     weights: dict[str, Tensor],
     *,
     keep_last: int,
     milestone_every: int | None,
+    doubtful: bool = False,
 ) -> None:
     """Write a checkpoint, then the vocoder of the run, then remove checkpoints that are no longer kept.
+
+    A rescue, of numbers in doubt, takes the place of the rescue before it, and of nothing else.
 
     Parameters
     ----------
@@ -60,19 +74,21 @@ def save(
         Steps that are complete.
     training : dict
         Tensors and plain values.
-    config : VocoderConfig
+    config : VocoderConfig or AutoencoderConfig
     weights : dict of str to Tensor
         Plain weights of the vocoder.
     keep_last, milestone_every
         As in `TrainConfig`.
+    doubtful : bool
+        Write a rescue.
 
     Raises
     ------
     OSError
         If the disk is full; earlier checkpoints are untouched.
     """
-    final = folder / CHECKPOINTS / f"step-{step:08d}"
-    partial = final.with_name(final.name + _PARTIAL)
+    final = folder / CHECKPOINTS / f"{'rescue' if doubtful else 'step'}-{step:08d}"
+    partial = final.with_name(final.name + PARTIAL)
     try:
         _sweep(partial)
         partial.mkdir(parents=True)
@@ -84,20 +100,29 @@ def save(
             _sweep(final)  # of a run that ended here before
         partial.rename(final)
         _to_disk(final.parent)
-        save_vocoder(folder, config, weights)
+        if not doubtful:
+            save_vocoder(folder, config, weights)
     except (OSError, RuntimeError) as error:  # PyTorch reports a full disk as a RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(
-            f"{final}: cannot be written ({' '.join(str(error).split())}); make room, then start the run again: "
-            "it goes on from its last checkpoint"
+            f"{unwritable(final, error)}, then start the run again: it goes on from its last checkpoint"
         ) from None
+    drop_rescues(folder, but=step if doubtful else None)
+    if doubtful:
+        return
     numbered = dict(checkpoints(folder))
     for old in sorted(numbered)[:-keep_last]:
         if milestone_every is None or old % milestone_every:
             _sweep(numbered[old])
 
 
-def save_vocoder(folder: Path, config: VocoderConfig, weights: dict[str, Tensor]) -> None:
+def unwritable(path: Path, error: Exception) -> str:
+    """Say that a file cannot be written, why, and what helps."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+    return f"{path}: cannot be written ({reason}); make room"
+
+
+def save_vocoder(folder: Path, config: Any, weights: dict[str, Tensor]) -> None:
     """Write a vocoder, complete or not at all."""
     save_native(folder, config, weights)
     for path in (folder / "config.json", folder / "model.safetensors", folder):
@@ -106,20 +131,35 @@ def save_vocoder(folder: Path, config: VocoderConfig, weights: dict[str, Tensor]
 
 def checkpoints(folder: Path) -> Iterator[tuple[int, Path]]:
     """Yield step and folder of each complete checkpoint of a run."""
-    for path in (folder / CHECKPOINTS).glob("step-*"):
-        if match := re.fullmatch(r"step-(\d+)", path.name):
-            yield int(match[1]), path
+    return _numbered(folder, "step")
+
+
+def rescues(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield step and folder of each complete rescue of a run."""
+    return _numbered(folder, "rescue")
+
+
+def drop_rescues(folder: Path, *, but: int | None = None) -> None:
+    """Remove the rescues of a run, or all but the one of a step."""
+    for step, path in list(rescues(folder)):
+        if step != but:
+            _sweep(path)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process has left half written."""
-    for path in (folder / CHECKPOINTS).glob(f"*{_PARTIAL}"):
-        _sweep(path)
+    """Remove what a killed process has left half written in a run that nobody else trains."""
+    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*/*{PARTIAL}")]:
+        if path.is_dir():
+            _sweep(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint of a run, or None."""
-    return max(checkpoints(folder), default=(0, None))[1]
+    """Return what a run goes on from: its newest complete checkpoint or a newer rescue, or None."""
+    # of equal steps the checkpoint: "step" sorts after "rescue"
+    found = [*checkpoints(folder), *rescues(folder)]
+    return max(found, key=lambda entry: (entry[0], entry[1].name))[1] if found else None
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
@@ -128,16 +168,26 @@ def load(checkpoint: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file is damaged: no kill does that, but a disk may.
+        If the file is damaged, which no kill does, but a disk may; or if another version has written other things.
     """
     path = checkpoint / TRAINING
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; a checkpoint to go on from has one") from None
+        raise FileNotFoundError(
+            f"{path}: no such file; a checkpoint to go on from has one; "
+            f"remove {checkpoint} to go on from the one before"
+        ) from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: is damaged ({reason}); remove {checkpoint} to go on from the one before") from None
+    wanted = {"step": int, "config": dict, "task": dict, "loader": dict, "random": dict, "best": float}
+    wrong = [name for name, kind in wanted.items() if not isinstance(state, dict) or type(state.get(name)) is not kind]
+    if wrong:
+        raise ValueError(
+            f"{path}: has no {', '.join(wrong)} as this version writes it; use the version of fastvoc that has written "
+            f"it, or remove {checkpoint} to go on from the one before"
+        )
     return state
 
 
@@ -183,7 +233,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise before any time is spent if a folder cannot be written or the disk has too little room.
+    """Raise before any time is spent if a folder cannot be written, is another project's, or has too little room.
 
     Parameters
     ----------
@@ -192,13 +242,8 @@ def check_space(folder: Path, needed: int) -> None:
     needed : int
         In bytes.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"probe{_PARTIAL}"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise OSError(f"{folder}: cannot be written ({error.strerror}); name another folder for the run") from None
+    make_folder(folder)
+    refuse_foreign(folder)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
@@ -207,10 +252,49 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run where it is not there, or raise one sentence if nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"probe{PARTIAL}"
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written ({error.strerror}); name another folder for the run") from None
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder is that of a run, whose sounds are no recordings."""
+    try:
+        settings = json.loads((Path(folder) / SETTINGS).read_bytes())
+    except (OSError, ValueError):  # a data set may have a train.json too
+        return False
+    return isinstance(settings, dict) and {"generator", "mel", "data", "steps", "folder"} <= settings.keys()
+
+
+def made_by_runs(folder: str, names: Iterable[str]) -> set[str]:
+    """Return which folders within a folder hold what runs have written, so that no run is trained on generated sound.
+
+    Parameters
+    ----------
+    folder : str
+    names : iterable of str
+        Of folders in it.
+    """
+    own = OUTPUTS if is_run(folder) else set()
+    return {name for name in names if name in own or is_run(Path(folder) / name)}
+
+
+def _numbered(folder: Path, kind: str) -> Iterator[tuple[int, Path]]:
+    for path in (folder / CHECKPOINTS).glob(f"{kind}-*"):
+        if match := re.fullmatch(rf"{kind}-(\d+)", path.name):
+            yield int(match[1]), path
+
+
 def _sweep(folder: Path) -> None:
     """Remove a checkpoint so that no half of one keeps its name."""
     if folder.exists():
-        doomed = folder if folder.name.endswith(_PARTIAL) else folder.with_name(f"{folder.name}.old{_PARTIAL}")
+        doomed = folder if folder.name.endswith(PARTIAL) else folder.with_name(f"{folder.name}.old{PARTIAL}")
         folder.rename(doomed)
         shutil.rmtree(doomed)
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fastvoc.ops._case import Case
-from fastvoc.ops._layout import to_channels_last
+from fastvoc.ops.case import Case, gradient_cases
+from fastvoc.ops.conv1d.call import Conv1d, Conv1dBackward
+from fastvoc.ops.layout import to_channels_last
 
 
-def forward() -> list[Case]:
+def forward() -> list[Case[Conv1d]]:
     """Return the cases of the operator itself."""
     return [
         # Kong et al. 2020, arXiv:2010.05646, appendix A: stages at 689, 5512, 11025 and 22050 frames per second.
@@ -49,16 +50,10 @@ def forward() -> list[Case]:
     ]
 
 
-def backward() -> list[Case]:
+def backward() -> list[Case[Conv1dBackward]]:
     """Return the cases of its gradient: the same calls, with a gradient in place of a result, and edges of its own."""
     wide = _case("", 2, (35, 26), 300, 5, 3, padding=(6, 6), mode="reflect", slope=0.1, model=False)
-    return [
-        *(_backward_of(case) for case in forward()),
-        _backward_of(wide, "only the input's", needs=(True, False, False)),
-        _backward_of(wide, "only the weight's, another memory order", needs=(False, True, False), last=True),
-        _backward_of(wide, "only the bias's", needs=(False, False, True)),
-        _backward_of(wide, "one number for all of the gradient", constant=True),
-    ]
+    return gradient_cases(forward(), wide, _backward_of)
 
 
 def _same(
@@ -74,7 +69,7 @@ def _same(
     activate: bool = True,
     skip: bool = True,
     tanh: bool = False,
-) -> Case:
+) -> Case[Conv1d]:
     half = dilation * (taps - 1) // 2
     return _case(
         name,
@@ -108,14 +103,14 @@ def _case(
     tanh: bool = False,
     last: bool = False,
     model: bool,
-) -> Case:
+) -> Case[Conv1d]:
     inner, out = channels
     extra = sum(padding) - dilation * (taps - 1)
 
-    def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
+    def make(draw: Callable[..., Tensor], frames: int) -> Conv1d:
         x = draw(batch, inner, frames)
         residual = draw(batch, out, frames + extra) if skip else None
-        return (
+        return Conv1d(
             to_channels_last(x) if last else x,
             draw(out, inner, taps, scale=(inner * taps) ** -0.5),
             draw(out) if bias else None,
@@ -139,26 +134,5 @@ def _case(
     )
 
 
-def _backward_of(
-    case: Case,
-    name: str | None = None,
-    *,
-    needs: tuple[bool, bool, bool] | None = None,
-    last: bool = False,
-    constant: bool = False,
-) -> Case:
-    def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
-        x, weight, bias, _, dilation, left, right, mode, slope, _ = case.make(draw, frames)
-        shape = x.shape[0], weight.shape[0], frames + left + right - dilation * (weight.shape[2] - 1)
-        grad = draw(1, 1, 1).expand(shape) if constant else draw(*shape)
-        wanted = [True, True, bias is not None] if needs is None else list(needs)
-        return to_channels_last(grad) if last else grad, x, weight, dilation, left, right, mode, slope, wanted
-
-    return Case(
-        name=name or case.name,
-        frames=case.frames,
-        make=make,
-        flops=lambda frames: 2 * case.flops(frames),
-        elements=lambda frames: 2 * case.elements(frames),
-        model=case.model,
-    )
+def _backward_of(call: Conv1d, grad: Tensor, needs: tuple[bool, bool, bool], _: Any) -> Conv1dBackward:
+    return Conv1dBackward(grad, call.x, call.weight, *call.settings[:-1], needs)

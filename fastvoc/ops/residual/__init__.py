@@ -6,16 +6,18 @@ Kong et al. 2020, arXiv:2010.05646, §2.2 (multi-receptive field fusion); Kumar 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
-from fastvoc.ops import _check
-from fastvoc.ops._layout import empty_like_layout
-from fastvoc.ops._op import Op
-from fastvoc.ops.residual import cases, cuda, reference, triton
+from fastvoc.ops import check
+from fastvoc.ops.op import Op
+from fastvoc.ops.residual import cases, cuda, triton
+from fastvoc.ops.residual.call import Residual
+
+_residual = Op(Residual, composed=True, cases=cases.forward, cuda=cuda.prepare, triton=triton.prepare)
 
 
+@_residual.public
 def residual(
     x: Tensor,
     weights: Sequence[Tensor],
@@ -81,56 +83,10 @@ def residual(
     >>> y[0, 0].tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    return _residual(  # type: ignore[no-any-return]
-        *_arguments(
-            x,
-            weights,
-            biases,
-            dilations,
-            branches=branches,
-            convs_per_unit=convs_per_unit,
-            shortcut=shortcut,
-            slope=slope,
-            padding_mode=padding_mode,
-            causal=causal,
-            activate_first=activate_first,
-        )
-    )
-
-
-def _arguments(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    dilations: Sequence[int],
-    *,
-    branches: int = 1,
-    convs_per_unit: int = 2,
-    shortcut: bool = False,
-    slope: float = 0.1,
-    padding_mode: str = "zero",
-    causal: bool = False,
-    activate_first: bool = True,
-) -> tuple[Any, ...]:
-    _check.activation("residual", "x", x)
-    per_unit = convs_per_unit + shortcut
-    if convs_per_unit < 1 or branches < 1 or not weights or len(weights) % (branches * per_unit):
-        raise ValueError(
-            f"residual: there are {len(weights)} weights; expected a multiple of "
-            f"{branches} branches times {per_unit} weights per unit"
-        )
-    if len(biases) != len(weights) or len(dilations) != len(weights):
-        raise ValueError(
-            f"residual: there are {len(weights)} weights, {len(biases)} biases and {len(dilations)} dilations; "
-            "expected as many of each"
-        )
-    channels = x.shape[1]
-    for n, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        _check.alike("residual", x, **{f"weights[{n}]": weight, f"biases[{n}]": bias})
-        taps = 1 if shortcut and n % per_unit == convs_per_unit else weight.shape[-1]
-        _check.shape("residual", f"weights[{n}]", weight, (channels, channels, taps), "(channels, channels, taps)")
-        _check.shape("residual", f"biases[{n}]", bias, (channels,), "one number per channel")
-    return (
+    check.tensors("residual", x=x)
+    check.all_tensors("residual", "weights", weights)
+    check.all_tensors("residual", "biases", biases)
+    call = Residual(
         x,
         list(weights),
         list(biases),
@@ -143,21 +99,4 @@ def _arguments(
         causal,
         activate_first,
     )
-
-
-def _fake(x: Tensor, *_: Any) -> Tensor:
-    return empty_like_layout(x, x.shape[1], x.shape[2])
-
-
-_residual = Op(
-    "residual(Tensor x, Tensor[] weights, Tensor[] biases, int[] dilations, int branches, int convs_per_unit, "
-    "bool shortcut, float slope, str padding_mode, bool causal, bool activate_first) -> Tensor",
-    reference.residual,
-    fake=_fake,
-    gradient="reference",
-    arguments=_arguments,
-    composed=True,
-    cases=cases.forward,
-)
-_residual.kernel("cuda", cuda.residual, refuses=cuda.refuses)
-_residual.kernel("triton", triton.residual, refuses=triton.refuses)
+    return _residual(call)  # type: ignore[no-any-return]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor
 
-from fastvoc.ops._case import Case
-from fastvoc.ops._layout import to_channels_last
+from fastvoc.ops.case import Case
+from fastvoc.ops.layout import to_channels_last
+from fastvoc.ops.residual.call import Residual
 
 _V1 = [(taps, dilation) for taps in (3, 7, 11) for first in (1, 3, 5) for dilation in (first, 1)]
 _V3 = [(3, 1), (3, 2), (5, 2), (5, 6), (7, 3), (7, 12)]
 
 
-def forward() -> list[Case]:
+def forward() -> list[Case[Residual]]:
     """Return the cases of the operator."""
     return [
         # Kong et al. 2020, arXiv:2010.05646, appendix A: the mean of three blocks.
@@ -36,7 +36,7 @@ def forward() -> list[Case]:
     ]
 
 
-def _melgan(name: str, channels: int, frames: int, *, units: int) -> Case:
+def _melgan(name: str, channels: int, frames: int, *, units: int) -> Case[Residual]:
     taps = [pair for unit in range(units) for pair in ((3, 3**unit), (1, 1), (1, 1))]
     return _case(name, 1, channels, frames, taps, shortcut=True, slope=0.2, mode="reflect", model=True)
 
@@ -57,10 +57,10 @@ def _case(
     bare: bool = False,
     last: bool = False,
     model: bool,
-) -> Case:
-    def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
+) -> Case[Residual]:
+    def make(draw: Callable[..., Tensor], frames: int) -> Residual:
         x = draw(batch, channels, frames)
-        return (
+        return Residual(
             to_channels_last(x) if last else x,
             [draw(channels, channels, k, scale=(channels * k) ** -0.5) for k, _ in taps],
             [draw(channels, scale=0.1) for _ in taps],

@@ -5,125 +5,61 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastvoc.ops._backends import interpreted
-from fastvoc.ops._layout import empty_like_layout
-from fastvoc.ops._packing import packed
-from fastvoc.ops._ragged import ragged_arguments
-from fastvoc.ops._triton.launch import Launch, dense, precision, strides
-from fastvoc.ops._triton.launch import refuses as refuses_tensors
-from fastvoc.ops._triton.packing import side_by_side
-from fastvoc.ops._triton.tiles import Tile, shape_of
-from fastvoc.ops._triton.tuning import tile_for
+from fastvoc.ops.availability import interpreted
+from fastvoc.ops.op import Prepared, prepared
+from fastvoc.ops.packing import packed
+from fastvoc.ops.ragged import ragged_arguments
+from fastvoc.ops.residual.call import Residual
+from fastvoc.ops.triton.launch import Launch, dense, precision, refuses, strides
+from fastvoc.ops.triton.packing import side_by_side
+from fastvoc.ops.triton.tiles import Tile, shape_of
+from fastvoc.ops.triton.tuning import launch_for
 
 
-def refuses(
-    x: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    dilations: list[int],
-    branches: int,
-    convs_per_unit: int,
-    shortcut: bool,
-    slope: float,
-    padding_mode: str,
-    causal: bool,
-    activate_first: bool,
-) -> str | None:
-    """Return why the kernel cannot run this call, or None."""
-    if padding_mode not in ("zero", "reflect", "replicate"):
-        return f"padding_mode is {padding_mode!r}"
-    spans = [(weight.shape[2] - 1) * dilation for weight, dilation in zip(weights, dilations, strict=True)]
-    reach = max(span if causal else span - span // 2 for span in spans)
-    if padding_mode == "reflect" and x.shape[2] <= reach:
-        return f"x has {x.shape[2]} frames; reflecting {reach} of them needs more"
-    return refuses_tensors(x)
+def prepare(call: Residual) -> Prepared:
+    """Return what runs the kernels, or why they cannot run this call."""
+    return prepared(partial(_run, call), refuses(call.x, items=call.branches * call.x.shape[0]))
 
 
-def residual(
-    x: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    dilations: list[int],
-    branches: int,
-    convs_per_unit: int,
-    shortcut: bool,
-    slope: float,
-    padding_mode: str,
-    causal: bool,
-    activate_first: bool,
-) -> Tensor:
+def _run(call: Residual) -> Tensor:
     """Run the kernels.
 
     Where the slope allows, features lie in memory behind their leaky ReLU, as the next convolution wants them; what is
     added restores them, since a leaky ReLU with a positive slope has an inverse.
     """
-    y = empty_like_layout(x, x.shape[1], x.shape[2])
-    for launch in launches(
-        x,
-        y,
-        weights,
-        biases,
-        dilations,
-        branches,
-        convs_per_unit,
-        shortcut,
-        slope,
-        padding_mode,
-        causal,
-        activate_first,
-    ):
+    y = call.empty()
+    for launch in launches(call, y):
         launch()
     return y
 
 
-def launches(
-    x: Tensor,
-    y: Tensor,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    dilations: list[int],
-    branches: int,
-    convs_per_unit: int,
-    shortcut: bool,
-    slope: float,
-    padding_mode: str,
-    causal: bool,
-    activate_first: bool,
-) -> Iterator[Launch]:
+def launches(call: Residual, y: Tensor) -> Iterator[Launch]:
     """Describe the launches of all convolutions, in order; each is to run before the next is asked for."""
-    per_unit = convs_per_unit + shortcut
-    per_branch = len(weights) // branches
+    per_unit, per_branch, shortcut = call.per_unit, call.per_branch, call.shortcut
     # A unit's result is wanted as it is by a shortcut, and cannot be restored from a leaky ReLU that forgets, or that
     # makes it too small for float16.
-    restores = slope >= 0.01 and not shortcut
-    unit_input = _Features(tensor=x, shared=True, activated=False)
+    restores = call.slope >= 0.01 and not shortcut
+    unit_input = _Features(tensor=call.x, shared=True, activated=False)
     for unit in range(0, per_branch, per_unit):
         features = unit_input
-        for n in range(unit, unit + convs_per_unit):
-            last = n == unit + convs_per_unit - 1
+        for n in range(unit, unit + call.convs_per_unit):
+            last = n == unit + call.convs_per_unit - 1
             ends = last and unit + per_unit == per_branch
-            members = range(n, len(weights), per_branch)
-            shortcuts = range(n + 1, len(weights), per_branch) if last and shortcut else ()
-            result = (
-                _Features(tensor=y, shared=True, activated=False) if ends else _stack(x, branches, restores or not last)
-            )
+            activated = not ends and (restores or not last)
+            result = _Features(tensor=y, shared=True, activated=False) if ends else _stack(call, activated)
             yield _launch(
+                call,
                 features,
                 result,
                 unit_input if last else None,
-                [weights[m] for m in members],
-                [biases[m] for m in members],
-                [weights[m] for m in shortcuts],
-                [biases[m] for m in shortcuts],
-                _taps([weights[m] for m in members], [dilations[m] for m in members], causal),
-                slope=slope,
-                bare=n == 0 and not activate_first,
-                padding=padding_mode,
+                range(n, len(call.weights), per_branch),
+                range(n + 1, len(call.weights), per_branch) if last and shortcut else range(0),
                 mean=ends,
             )
             features = result
@@ -139,19 +75,18 @@ class _Features:
     activated: bool
 
 
-def _stack(x: Tensor, branches: int, activated: bool) -> _Features:
-    batch, channels, frames = x.shape
-    memory = torch.empty((branches * batch, frames, channels), dtype=x.dtype, device=x.device)
+def _stack(call: Residual, activated: bool) -> _Features:
+    batch, channels, frames = call.x.shape
+    memory = torch.empty((call.branches * batch, frames, channels), dtype=call.x.dtype, device=call.x.device)
     return _Features(tensor=memory.transpose(1, 2), shared=False, activated=activated)
 
 
-def _taps(weights: list[Tensor], dilations: list[int], causal: bool) -> tuple[tuple[int, int, int, int], ...]:
+def _taps(call: Residual, members: range) -> tuple[tuple[int, int, int, int], ...]:
     """Return, for each branch, its taps, dilation, padding on the left, and the place of its first tap."""
     start, rows = 0, []
-    for weight, dilation in zip(weights, dilations, strict=True):
-        taps = weight.shape[2]
-        span = (taps - 1) * dilation
-        rows.append((taps, dilation, span if causal else span // 2, start))
+    for n in members:
+        taps = call.weights[n].shape[2]
+        rows.append((taps, call.dilations[n], call.padding(n)[0], start))
         start += taps
     return tuple(rows)
 
@@ -168,29 +103,28 @@ def _stacked(*biases: Tensor) -> Tensor:
 
 
 def _launch(
+    call: Residual,
     features: _Features,
     result: _Features,
     skip: _Features | None,
-    weights: list[Tensor],
-    biases: list[Tensor],
-    shortcut_weights: list[Tensor],
-    shortcut_biases: list[Tensor],
-    taps: tuple[tuple[int, int, int, int], ...],
+    members: range,
+    shortcuts: range,
     *,
-    slope: float,
-    bare: bool,
-    padding: str,
     mean: bool,
 ) -> Launch:
-    """Describe the launch of one convolution of all branches, or with `mean` of the last ones and their mean."""
-    from fastvoc.ops._triton import branches as kernels
+    """Describe the launch of one convolution of all branches, or with `mean` of the last ones and their mean.
 
-    branches, beside = len(weights), skip or features
-    batch, channels, frames = features.tensor.shape
-    batch //= 1 if features.shared else branches
+    `members` and `shortcuts` are the numbers of their weights.
+    """
+    from fastvoc.ops.triton import branches as kernels
+
+    beside, slope, taps = skip or features, call.slope_before(members[0]), _taps(call, members)
+    weights, biases = [call.weights[n] for n in members], [call.biases[n] for n in members]
+    shortcut_weights = [call.weights[n] for n in shortcuts]
+    batch, channels, frames = call.x.shape
     bias = packed("biases", _stacked, *biases)
-    if shortcut_biases:
-        bias = bias + packed("biases", _stacked, *shortcut_biases)
+    if shortcuts:
+        bias = bias + packed("biases", _stacked, *(call.biases[n] for n in shortcuts))
     arguments: dict[str, Any] = {
         "x": features.tensor,
         "weight": packed("branches", side_by_side, *weights),
@@ -205,17 +139,17 @@ def _launch(
         **strides("y", result.tensor),
         "batch": batch,
         "frames": frames,
-        "slope": slope,
+        "slope": call.slope,
     }
     role = "none" if skip is None else "convolve" if shortcut_weights else "restore" if skip.activated else "add"
     constants: dict[str, Any] = {
         "CHANNELS": channels,
-        "BRANCHES": branches,
+        "BRANCHES": call.branches,
         "MEAN": mean,
         "X_SHARED": features.shared,
         "SKIP_SHARED": beside.shared,
-        "PADDING": padding,
-        "ACTIVATE": slope != 1.0 and not features.activated and not bare,
+        "PADDING": call.padding_mode,
+        "ACTIVATE": slope != 1.0 and not features.activated,
         "SKIP": role,
         "X_DENSE": dense(features.tensor),
         "SKIP_DENSE": dense(beside.tensor),
@@ -226,7 +160,7 @@ def _launch(
     }
 
     def launch(tile: Tile) -> Launch:
-        programs = 0 if features.tensor.numel() == 0 else batch * (1 if mean else branches)
+        programs = 0 if features.tensor.numel() == 0 else batch * (1 if mean else call.branches)
         return Launch(
             kernel=kernels.convolve_branches,
             grid=(-(-frames // tile.rows), -(-channels // tile.columns), programs),
@@ -237,4 +171,4 @@ def _launch(
         )
 
     most, dilation = max(row[0] for row in taps), max(row[1] for row in taps)
-    return launch(tile_for(shape_of("residual", channels, channels, most, dilation, features.tensor), launch))
+    return launch_for(shape_of("residual", channels, channels, most, dilation, features.tensor), launch)

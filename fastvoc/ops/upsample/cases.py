@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from fastvoc.ops._case import Case
-from fastvoc.ops._layout import to_channels_last
+from fastvoc.ops.case import Case, gradient_cases
+from fastvoc.ops.layout import to_channels_last
+from fastvoc.ops.upsample.call import Upsample, UpsampleBackward
 
 
-def forward() -> list[Case]:
+def forward() -> list[Case[Upsample]]:
     """Return the cases of the operator."""
     return [
         # Kong et al. 2020, arXiv:2010.05646, appendix A; MelGAN has the widths and rates of V1.
@@ -29,21 +30,16 @@ def forward() -> list[Case]:
         _case("all of the crop at the end, as in causal models", 1, (3, 6), 5, 6, 3, crop=(0, 3), model=False),
         _case("taps no multiple of the stride", 1, (6, 4), 11, 7, 3, crop=(2, 2), last=True, model=False),
         _case("fewer taps than the stride", 1, (2, 3), 5, 2, 3, crop=(1, 0), slope=0.1, model=False),
-        _case("a single frame is left", 1, (3, 5), 1, 8, 8, crop=(4, 3), model=False),
+        # of two: of one, oneDNN 3.12's gradients in bfloat16 are garbage once in a while
+        _case("a single frame is left", 1, (3, 5), 2, 8, 8, crop=(8, 7), model=False),
         _case("no batch", 0, (4, 2), 7, 4, 2, crop=(1, 1), model=False),
     ]
 
 
-def backward() -> list[Case]:
+def backward() -> list[Case[UpsampleBackward]]:
     """Return the cases of its gradient: the same calls, with a gradient in place of a result, and edges of its own."""
     wide = _case("", 2, (35, 26), 300, 7, 3, crop=(2, 3), slope=0.1, model=False)
-    return [
-        *(_backward_of(case) for case in forward()),
-        _backward_of(wide, "only the input's", needs=(True, False, False)),
-        _backward_of(wide, "only the weight's, another memory order", needs=(False, True, False), last=True),
-        _backward_of(wide, "only the bias's", needs=(False, False, True)),
-        _backward_of(wide, "one number for all of the gradient", constant=True),
-    ]
+    return gradient_cases(forward(), wide, _backward_of)
 
 
 def _case(
@@ -59,13 +55,13 @@ def _case(
     bias: bool = True,
     last: bool = False,
     model: bool,
-) -> Case:
+) -> Case[Upsample]:
     inner, out = channels
     extra = taps - stride - sum(crop)
 
-    def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
+    def make(draw: Callable[..., Tensor], frames: int) -> Upsample:
         x = draw(batch, inner, frames)
-        return (
+        return Upsample(
             to_channels_last(x) if last else x,
             draw(inner, out, taps, scale=(inner * taps / stride) ** -0.5),
             draw(out) if bias else None,
@@ -86,26 +82,5 @@ def _case(
     )
 
 
-def _backward_of(
-    case: Case,
-    name: str | None = None,
-    *,
-    needs: tuple[bool, bool, bool] | None = None,
-    last: bool = False,
-    constant: bool = False,
-) -> Case:
-    def make(draw: Callable[..., Tensor], frames: int) -> tuple[Any, ...]:
-        x, weight, bias, stride, left, right, slope = case.make(draw, frames)
-        shape = x.shape[0], weight.shape[1], (frames - 1) * stride + weight.shape[2] - left - right
-        grad = draw(1, 1, 1).expand(shape) if constant else draw(*shape)
-        wanted = [True, True, bias is not None] if needs is None else list(needs)
-        return to_channels_last(grad) if last else grad, x, weight, stride, left, right, slope, wanted
-
-    return Case(
-        name=name or case.name,
-        frames=case.frames,
-        make=make,
-        flops=lambda frames: 2 * case.flops(frames),
-        elements=lambda frames: 2 * case.elements(frames),
-        model=case.model,
-    )
+def _backward_of(call: Upsample, grad: Tensor, needs: tuple[bool, bool, bool], _: Any) -> UpsampleBackward:
+    return UpsampleBackward(grad, call.x, call.weight, *call.settings, needs)

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from fastvoc.ops._cuda import gradients, operator
-from fastvoc.ops._network import INPUT, Layer
-
-
-def refuses(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, left: int, right: int, slope: float
-) -> str | None:
-    """Return why the kernels cannot run this call, or None."""
-    return operator.refuses(x, _layers(weight, bias, stride, left, right, slope))
+from fastvoc.ops.cuda import gradients, operator
+from fastvoc.ops.network import INPUT, Layer
+from fastvoc.ops.op import Prepared
+from fastvoc.ops.upsample.call import Upsample, UpsampleBackward
 
 
-def upsample(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, left: int, right: int, slope: float
-) -> Tensor:
-    """Run the kernels."""
-    return operator.run(_layers(weight, bias, stride, left, right, slope), x)
+def prepare(call: Upsample) -> Prepared:
+    """Return what runs the kernels, or why they cannot run this call."""
+    return operator.prepare([_layer(call)], call.x)
 
 
-def refuses_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, left: int, right: int, slope: float, needs: list[bool]
-) -> str | None:
-    """Return why the kernels cannot run this call, or None."""
-    (layer,) = _layers(weight, None, stride, left, right, slope)
-    return gradients.refuses(grad, x, layer, needs)
+def prepare_backward(call: UpsampleBackward) -> Prepared:
+    """Return what runs the kernels, or why they cannot run this call."""
+    return gradients.prepare(call.grad, call.x, _layer(call.forward), call.needs)
 
 
-def upsample_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, left: int, right: int, slope: float, needs: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the kernels."""
-    (layer,) = _layers(weight, None, stride, left, right, slope)
-    return gradients.gradients(grad, x, layer, needs)
-
-
-def _layers(weight: Tensor, bias: Tensor | None, stride: int, left: int, right: int, slope: float) -> list[Layer]:
-    layer = Layer(
-        kind="upsample", input=INPUT, weight=weight, bias=bias, padding=(left, right), stride=stride, slope=slope
+def _layer(call: Upsample) -> Layer:
+    return Layer(
+        kind="upsample",
+        input=INPUT,
+        weight=call.weight,
+        bias=call.bias,
+        padding=(call.left, call.right),
+        stride=call.stride,
+        slope=call.slope,
     )
-    return [layer]

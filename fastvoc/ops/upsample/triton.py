@@ -1,97 +1,91 @@
-"""The Triton kernels of `upsample` and of its gradient: checks, memory, launches."""
+"""The Triton kernels of `upsample` and of its gradient: memory and launches."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
-from fastvoc.ops._layout import empty_like_layout, in_layout_of
-from fastvoc.ops._packing import packed
-from fastvoc.ops._triton import refuses as refuses_tensors
-from fastvoc.ops._triton.convolution import convolution
-from fastvoc.ops._triton.packing import phases_first, taps_first
-from fastvoc.ops._triton.tiles import shape_of, slower
-from fastvoc.ops._triton.weight_gradient import weight_gradient
+from fastvoc.ops.layout import in_layout_of
+from fastvoc.ops.op import Prepared, prepared
+from fastvoc.ops.packing import packed
+from fastvoc.ops.triton import refuses
+from fastvoc.ops.triton.convolution import convolution
+from fastvoc.ops.triton.packing import phases_first, taps_first
+from fastvoc.ops.triton.tiles import shape_of, slower
+from fastvoc.ops.triton.weight_gradient import weight_gradient
+from fastvoc.ops.upsample.call import Upsample, UpsampleBackward
 
 
-def refuses(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, left: int, right: int, slope: float
-) -> str | None:
-    """Return why the kernel cannot run this call, or None."""
-    frames = (x.shape[2] - 1) * stride + weight.shape[2] - left - right
-    channels, out, taps = weight.shape
-    return refuses_tensors(x, (out, frames)) or slower(
-        shape_of("upsample", channels, stride * out, -(-taps // stride), 1, x)
+def prepare(call: Upsample) -> Prepared:
+    """Return what runs the kernel, or why it cannot run this call."""
+    channels, out, taps = call.weight.shape
+    reason = refuses(call.x, (out, call.shape[2])) or slower(
+        shape_of("upsample", channels, call.stride * out, -(-taps // call.stride), 1, call.x)
     )
+    return prepared(partial(_run, call), reason)
 
 
-def upsample(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, left: int, right: int, slope: float
-) -> Tensor:
+def prepare_backward(call: UpsampleBackward) -> Prepared:
+    """Return what runs the kernels, or why they cannot run this call."""
+    channels, out, taps = call.weight.shape
+    reason = refuses(call.x, (call.grad.shape[1], call.grad.shape[2])) or slower(
+        shape_of("upsample_backward", out, channels, taps, 1, call.x)
+    )
+    return prepared(partial(_run_backward, call), reason)
+
+
+def _run(call: Upsample) -> Tensor:
     """Run the kernel: frame ``q stride + r - left`` adds up tap ``r + i stride`` of row ``q - i``, for every `i`.
 
     Each row of the matrix product makes `stride` neighbouring frames, so that channels-last results are contiguous.
     """
-    y = empty_like_layout(x, weight.shape[1], (x.shape[2] - 1) * stride + weight.shape[2] - left - right)
+    y = call.empty()
     convolution(
-        x,
-        packed(f"upsample by {stride}", phases_first(stride), weight),
-        bias,
+        call.x,
+        packed(f"upsample by {call.stride}", phases_first(call.stride), call.weight),
+        call.bias,
         y,
         name="upsample",
         dilation=-1,
         shift=0,
-        phases=stride,
-        crop=left,
-        slope=slope,
+        phases=call.stride,
+        crop=call.left,
+        slope=call.slope,
     )()
     return y
 
 
-def refuses_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, left: int, right: int, slope: float, needs: list[bool]
-) -> str | None:
-    """Return why the kernels cannot run this call, or None."""
-    channels, out, taps = weight.shape
-    return refuses_tensors(x, (grad.shape[1], grad.shape[2])) or slower(
-        shape_of("upsample_backward", out, channels, taps, 1, x)
-    )
-
-
-def upsample_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, left: int, right: int, slope: float, needs: list[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _run_backward(call: UpsampleBackward) -> tuple[Tensor, Tensor, Tensor]:
     """Run the kernels: one for the input, a convolution with a hop, and one for weight and bias."""
-    grad = in_layout_of(x, grad)
-    grad_x = x.new_empty(0)
-    if needs[0]:
-        grad_x = empty_like_layout(x, x.shape[1], x.shape[2])
+    x, stride, slope = call.x, call.stride, call.slope
+    grad = in_layout_of(x, call.grad)
+    grad_x, grad_weight, grad_bias = call.empty()
+    if call.needs[0]:
         convolution(  # du[i, s] = sum_ok w[i, o, k] g[o, s stride + k - left]; dx = du (1 or slope)
             grad,
-            taps_first(weight),
+            taps_first(call.weight),
             None,
             grad_x,
             name="upsample_backward",
             dilation=1,
-            shift=left,
+            shift=call.left,
             hop=stride,
             beside=x if slope != 1.0 else None,
             role="gate",
             out_slope=slope,
         )()
-    grad_weight = x.new_empty(weight.shape) if needs[1] else None
-    grad_bias = x.new_empty(weight.shape[1]) if needs[2] else None
     weight_gradient(  # dw[i, o, k] = sum_s u[i, s] g[o, s stride + k - left]; db[o] = sum_t g[o, t]
         grad,
         x,
-        grad_weight,
-        grad_bias,
-        taps=weight.shape[2],
+        grad_weight if call.needs[1] else None,
+        grad_bias if call.needs[2] else None,
+        taps=call.weight.shape[2],
         dilation=1,
-        shift=left,
+        shift=call.left,
         hop=stride,
         activated="fixed",
         biased="shifted",
         slope=slope,
     )
-    none = x.new_empty(0)
-    return grad_x, none if grad_weight is None else grad_weight, none if grad_bias is None else grad_bias
+    return grad_x, grad_weight, grad_bias

@@ -1,0 +1,46 @@
+// All kernels for GPUs, in one translation unit: for nvcc when the package is built, for NVRTC at first use, and for the
+// CPU, which runs them in tests (csrc/tests/emulator/cuda_on_cpu.h).
+#include "program.h"
+
+#include "instructions.cuh"
+
+#include "chain.cuh"
+#include "convolution.cuh"
+#include "gradients.cuh"
+#include "hopper.cuh"
+#include "pack.cuh"
+
+namespace fastvoc::cuda {
+
+#define FASTVOC_CHAIN(word, precision, channels, warps, tiles)                              \
+  FASTVOC_KERNEL(chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * warps) { \
+    chain<precision, channels, warps, tiles>(parameter);                                    \
+  }
+FASTVOC_CHAINS(FASTVOC_CHAIN)
+
+#define FASTVOC_CONVOLUTION(word, precision, rows, columns, threads)                         \
+  FASTVOC_KERNEL(convolution_##word##_##rows##x##columns, Convolutions, threads) {    \
+    convolution<precision, rows, columns, threads>(parameter);                               \
+  }
+FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
+
+#define FASTVOC_HOPPER_CONVOLUTION(word, precision, rows, columns, threads)                  \
+  FASTVOC_HOPPER_KERNEL(hopper_##word##_##rows##x##columns, Convolutions, threads,           \
+                        hopper_blocks(rows, columns)) {                                      \
+    static_assert(threads == hopper_threads(rows, columns));                                 \
+    hopper_convolution<precision, rows, columns>(parameter);                                 \
+  }
+FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
+
+FASTVOC_KERNEL(pack, Pack, 256) { pack_weight(parameter); }
+FASTVOC_KERNEL(enter, Enter, 256) { enter_signal(parameter); }
+
+#define FASTVOC_WEIGHT_GRADIENT(word, precision, fixed, sliding, rows, warps, taps)          \
+  FASTVOC_KERNEL(weight_gradient_##word##_##fixed##x##sliding, WeightGradient, 32 * warps) { \
+    weight_gradient<precision, fixed, sliding, rows, warps, taps>(parameter);                \
+  }
+FASTVOC_WEIGHT_GRADIENTS(FASTVOC_WEIGHT_GRADIENT)
+FASTVOC_KERNEL(add_parts, AddParts, 256) { add_shares(parameter); }
+FASTVOC_KERNEL(input_gradient, InputGradient, 256) { finish_input_gradient(parameter); }
+
+}  // namespace fastvoc::cuda

@@ -1,0 +1,164 @@
+"""A stack of gated layers whose skip connections are its result: WaveNet without its recursion, as WaveGlow has it.
+
+Prenger, Valle and Catanzaro 2018, arXiv:1811.00002, §2.2; original: NVIDIA/waveglow 8afb643, glow.py, WN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastvoc import ops
+from fastvoc.blocks.conv import Conv1d
+
+Memory = list[Tensor]
+"""What streams of a stack remember: of each layer its latest rows, and skip connections that wait for it."""
+
+
+class GatedLayer(nn.Module):
+    """A dilated convolution, and the products of what its gate lets through.
+
+    Parameters
+    ----------
+    channels : int
+        Of the residual connection, the gate and the skip connection.
+    kernel_size, dilation : int
+    last : bool
+        Whether nothing follows, so that there is no residual connection.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int, *, last: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv = Conv1d(channels, 2 * channels, kernel_size, dilation=dilation)
+        self.out = Conv1d(channels, channels if last else 2 * channels, 1)
+
+    def forward(
+        self, x: Tensor, condition: Tensor, skip: Tensor | None, *, padding: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run `fastvoc.ops.gated`: (B, C, T), (B, 2 C, T'), (B, C, T') → residual and skip, (B, C, T')."""
+        return ops.gated(
+            x,
+            self.conv.weight,
+            self.out.weight,
+            bias=self.conv.bias,
+            out_bias=self.out.bias,
+            condition=condition,
+            skip=skip,
+            skip_channels=self.channels,
+            dilation=self.conv.dilation,
+            padding=padding,
+        )
+
+
+class GatedStack(nn.Module):
+    """Gated layers with dilations 1, 2, 4, …, which see as far behind as ahead.
+
+    Parameters
+    ----------
+    channels_in, channels_out : int
+    condition_channels : int
+    channels : int
+        Of each layer.
+    layers : int
+    kernel_size : int
+        Odd.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        condition_channels: int,
+        *,
+        channels: int,
+        layers: int,
+        kernel_size: int,
+    ) -> None:
+        super().__init__()
+        self.start = Conv1d(channels_in, channels, 1)
+        self.condition = Conv1d(condition_channels, 2 * channels * layers, 1)
+        self.layers = nn.ModuleList(
+            GatedLayer(channels, kernel_size, 2**number, last=number == layers - 1) for number in range(layers)
+        )
+        self.end = Conv1d(channels, channels_out, 1)
+
+    @property
+    def reach(self) -> int:
+        """Rows on both sides of one that its result depends on."""
+        return sum(layer.conv.padding[0] for layer in self._each())
+
+    def _each(self) -> Iterator[GatedLayer]:
+        return (cast(GatedLayer, layer) for layer in self.layers)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(B, C_in, T), (B, C_condition, T) → (B, C_out, T)."""
+        x, skip = self.start(x), None
+        # one product for all layers, which read the condition alike
+        for layer, part in zip(self._each(), self.condition(condition).chunk(len(self.layers), dim=1), strict=True):
+            x, skip = layer(x, part, skip)
+        return self.end(skip)  # type: ignore[no-any-return]
+
+    def begin(self, batch: int) -> Memory:
+        """Return the memory of streams of which nothing has come: zeros lie before the first row of each layer."""
+        memory, bias = Memory(), self.start.bias
+        for layer in self._each():
+            memory += [bias.new_zeros(batch, len(bias), count) for count in (layer.conv.padding[0], 0)]
+        return memory
+
+    def advance(
+        self, memory: Memory, x: Tensor, condition: Tensor, *, before: int, ended: bool
+    ) -> tuple[Memory, Tensor]:
+        """Take the next rows, and return the new memory and the rows of the result that are now certain.
+
+        Parameters
+        ----------
+        memory : list of Tensor
+            Is not written into.
+        x : Tensor, shape (B, C_in, n)
+            There may be none.
+        condition : Tensor, shape (B, C_condition, m)
+            Of these rows, and of `reach` before them, or of all that there are.
+        before : int
+            Rows of `condition` that are not of these.
+        ended : bool
+            Whether no others follow.
+        """
+        rows, skip = product(x, self.start.weight, self.start.bias), x.new_zeros(len(x), self.start.bias.numel(), 0)
+        weights, biases = (part.chunk(len(self.layers)) for part in (self.condition.weight, self.condition.bias))
+        kept = Memory()
+        for number, layer in enumerate(self._each()):
+            left, right = layer.conv.padding
+            rows = torch.cat([memory[2 * number], F.pad(rows, (0, right)) if ended else rows], dim=-1)
+            skip = torch.cat([memory[2 * number + 1], skip], dim=-1)
+            count, before = max(0, rows.shape[-1] - left - right), max(0, before - right)
+            kept += [rows[..., count:].clone(), skip[..., count:].clone()]
+            part = product(condition[..., before : before + count], weights[number], biases[number])
+            earlier = skip[..., :count] if number else None
+            rows, skip = _made(layer, rows[..., : count + left + right], part, earlier)
+        return kept, product(skip, self.end.weight, self.end.bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with one tap; a row that comes alone has the bits that it has among others, from other kernels."""
+    if not x.shape[-1]:
+        return x.new_zeros(len(x), len(weight), 0)
+    alone = int(x.shape[-1] == 1)
+    return ops.conv1d(F.pad(x, (alone, 0)), weight, bias)[..., alone:]
+
+
+def _made(layer: GatedLayer, x: Tensor, condition: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run a layer on rows and all that they read; one that comes alone as in `product`."""
+    count = condition.shape[-1]
+    if not count:
+        return x[..., :0], x[..., :0]
+    alone = int(count == 1)
+    if alone:
+        x, condition = F.pad(x, (1, 0)), F.pad(condition, (1, 0))
+        skip = None if skip is None else F.pad(skip, (1, 0))
+    residual, skip = layer(x, condition, skip, padding=(0, 0))
+    return residual[..., alone:], skip[..., alone:]

@@ -1,0 +1,247 @@
+"""WaveNet as r9y9/wavenet_vocoder a35fff7 saves it.
+
+Files
+    ``checkpoint_step001000000.pth`` holds ``{"state_dict", "optimizer", "global_step", …}``, the file of the same name
+    that ends in ``_ema.pth`` the moving average that the original evaluates, which goes first. ``hparams.json``
+    holds the settings, as its runs and presets (``conf/*.json``) do.
+Mel
+    log10 of magnitudes, floor 1e-10, centred frames, then mean and scale of each band over the training data, which
+    lie in ``meanvar.joblib``: a pickle of scikit-learn's, which is not opened. `Normalization.unknown` says so.
+Oddities
+    The signal that the network makes has a gain and pre-emphasis, which are settings; the original undoes them behind
+    it. The residual connection of the last layer is saved and read by nobody. Commits before 2019 up-sample by
+    transposed convolutions over bands and time in place of repetition and smoothing; their files are recognised, and
+    refused in a sentence, since their settings do not say how they cut the edges.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fastvoc.audio import MelConfig, Normalization
+from fastvoc.blocks.conditioning import RepeatedConfig, StretchedConfig
+from fastvoc.blocks.distributions import GaussianConfig, LogisticsConfig, MuLawConfig
+from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
+from fastvoc.checkpoints.foreign_settings import pick
+from fastvoc.checkpoints.format import Format, names_begin
+from fastvoc.checkpoints.source import Source, layers_of
+from fastvoc.checkpoints.tensor_names import Table, to_native
+from fastvoc.config import config, from_dict
+from fastvoc.models import WaveNetConfig
+
+FILES = ("checkpoint_step*_ema.pth", "checkpoint_latest_ema.pth", "checkpoint_step*.pth", "checkpoint_latest.pth")
+
+
+@config
+class UpsampleParameters:
+    """``upsample_params``, of ``ConvInUpsampleNetwork``."""
+
+    upsample_scales: tuple[int, ...] = (4, 4, 4, 4)
+    freq_axis_kernel_size: int = 1
+    mode: Literal["nearest"] = "nearest"
+    upsample_activation: Literal["none"] = "none"
+    cin_pad: int | None = None
+
+
+@config
+class HyperParameters:
+    """The settings that say what a network is, with the defaults of the original's ``hparams.py``."""
+
+    input_type: Literal["raw", "mulaw", "mulaw-quantize"] = "raw"
+    quantize_channels: int = 65536
+    out_channels: int = 30
+    output_distribution: Literal["Logistic", "Normal"] = "Logistic"
+    log_scale_min: float = -16.0
+    layers: int = Field(24, ge=1)
+    stacks: int = Field(4, ge=1)
+    residual_channels: int = 128
+    gate_channels: int = 256
+    skip_out_channels: int = 128
+    kernel_size: int = 3
+    cin_channels: int = 80
+    cin_pad: int = 2
+    gin_channels: int = -1
+    n_speakers: int | None = None
+    use_speaker_embedding: bool = True
+    upsample_conditional_features: bool = True
+    upsample_net: Literal["ConvInUpsampleNetwork"] = "ConvInUpsampleNetwork"
+    upsample_params: dict[str, Any] = Field(default_factory=dict)
+    legacy: bool = True
+    scalar_input: bool | None = None
+    preemphasis: float = 0.0
+    global_gain_scale: float = 1.0
+    postprocess: str | None = ""
+    sample_rate: int = 22050
+    fft_size: int = 1024
+    hop_size: int = 256
+    frame_shift_ms: int | None = None
+    win_length: int | None = 1024
+    win_length_ms: float = -1.0
+    num_mels: int = 80
+    fmin: float = 125.0
+    fmax: float = 7600.0
+    window: Literal["hann"] = "hann"
+
+
+def recognises(source: Source) -> bool:
+    """Whether the tensors have the original's names, and none that Parallel WaveGAN's generator has."""
+    layers = layers_of(source.state())
+    return {"first_conv", "conv_layers.0.conv", "conv_layers.0.conv1x1_skip", "last_conv_layers.1"} <= layers and (
+        "conv_layers.0.conv1x1_aux" not in layers
+    )
+
+
+def read(source: Source) -> Checkpoint:
+    """Read a generator and the settings beside it."""
+    state = dict(source.state())
+    settings, path = source.required("WaveNet (r9y9)", "hparams.json", "config.json")
+    told = pick(HyperParameters, settings, str(path))
+    if any(name.startswith("upsample_conv.") for name in state):
+        raise ValueError(
+            f"{source.file}: up-samples its mel by transposed convolutions (upsample_conv), as commits of "
+            "wavenet_vocoder before 2019 did; fastvoc opens what later ones save"
+        )
+    generator = network(told, str(path))
+    for unread in [name for name in state if name.startswith(f"conv_layers.{generator.layers - 1}.conv1x1_out.")]:
+        del state[unread]  # which the original saves, and nothing reads
+    free = bias_free(generator)
+    weights = to_native(state, table(generator), generator, str(source.file), bias_free=free)
+    mel = MelConfig(
+        sample_rate=told.sample_rate,
+        fft_size=told.fft_size,
+        hop=told.hop_size,
+        window_size=told.win_length or told.fft_size,
+        bands=told.num_mels,
+        low=told.fmin,
+        high=told.fmax,
+        padding="centre",
+        logarithm="decimal",
+        floor=1e-10,
+        normalization=Normalization(unknown=True),
+    )
+    made: VocoderConfig = from_dict(VocoderConfig, {"generator": generator, "mel": mel}, str(path))
+    notes = (
+        "mean and scale of each band are in meanvar.joblib, a pickle that is not opened; mels come standardised",
+        *(() if "_ema" in source.file.name else ("not the moving average that the original evaluates (…_ema.pth)",)),
+    )
+    return Checkpoint(made, weights, "WaveNet (r9y9/wavenet_vocoder)", notes)
+
+
+def network(told: HyperParameters, where: str) -> WaveNetConfig:
+    """Build the configuration of a network."""
+    if told.layers % told.stacks:
+        raise ValueError(f"{where}: layers {told.layers} are no multiple of stacks {told.stacks}")
+    if told.cin_channels <= 0:
+        raise ValueError(
+            f"{where}: cin_channels is {told.cin_channels}; fastvoc opens networks that are conditioned on a mel"
+        )
+    if not told.legacy:
+        raise ValueError(
+            f"{where}: legacy is false; the published networks scale residuals by √½, and fastvoc opens those"
+        )
+    if told.input_type == "mulaw":
+        raise ValueError(f"{where}: input_type is 'mulaw': a continuous μ-law, which fastvoc does not open")
+    distribution: MuLawConfig | LogisticsConfig | GaussianConfig
+    if told.input_type == "mulaw-quantize":
+        distribution = MuLawConfig(numbering="truncated", classes=told.quantize_channels)
+    elif told.output_distribution == "Normal":
+        distribution = GaussianConfig(smallest_log_scale=told.log_scale_min)
+    else:
+        if told.out_channels % 3:
+            raise ValueError(
+                f"{where}: out_channels {told.out_channels} is no multiple of 3: logit, mean and scale of each logistic"
+            )
+        distribution = LogisticsConfig(
+            mixtures=told.out_channels // 3, levels=told.quantize_channels, smallest_log_scale=told.log_scale_min
+        )
+    if told.out_channels != distribution.outputs:
+        raise ValueError(
+            f"{where}: out_channels is {told.out_channels}, but its {distribution.kind} has {distribution.outputs}"
+        )
+    conditioning: Any = RepeatedConfig(hop=told.hop_size)
+    if told.upsample_conditional_features:
+        up = pick(UpsampleParameters, told.upsample_params, f"{where}: upsample_params")
+        context = told.cin_pad if up.cin_pad is None else up.cin_pad
+        conditioning = StretchedConfig(rates=up.upsample_scales, context=context, band_taps=up.freq_axis_kernel_size)
+    conditioned = max(0, told.gin_channels)
+    speakers = (told.n_speakers or 0) if conditioned and told.use_speaker_embedding else 0
+    values = {
+        "mel_bands": told.cin_channels,
+        "conditioning": conditioning,
+        "distribution": distribution,
+        "channels": told.residual_channels,
+        "gates": told.gate_channels,
+        "skip_channels": told.skip_out_channels,
+        "head_channels": told.skip_out_channels,
+        "layers": told.layers,
+        "cycle": told.layers // told.stacks,
+        "kernel_size": told.kernel_size,
+        "residual_scale": math.sqrt(0.5),
+        "condition_channels": conditioned,
+        "speakers": speakers,
+        "preemphasis": told.preemphasis if "inv_preemphasis" in (told.postprocess or "") else 0.0,
+        "gain": told.global_gain_scale if told.global_gain_scale > 0 else 1.0,
+    }
+    built: WaveNetConfig = from_dict(WaveNetConfig, values, where)
+    return built
+
+
+def table(config: WaveNetConfig) -> Table:
+    """List the pairs (original layer, native layer), but those of what the original has no part of."""
+    pairs = [("first_conv", "input"), ("last_conv_layers.1", "hidden"), ("last_conv_layers.3", "output")]
+    for layer in range(config.layers):
+        theirs, ours = f"conv_layers.{layer}", f"layers.{layer}"
+        pairs += [(f"{theirs}.conv", f"{ours}.dilated"), (f"{theirs}.conv1x1c", f"{ours}.condition")]
+        if config.condition_channels:
+            pairs.append((f"{theirs}.conv1x1g", f"{ours}.utterance"))
+        if layer < config.layers - 1:
+            pairs.append((f"{theirs}.conv1x1_out", f"{ours}.residual"))
+        pairs.append((f"{theirs}.conv1x1_skip", f"{ours}.skip"))
+    if isinstance(config.conditioning, StretchedConfig):
+        pairs.append(("upsample_net.conv_in", "rows.first"))
+        stages = range(len(config.conditioning.rates))
+        # layers that repeat stand between those that smooth
+        pairs += [(f"upsample_net.upsample.up_layers.{2 * stage + 1}", f"rows.smooth.{stage}") for stage in stages]
+    if config.speakers:
+        pairs.append(("embed_speakers.weight", "speakers.weight"))
+    return pairs
+
+
+def bias_free(config: WaveNetConfig) -> tuple[str, ...]:
+    """List the layers of the original that have no bias."""
+    return tuple(
+        theirs
+        for theirs, _ in table(config)
+        if theirs.endswith((".conv1x1c", ".conv1x1g")) or theirs.startswith("upsample_net.")
+    )
+
+
+_MU_LAW = {
+    "input_type": "mulaw-quantize",
+    "quantize_channels": 256,
+    "out_channels": 256,
+    "layers": 30,
+    "stacks": 3,
+    "preemphasis": 0.85,
+    "postprocess": "inv_preemphasis",
+    "global_gain_scale": 0.55,
+}
+_MIXTURE = {**_MU_LAW, "input_type": "raw", "quantize_channels": 65536, "out_channels": 30, "layers": 24, "stacks": 4}
+
+FORMAT = Format(
+    name="wavenet-vocoder",
+    title="WaveNet (r9y9)",
+    files=FILES,
+    places=("state_dict", ""),
+    recognises=recognises,
+    read=read,
+    clue=names_begin("conv_layers.0.conv1x1_skip", "last_conv_layers.", "embed_speakers."),
+    presets={
+        "wavenet-mulaw256": _MU_LAW,
+        "wavenet-mol": _MIXTURE,
+        "wavenet-gaussian": _MIXTURE | {"out_channels": 2, "output_distribution": "Normal"},
+    },
+)

@@ -1,0 +1,61 @@
+"""The devices and dtypes that a user names, read in one place."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def read_device(device: str | torch.device, where: str) -> torch.device:
+    """Return a device that is there, with its index, since the current device of a type may change.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``"cpu"``, ``"cuda"``, ``"cuda:N"``, or ``"auto"``: a GPU where there is one, under torchrun the one of
+        `LOCAL_RANK`, else the CPU.
+    where : str
+        What error messages begin with, such as ``"--device toaster"``.
+
+    Raises
+    ------
+    ValueError
+        If it is not a device, or torch does not see it.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        # with more processes than GPUs, they share
+        return torch.device("cuda", _local_rank() % count) if count else torch.device("cpu")
+    try:
+        read = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{where}: is not a device; known: auto, cpu, cuda, cuda:N") from None
+    if read.type != "cuda":
+        return read
+    if (read.index or 0) >= count:
+        raise ValueError(f"{where}: torch sees {count} CUDA devices; use auto or cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if read.index is None else read
+
+
+def read_dtype(dtype: torch.dtype | str, where: str) -> torch.dtype:
+    """Return a dtype that can hold weights, which may be given by its name.
+
+    Raises
+    ------
+    TypeError
+        If it is not a dtype, or not a floating-point one.
+    """
+    known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(known, torch.dtype):
+        raise TypeError(f"{where}: dtype {dtype!r} is not a dtype; it must be one like 'float32' or torch.float32")
+    if not known.is_floating_point:
+        raise TypeError(f"{where}: dtype {known} cannot hold weights; it must be a floating-point type")
+    return known
+
+
+def _local_rank() -> int:
+    value = os.environ.get("LOCAL_RANK") or "0"
+    if not value.isdigit():
+        raise ValueError(f"LOCAL_RANK={value}: must be a whole number, as torchrun sets it")
+    return int(value)

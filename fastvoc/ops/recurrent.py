@@ -1,0 +1,208 @@
+"""WaveNets in native code on a CPU: one call makes a block of samples, each from the one before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastvoc import native
+from fastvoc.ops.availability import backends
+
+_PRECISIONS = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WaveNetWeights:
+    """What a WaveNet computes, as ``fastvoc_recurrent.h`` says it; the names are the header's.
+
+    Attributes
+    ----------
+    distribution : {"CLASSES", "LOGISTICS", "GAUSSIAN"}
+        Of which the head makes the parameters.
+    dilations : tuple of int
+        Of each layer, in samples.
+    residual_scale, skip_scale, smallest_log_scale : float
+    input : Tensor, shape (classes, channels) or (channels, input_taps)
+    input_bias : Tensor, shape (channels,)
+    dilated : Tensor, shape (layers, 2·gated, channels, taps)
+        The rows of tanh before those of the sigmoid.
+    dilated_bias : Tensor, shape (layers, 2·gated)
+    conditions : Tensor, shape (layers, 2·gated, condition), optional
+    residual : Tensor, shape (layers, channels, gated)
+        That of the last layer is not read.
+    residual_bias : Tensor, shape (layers, channels)
+    skip : Tensor, shape (layers, skips, gated)
+    skip_bias : Tensor, shape (skips,)
+        The sum over all layers.
+    first_skip : Tensor, shape (skips, channels), optional
+        Of the convolved input itself.
+    hidden_weight : Tensor, shape (hidden, skips)
+    hidden_bias : Tensor, shape (hidden,)
+    output : Tensor, shape (outputs, hidden)
+    output_bias : Tensor, shape (outputs,)
+    """
+
+    distribution: Literal["CLASSES", "LOGISTICS", "GAUSSIAN"]
+    dilations: tuple[int, ...]
+    residual_scale: float
+    skip_scale: float
+    smallest_log_scale: float
+    input: Tensor
+    input_bias: Tensor
+    dilated: Tensor
+    dilated_bias: Tensor
+    conditions: Tensor | None
+    residual: Tensor
+    residual_bias: Tensor
+    skip: Tensor
+    skip_bias: Tensor
+    first_skip: Tensor | None
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    output: Tensor
+    output_bias: Tensor
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that native code is told, by their names there."""
+        layers, gates, channels, taps = self.dilated.shape
+        return {
+            "channels": channels,
+            "gated": gates // 2,
+            "skips": self.skip.shape[1],
+            "hidden": len(self.hidden_weight),
+            "outputs": len(self.output),
+            "layers": layers,
+            "taps": taps,
+            "condition": 0 if self.conditions is None else self.conditions.shape[-1],
+            "input_taps": 1 if self.distribution == "CLASSES" else self.input.shape[1],
+        }
+
+
+class Steps(NamedTuple):
+    """Some steps of some streams, float32 and contiguous; `rings`, `history` and what results are written."""
+
+    time: Tensor
+    """(B,), int64: samples that each stream has made."""
+    rings: Tensor
+    """(B, rows, channels): rows that each layer remembers."""
+    history: Tensor
+    """(B, input_taps): latest inputs, newest last."""
+    condition: Tensor
+    """(B, T, condition)."""
+    gates: Tensor | None
+    """(B, layers, 2·gated): added to the gates of all steps."""
+    noise: Tensor | None
+    """(B, numbers, T)."""
+    temperature: Tensor | None
+    """(B,)."""
+    forced: Tensor | None = None
+    """(B, T): inputs that are given instead of what was drawn."""
+    drawn: Tensor | None = None
+    """(B, T): the inputs that were drawn."""
+    parameters: Tensor | None = None
+    """(B, T, outputs): of the distributions."""
+
+
+class NativeWaveNet:
+    """Weights of a WaveNet in the order in which the instruction set in use reads them.
+
+    Threads may share it: what a call needs of memory is its own.
+
+    Parameters
+    ----------
+    weights : WaveNetWeights
+    precision : torch.dtype
+        Of what is multiplied, float32 or bfloat16; sums are in float32.
+    """
+
+    def __init__(self, weights: WaveNetWeights, precision: torch.dtype) -> None:
+        ffi, library = native.library()
+        self.sizes, self.isa = weights.sizes, native.isa()
+        self._numbers = 2 if weights.distribution == "LOGISTICS" else 1
+        fields: dict[str, Any] = {
+            name: getattr(weights, name) for name in ("residual_scale", "skip_scale", "smallest_log_scale")
+        }
+        fields |= self.sizes
+        fields |= {
+            "isa": self.isa,
+            "precision": getattr(library, f"FASTVOC_{_PRECISIONS[precision]}"),
+            "distribution": getattr(library, f"FASTVOC_{weights.distribution}"),
+        }
+        self._kept: list[Any] = [ffi.new("int64_t[]", weights.dilations)]
+        fields["dilations"] = self._kept[0]
+        tensors = {name: value for name, value in vars(weights).items() if isinstance(value, Tensor)}
+        single = {name: value.detach().float().contiguous() for name, value in tensors.items()}
+        self._network = ffi.new("fastvoc_recurrent *", fields)
+        for name, value in single.items():
+            setattr(self._network, name, native.floats(value))
+        native.check("WaveNet", library.fastvoc_recurrent_check(self._network))
+        self.rows = int(library.fastvoc_recurrent_rows(self._network))
+        self._packed = native.host_memory(library.fastvoc_recurrent_packed_size(self._network), dtype=torch.uint8)
+        native.check("WaveNet", library.fastvoc_recurrent_pack(self._network, _pointer(self._packed)))
+
+    @staticmethod
+    def refuses(weight: Tensor) -> str | None:
+        """Return why a WaveNet with this weight cannot run in native code, or None."""
+        if weight.device.type != "cpu":
+            return f"its weights are on {weight.device}; native steps run on the CPU"
+        if absent := backends()["cpu"]:
+            return str(absent)
+        if weight.dtype not in _PRECISIONS:
+            return f"its weights are {weight.dtype}; native steps compute in torch.float32 or torch.bfloat16"
+        if weight.dtype == torch.bfloat16 and not native.multiplies_bfloat16():
+            return "this processor does not multiply torch.bfloat16; torch.float32 is faster on it"
+        return None
+
+    def run(self, steps: Steps) -> None:
+        """Make some steps.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has not the shape that the weights need.
+        """
+        ffi, library = native.library()
+        batch, count = steps.condition.shape[:2]
+        outputs = self.sizes["outputs"]
+        shapes = {
+            "time": (batch,),
+            "rings": (batch, self.rows, self.sizes["channels"]),
+            "history": (batch, self.sizes["input_taps"]),
+            "condition": (batch, count, self.sizes["condition"]),
+            "gates": (batch, self.sizes["layers"], 2 * self.sizes["gated"]),
+            "noise": (batch, self._numbers, count),
+            "temperature": (batch,),
+            "forced": (batch, count),
+            "drawn": (batch, count),
+            "parameters": (batch, count, outputs),
+        }
+        for name, shape in shapes.items():
+            tensor, dtype = getattr(steps, name), torch.int64 if name == "time" else torch.float32
+            if tensor is not None and (
+                tuple(tensor.shape) != shape or tensor.dtype != dtype or not tensor.is_contiguous()
+            ):
+                raise ValueError(
+                    f"WaveNet: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must be {dtype} of shape "
+                    f"{shape}, contiguous"
+                )
+        if steps.drawn is not None and (steps.noise is None or steps.temperature is None):
+            raise ValueError("WaveNet: noise and temperature are needed for what is to be drawn")
+        threads = torch.get_num_threads()
+        workspace = native.scratch(library.fastvoc_recurrent_workspace_size(self._network, threads) // 4)
+        described = ffi.new("fastvoc_steps *", {"threads": threads, "batch": batch, "count": count})
+        described.time = ffi.cast("int64_t *", steps.time.data_ptr())
+        for name in ("rings", "history", "condition", "gates", "noise", "temperature", "forced", "drawn", "parameters"):
+            setattr(described, name, native.floats(getattr(steps, name)))
+        native.check(
+            "WaveNet",
+            library.fastvoc_recurrent_run(self._network, _pointer(self._packed), described, _pointer(workspace)),
+        )
+
+
+def _pointer(memory: Tensor) -> Any:
+    ffi, _ = native.library()
+    return ffi.cast("void *", memory.data_ptr())

@@ -1,0 +1,10 @@
+"""What the Triton kernels of the operators share.
+
+Importing triton takes a second, and it may be absent: only `kernels`, `gradients` and `branches` import it, at the
+first launch. Whether kernels are interpreted is decided then, once for the process.
+"""
+
+from fastvoc.ops.availability import interpreted
+from fastvoc.ops.triton.launch import Launch, precision, refuses
+
+__all__ = ["Launch", "interpreted", "precision", "refuses"]

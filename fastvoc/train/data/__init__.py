@@ -1,0 +1,1 @@
+"""Recordings, lists and mels on disk, as batches of segments."""

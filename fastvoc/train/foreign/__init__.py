@@ -1,0 +1,1 @@
+"""Runs of other projects, to go on with."""

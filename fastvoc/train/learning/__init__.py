@@ -1,0 +1,1 @@
+"""How weights follow their gradients: optimisers, weight norm, moving averages, several processes."""
