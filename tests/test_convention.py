@@ -416,8 +416,9 @@ def test_square_mel_of_speech_is_suspected_only_where_it_is_transposed(speech: l
     assert len(squares) >= 20
     assert [square for square in squares if suspicion(square, config) is not None] == []
     caught = ["is it transposed" in str(suspicion(square.T, config)) for square in squares]
-    # of all voices 96 %, 89 % in "vocos"; of "keras" most values lie at a floor, where there is nothing to see
-    assert np.mean(caught) >= {"keras": 0, "vocos": 0.75}.get(name, 0.85)
+    # Of all voices 96 %, 89 % in "vocos". Of "keras" most values lie at a floor, where there is nothing to see; the low
+    # bands of "bigvgan-44k-256x" lie closer than the bins of its transform, so that they are as alike as its frames.
+    assert np.mean(caught) >= {"keras": 0, "bigvgan-44k-256x": 0, "vocos": 0.75}.get(name, 0.85)
 
 
 def test_transposed_batch_is_suspected_and_other_lengths_are_not_looked_at() -> None:

@@ -230,7 +230,9 @@ def _is_transposed(mel: Tensor, config: MelConfig) -> bool:
     and harmonics stand apart in the lowest quarter of the bands, but not in the third. Of every square of LJ Speech and
     of 24 other voices in 20 conventions of `CONVENTIONS`, 606,670, none is suspected (with limits three quarters as
     strict, seven would be); of the same squares transposed, 96 % are: 89 % in "vocos", and 94 % or more in each other
-    but "keras", whose squares lie at the floor of its dynamic range for the most part and are not judged.
+    but "keras", whose squares lie at the floor of its dynamic range for the most part and are not judged. In
+    "bigvgan-44k-256x" few transposed mels are found (9 %): its low bands lie closer than the bins of its transform, and
+    are as alike as its frames.
     """
     factor, offset, _ = level_scales(config).to(mel.device)
     if (mel < mel.amin() + 1e-4).float().mean() > _STILL:
