@@ -330,7 +330,13 @@ class WaveGlow(Generator):
                 state, mel[..., start:stop], z[..., start * rows : stop * rows], unmix, packed, ended=ended
             )
             waves.append(wave)
-        return state, torch.cat(waves, dim=-1).to(given.dtype)
+        wave = torch.cat(waves, dim=-1).to(given.dtype)
+        if not bool(wave.isfinite().all()):
+            raise ValueError(
+                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows multiply by too "
+                "much; take a lower temperature, of which the original's is 0.6, or weights of an earlier step"
+            )
+        return state, wave
 
     def _advance(
         self,
