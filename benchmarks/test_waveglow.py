@@ -1,6 +1,6 @@
 """WaveGlow: fastvoc as a user calls it against what else runs the same flows backwards, in one process, in turn.
 
-The published network with seeded weights, on a second of sound and on five. All others take the same noise, and make
+The published network with seeded weights, on a second of sound. All others take the same noise, and make
 what the original makes of it, in its order of operations; none of them streams. What counts is processor time on one
 thread, so that others on the machine change little. A wave that is off is not timed::
 
@@ -66,7 +66,7 @@ class PlainWaveGlow(nn.Module):
         self.requires_grad_(False).eval()
 
     def coupled(self, flow: Any, x: Tensor, mel: Tensor) -> Tensor:
-        """The network of a coupling."""
+        """Run the network of a coupling."""
         width = self.config.channels
         x, condition = flow.start(x), flow.cond(mel)
         skips = torch.zeros_like(x)
@@ -181,7 +181,7 @@ def plain(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 @pytest.mark.parametrize("operands", ["float32", "bfloat16"])
-@pytest.mark.parametrize("frames", [86, 430])
+@pytest.mark.parametrize("frames", [86])
 def test_waveglow(
     frames: int,
     operands: str,
@@ -227,7 +227,10 @@ def test_waveglow(
         row |= {"engine": name, "clock": "processor", "milliseconds": round(seconds * 1e3, 1), "off": off[name]}
         row |= {"milliseconds_quartiles": [round(low * 1e3, 1), round(high * 1e3, 1)], "rounds": len(columns[0])}
         row |= {"times_real_time": round(frames * ours.hop / ours.sample_rate / seconds, 3)}
-        row |= {"ratio_to_fastvoc": round(seconds / taken["fastvoc"], 3), "direct_sums_times_real_time": round(bound, 3)}
+        row |= {
+            "ratio_to_fastvoc": round(seconds / taken["fastvoc"], 3),
+            "direct_sums_times_real_time": round(bound, 3),
+        }
         if name == "fastvoc":
             row |= {"best_peer": best, "ratio_to_best_peer": round(taken[best] / seconds, 3)}
         rows.append(row)

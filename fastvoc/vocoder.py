@@ -495,7 +495,7 @@ class Vocoder(Face[Generator]):
             `quantise`, the first says how many layers multiply in 8 bits. ``"plan in parts"`` is native calls for the
             runs of convolutions of a generator that is no single one, for the reason that ``"plan"`` comes with.
             Of a WaveNet, ``"native steps"`` is a loop over its samples in native code, ``"steps in PyTorch"`` one in
-            Python.
+            Python. Of a WaveGlow, ``"native layers"`` are native code for the layers of its flows.
         """
         return self._runner.explain()
 

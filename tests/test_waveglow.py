@@ -392,7 +392,9 @@ def test_what_is_made_of_nothing_is_kept_until_the_weights_change(monkeypatch: p
     first = made(mel, seed=1, denoising=1.0)
     lengths = []
     voice = made._synthesizer.voice
-    monkeypatch.setattr(made._synthesizer, "voice", lambda mel, *rest: lengths.append(mel.shape[-1]) or voice(mel, *rest))
+    monkeypatch.setattr(
+        made._synthesizer, "voice", lambda mel, *rest: lengths.append(mel.shape[-1]) or voice(mel, *rest)
+    )
     assert torch.equal(made(mel, seed=1, denoising=1.0), first)
     assert lengths == [5]
     with torch.no_grad():

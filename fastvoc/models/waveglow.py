@@ -15,6 +15,7 @@ from fastvoc import ops
 from fastvoc.blocks import GatedStack, Upsample
 from fastvoc.blocks.gated_stack import product
 from fastvoc.config import config
+from fastvoc.graph import hooks_of
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.gated.packed import Packed, refuses
@@ -333,8 +334,8 @@ class WaveGlow(Generator):
         wave = torch.cat(waves, dim=-1).to(given.dtype)
         if not bool(wave.isfinite().all()):
             raise ValueError(
-                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows multiply by too "
-                "much; take a lower temperature, of which the original's is 0.6, or weights of an earlier step"
+                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows multiply "
+                "by too much; take a lower temperature (the original's is 0.6), or weights of an earlier step"
             )
         return state, wave
 
@@ -390,11 +391,18 @@ class WaveGlow(Generator):
 
     def explain_steps(self) -> dict[str, str | None]:
         """Say what runs the layers, best first, each with the reason why it cannot."""
+        x = self.upsample.weight.new_zeros(1, self.mel_bands, 64)
+        operators: dict[str, str | None] = ops.explain("conv1d", x, x.new_zeros(1, self.mel_bands, 1))
+        return {"native layers": self._why_not_native(), **operators}
+
+    def _why_not_native(self) -> str | None:
+        """Return why native code cannot run the layers, as a sentence, or None."""
         asked = ops.forced_backend()
-        weight = self.upsample.weight
-        other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
-        table = {"native layers": other or refuses(weight)}
-        return table | (ops.explain("conv1d", weight.new_zeros(1, self.mel_bands, 64), weight.new_zeros(1, self.mel_bands, 1)))
+        if asked not in (None, "cpu"):
+            return f"backend {asked!r} was asked for"
+        if any(any(hooks_of(module)) for module in self.modules()):
+            return "a module inside has forward hooks, which only modules that are called run"
+        return refuses(self.upsample.weight)
 
     @property
     def is_exact_in_batches(self) -> bool:
@@ -416,7 +424,7 @@ class WaveGlow(Generator):
         weights = [*self.parameters()]
         if torch.is_grad_enabled() and (mel.requires_grad or any(weight.requires_grad for weight in weights)):
             return None
-        if self.explain_steps()["native layers"] is not None:
+        if self._why_not_native() is not None:
             return None
         # the blocks of Toom and Cook's method would have to wait in a stream
         in_order = not last or state[1].shape[-1] > 0
@@ -451,7 +459,7 @@ cache, and their rows are whole blocks of Toom and Cook's method for each dilati
 
 
 def _joined(earlier: Tensor, later: Tensor, *, by_rows: bool) -> Tensor:
-    """Put rows behind others: (B, C, m), (B, C, n) → (B, C, m + n), in memory order (batch, time, channel) if wanted."""
+    """Put rows behind others: (B, C, m), (B, C, n) → (B, C, m + n); `by_rows`, channels are neighbours in memory."""
     if not by_rows:
         return torch.cat([earlier, later], dim=-1)
     return torch.cat([earlier.mT, later.mT], dim=1).mT

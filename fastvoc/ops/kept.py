@@ -16,9 +16,9 @@ Made = TypeVar("Made")
 class Kept(Generic[Made]):
     """What native code is given of the weights of a network on the CPU, in one or several forms.
 
-    What writes to weights is found by PyTorch's counts, by samples of their values, and by steps of optimisers; a single
-    value that is written through ``.data`` may be missed. A copy, or what is pickled, is empty: packed weights belong to
-    this processor and this network.
+    What writes to weights is found by PyTorch's counts, by samples of their values, and by steps of optimisers; a
+    single value that is written through ``.data`` may be missed. A copy, or what is pickled, is empty: packed weights
+    belong to this processor and this network.
     """
 
     def __init__(self) -> None:

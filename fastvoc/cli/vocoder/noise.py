@@ -39,8 +39,8 @@ class Noise(VocoderCommand, FileCommand):
         network = vocoder.generator
         if not isinstance(network, WaveGlow):
             raise UsageError(
-                f"--vocoder {self.vocoder}: holds {vocoder.config.generator.kind!r}, which makes no noise of recordings; "
-                "'waveglow' does"
+                f"--vocoder {self.vocoder}: holds {vocoder.config.generator.kind!r}, which makes no noise of "
+                "recordings; 'waveglow' does"
             )
 
         def work(job: Job) -> float:
