@@ -334,8 +334,8 @@ class WaveGlow(Generator):
         wave = torch.cat(waves, dim=-1).to(given.dtype)
         if not bool(wave.isfinite().all()):
             raise ValueError(
-                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows multiply "
-                "by too much; take a lower temperature (the original's is 0.6), or weights of an earlier step"
+                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows "
+                "multiply by too much; take a lower temperature (the original's is 0.6), or weights of an earlier step"
             )
         return state, wave
 
