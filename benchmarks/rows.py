@@ -23,6 +23,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "precision": ("clip",),
     "processes": ("network", "precision", "seconds", "threads"),
     "voices": ("voice", "threads"),
+    "waveglow": ("network", "precision", "frames", "threads"),
     "voice-quality": ("voice",),
     "scaling": ("axis", "network", "engine"),
 }

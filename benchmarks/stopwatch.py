@@ -13,15 +13,15 @@ FEWEST = 3
 """Rounds that are timed whatever they take; a median needs as many."""
 
 
-def seconds(run: Callable[[], Any], device: str) -> float:
-    """Return how long a run takes, until the device is done with it."""
+def seconds(run: Callable[[], Any], device: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return how long a run takes, until the device is done with it, by a clock that counts seconds."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def on_device(run: Callable[[], Any], device: str, *, rounds: int, runs: int = 20) -> float:
@@ -56,7 +56,12 @@ def on_device(run: Callable[[], Any], device: str, *, rounds: int, runs: int = 2
 
 
 def interleaved(
-    runs: Sequence[Callable[[], Any]], device: str, *, rounds: int, budget: float = float("inf")
+    runs: Sequence[Callable[[], Any]],
+    device: str,
+    *,
+    rounds: int,
+    budget: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
     """Time callables in turn, round after round, so that a machine that drifts drifts for all of them.
 
@@ -69,6 +74,8 @@ def interleaved(
         At most so many.
     budget : float
         No further round begins after so many seconds, if there have been `FEWEST`.
+    clock : callable
+        As in `seconds`: `time.process_time` is what the processor spent on it, whoever else it served meanwhile.
 
     Returns
     -------
@@ -81,5 +88,5 @@ def interleaved(
         if done >= FEWEST and time.perf_counter() - begin > budget:
             break
         for run, column in zip(runs, taken, strict=True):
-            column.append(seconds(run, device))
+            column.append(seconds(run, device, clock))
     return taken

@@ -40,6 +40,7 @@ struct Isa {
   const Plans* plans;
   const Recurrent* recurrent;
   const Convnext* convnext;
+  const Gated* gated;
 };
 
 #define FASTVOC_FORWARD(isa, op) &isa::op,
@@ -47,7 +48,8 @@ struct Isa {
 #define FASTVOC_ISA_ENTRY(number, name, operators, plans_in, usable) \
   {FASTVOC_ISA_##number, name, [] { return bool(usable); },          \
    {FASTVOC_OPERATORS(operators, FASTVOC_FORWARD)},                  \
-   {FASTVOC_OPERATORS(operators, FASTVOC_BACKWARD)}, &plans_in::plans, &operators::recurrent, &plans_in::convnext},
+   {FASTVOC_OPERATORS(operators, FASTVOC_BACKWARD)}, &plans_in::plans, &operators::recurrent, &plans_in::convnext, \
+   &plans_in::gated},
 
 constexpr Isa kIsas[] = {FASTVOC_ISAS(FASTVOC_ISA_ENTRY)};
 
@@ -194,6 +196,46 @@ int fastvoc_convnext_pack(const fastvoc_convnext* call, const fastvoc_convnext_w
 int fastvoc_convnext_run(const fastvoc_convnext* call, const float* x, int64_t x_batch, int64_t x_frame,
                          const void* packed, float* y, int64_t y_batch, int64_t y_frame, void* workspace) {
   find_isa(call->isa)->convnext->run(*call, x, x_batch, x_frame, packed, y, y_batch, y_frame, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_gated_check(const fastvoc_gated* call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  for (const int64_t count : {call->channels, call->gates, call->skips, call->condition, call->taps, call->dilation})
+    if (!is_count(count)) return FASTVOC_BAD_SIZE;
+  if (!is_threads(call->threads) || call->frames < 1 || !fits({call->frames})) return FASTVOC_BAD_SIZE;
+  if ((call->in_order | call->residual | 1) != 1) return FASTVOC_BAD_OPERATOR;
+  const int64_t span = call->dilation * (call->taps - 1);
+  if (call->before < 0 || call->before > span) return FASTVOC_BAD_PADDING;
+  const int64_t widest = std::max({call->channels, 2 * call->gates, call->skips, call->condition});
+  // what is held of each row, with what fills up blocks of rows and vectors
+  if (!fits({call->frames + span + 1024 * call->threads, widest + 64}) ||
+      !fits({call->batch, call->frames + span, widest}) ||
+      !weight_fits(call->channels, 2 * call->gates + 64, 4 * call->taps) ||
+      !weight_fits(call->condition, 2 * call->gates + 64, 1) ||
+      !weight_fits(call->gates, std::max(call->channels, call->skips), 1) ||
+      !tiles_fit(call->threads, 16 * span, 8 * widest))
+    return FASTVOC_BAD_SIZE;
+  return find_isa(call->isa)->gated->check(*call);
+}
+
+int64_t fastvoc_gated_packed_size(const fastvoc_gated* call) {
+  return find_isa(call->isa)->gated->packed_size(*call);
+}
+
+int64_t fastvoc_gated_workspace_size(const fastvoc_gated* call) {
+  return find_isa(call->isa)->gated->workspace_size(*call);
+}
+
+int fastvoc_gated_pack(const fastvoc_gated* call, const fastvoc_gated_weights* weights, void* packed, void* workspace) {
+  find_isa(call->isa)->gated->pack(*call, *weights, packed, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_gated_run(const fastvoc_gated* call, const fastvoc_gated_input* x, const fastvoc_gated_input* c,
+                      const fastvoc_gated_input* s, const void* packed, const fastvoc_gated_output* residual,
+                      const fastvoc_gated_output* skip, void* workspace) {
+  find_isa(call->isa)->gated->run(*call, *x, *c, *s, packed, *residual, *skip, workspace);
   return FASTVOC_OK;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "fastvoc_convnext.h"
+#include "fastvoc_gated.h"
 #include "fastvoc_plan.h"
 #include "fastvoc_recurrent.h"
 #include "sizes.h"
@@ -104,13 +105,24 @@ struct Convnext {
               float* y, int64_t y_batch, int64_t y_frame, void* workspace);
 };
 
+// A gated layer of WaveGlow, likewise.
+struct Gated {
+  int (*check)(const fastvoc_gated& call);
+  int64_t (*packed_size)(const fastvoc_gated& call);
+  int64_t (*workspace_size)(const fastvoc_gated& call);
+  void (*pack)(const fastvoc_gated& call, const fastvoc_gated_weights& weights, void* packed, void* workspace);
+  void (*run)(const fastvoc_gated& call, const fastvoc_gated_input& x, const fastvoc_gated_input& c,
+              const fastvoc_gated_input& s, const void* packed, const fastvoc_gated_output& residual,
+              const fastvoc_gated_output& skip, void* workspace);
+};
+
 #define FASTVOC_DECLARE(isa, op) \
   extern const Forward op;       \
   extern const Backward op##_backward;
 #define FASTVOC_NAMESPACES(number, name, operators, plans_in, usable)   \
   namespace operators { FASTVOC_OPERATORS(operators, FASTVOC_DECLARE) } \
   namespace operators { extern const Recurrent recurrent; }             \
-  namespace plans_in { extern const Plans plans; extern const Convnext convnext; }
+  namespace plans_in { extern const Plans plans; extern const Convnext convnext; extern const Gated gated; }
 FASTVOC_ISAS(FASTVOC_NAMESPACES)
 #undef FASTVOC_NAMESPACES
 #undef FASTVOC_DECLARE

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -21,6 +23,7 @@ from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, 
 from fastvoc.audio.mels.convention import as_mel_config
 from fastvoc.audio.mels.inputs import check_mel
 from fastvoc.audio.mels.spectrogram import loud_mel
+from fastvoc.audio.subtraction import first_magnitude, subtract_magnitude
 from fastvoc.checkpoints import (
     Checkpoint,
     InferenceFrames,
@@ -39,6 +42,9 @@ from fastvoc.engine.surroundings import own_arithmetic, uncompiled
 from fastvoc.face import DEFAULT, Face, register
 from fastvoc.models import GENERATORS, Generator
 from fastvoc.noise import Draws, Seed
+
+NOTHING = 88
+"""Frames of zeros, of which a generator makes what `denoising` takes away: as many as in the original of WaveGlow."""
 
 
 @register
@@ -75,6 +81,7 @@ class Vocoder(Face[Generator]):
         self._generator = generator
         self._runner = Runner(choice, self._version)
         self._synthesizer = Synthesizer(self._runner, edge_frames=self._edge_frames)
+        self._kept_hum: tuple[object, Tensor] | None = None
 
     def _check_fits(self, generator: Any) -> None:
         if not isinstance(generator, Generator):
@@ -276,6 +283,7 @@ class Vocoder(Face[Generator]):
         lengths: None = None,
         seed: Seed | None = None,
         temperature: float | None = None,
+        denoising: float = 0.0,
         check: bool = True,
     ) -> Signal: ...
 
@@ -289,6 +297,7 @@ class Vocoder(Face[Generator]):
         lengths: Lengths,
         seed: Seed | None = None,
         temperature: float | None = None,
+        denoising: float = 0.0,
         check: bool = True,
     ) -> list[Signal]: ...
 
@@ -302,6 +311,7 @@ class Vocoder(Face[Generator]):
         lengths: Lengths | None = None,
         seed: Seed | None = None,
         temperature: float | None = None,
+        denoising: float = 0.0,
         check: bool = True,
     ) -> Signal | list[Signal]:
         """Make waves from mel spectrograms.
@@ -322,6 +332,9 @@ class Vocoder(Face[Generator]):
             and the others have those that follow it. By default a fresh one, which `fastvoc.noise.last_seeds` returns.
         temperature : float, optional
             How much is left to chance by a generator that `draws`, from 0; by default what is usual for it.
+        denoising : float
+            How much of the spectrum that the generator makes of a mel of zeros is taken from the waves, from 0, where
+            nothing is; the original's denoiser of WaveGlow took 0.1 or less. Not in streams.
         check : bool
             Whether the values are looked at: that all are finite, and like those of the convention. Each look makes the
             host wait for a GPU. Type and shape are looked at in any case.
@@ -341,7 +354,8 @@ class Vocoder(Face[Generator]):
         ValueError
             If `mel` has another shape, no frames, or values that are not finite; if it cannot be converted exactly,
             or the convention is unknown; if `lengths` or seeds do not fit it, or a seed or temperature is given to a
-            generator that draws nothing.
+            generator that draws nothing; if `denoising` is negative or not finite, the generator is conditioned, or a
+            wave is too short for it.
 
         Warns
         -----
@@ -361,10 +375,37 @@ class Vocoder(Face[Generator]):
                 condition, self._generator.condition_channels, None if lengths is None else len(mels)
             )
             sampling = read_sampling(self._generator, seed, temperature, len(tensor) if tensor.ndim == 3 else 1)
+            hum = self._hum(denoising)
             if lengths is not None:
                 waves = self._synthesizer.voices([*zip(mels, conditions, strict=True)], sampling)
-                return [as_given(wave, mel) for wave in waves]
-            return as_given(self._synthesizer.voice(mels[0], conditions[0], sampling), mel)
+            else:
+                waves = [self._synthesizer.voice(mels[0], conditions[0], sampling)]
+            if hum is not None:
+                waves = [subtract_magnitude(wave, hum, denoising) for wave in waves]
+            given = [as_given(wave, mel) for wave in waves]
+            return given[0] if lengths is None else given
+
+    def _hum(self, denoising: float) -> Tensor | None:
+        """Return the magnitudes of what the generator makes of nothing, which are kept until it changes."""
+        if not (isinstance(denoising, Real) and 0 <= denoising < math.inf):
+            raise ValueError(f"Vocoder: denoising is {denoising!r}; it must be a finite number that is not negative")
+        if not denoising:
+            return None
+        if self._generator.condition_channels:
+            raise ValueError(
+                f"Vocoder: denoising is {denoising}; what {type(self._generator).__name__} makes of nothing depends on "
+                "the condition, so that there is no one spectrum to take away"
+            )
+        revision = self._version.revision()
+        if self._kept_hum is None or self._kept_hum[0] is not revision:
+            nothing = self._weight.new_zeros(self._generator.mel_bands, NOTHING)
+            wave = self._synthesizer.voice(nothing, None, read_sampling(self._generator, *self._silent(), 1))
+            self._kept_hum = revision, first_magnitude(wave)
+        return self._kept_hum[1]
+
+    def _silent(self) -> tuple[int | None, float | None]:
+        """Return a seed and a temperature at which nothing is left to chance."""
+        return (None, None) if self.draws is None else (0, 0.0)
 
     def warm_up(self, frames: int | Iterable[int] = 256, *, batch: int = 1) -> Self:
         """Do now what else the first calls would wait for.
@@ -454,7 +495,7 @@ class Vocoder(Face[Generator]):
             `quantise`, the first says how many layers multiply in 8 bits. ``"plan in parts"`` is native calls for the
             runs of convolutions of a generator that is no single one, for the reason that ``"plan"`` comes with.
             Of a WaveNet, ``"native steps"`` is a loop over its samples in native code, ``"steps in PyTorch"`` one in
-            Python.
+            Python. Of a WaveGlow, ``"native layers"`` are native code for the layers of its flows.
         """
         return self._runner.explain()
 
@@ -466,6 +507,7 @@ class Vocoder(Face[Generator]):
         convention: MelConfig | str | None = None,
         seed: int | None = None,
         temperature: float | None = None,
+        denoising: float = 0.0,
     ) -> Iterator[Signal]:
         """Make a wave from a mel that arrives in chunks of any length.
 
@@ -481,6 +523,8 @@ class Vocoder(Face[Generator]):
             What the mel is instead of `config.mel`, as in `__call__`.
         seed, temperature
             As in `__call__`.
+        denoising : float
+            As in `streamer`.
 
         Yields
         ------
@@ -492,7 +536,9 @@ class Vocoder(Face[Generator]):
         UserWarning
             If the values look like another convention's, as soon as they do.
         """
-        streamer = self.streamer(condition=condition, convention=convention, seed=seed, temperature=temperature)
+        streamer = self.streamer(
+            condition=condition, convention=convention, seed=seed, temperature=temperature, denoising=denoising
+        )
         for chunk in chunks:
             tensor = as_tensor(chunk, "mel")
             check_mel(tensor, self.config.mel, finite=False, empty=True)
@@ -514,6 +560,7 @@ class Vocoder(Face[Generator]):
         convention: MelConfig | str | None = None,
         seed: Seed | None = None,
         temperature: float | None = None,
+        denoising: float = 0.0,
     ) -> Streamer:
         """Begin a stream, or a batch of streams that advance together.
 
@@ -527,6 +574,8 @@ class Vocoder(Face[Generator]):
             What is pushed instead of `config.mel`, as in `__call__`.
         seed, temperature
             As in `__call__`; `Streamer.seeds` are the seeds.
+        denoising : float
+            0, since it is done to whole waves.
 
         Returns
         -------
@@ -537,8 +586,13 @@ class Vocoder(Face[Generator]):
         ------
         ValueError
             If the batch is not positive, the condition is missing, unwanted or of another shape, or the convention
-            cannot be converted exactly, chunk by chunk.
+            cannot be converted exactly, chunk by chunk; if `denoising` is not 0.
         """
+        if denoising:
+            raise ValueError(
+                f"Vocoder.streamer: denoising is {denoising!r}; it is done to whole waves, by "
+                "vocoder(mel, denoising=...), and a stream has none"
+            )
         batch = read_batch(batch)
         embedding = None if condition is None else as_tensor(condition, "condition").to(self.device, self.dtype)
         sampling = read_sampling(self._generator, seed, temperature, batch)

@@ -181,7 +181,8 @@ def small_sources(source: Path, kernel: str) -> Path:
     (source / "csrc" / "fastvoc_cuda.cpp").write_text("")
     (source / "csrc" / "cpu" / "plan").mkdir(parents=True)
     (source / "csrc" / "cpu" / "plan" / "plan.cpp").write_text("")
-    (source / "csrc" / "cpu" / "convnext.cpp").write_text("")
+    for name in ("convnext", "gated"):
+        (source / "csrc" / "cpu" / f"{name}.cpp").write_text("")
     (source / "csrc" / "cuda" / "device" / "kernels.cu").write_text(kernel)
     (source / "csrc" / "cuda" / "device" / "program.h").write_text("")
     return source

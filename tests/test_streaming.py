@@ -33,6 +33,7 @@ from fastvoc.models import (
     ISTFTNetConfig,
     MelGANConfig,
     VocosConfig,
+    WaveGlowConfig,
 )
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.ops import backends
@@ -121,6 +122,9 @@ GENERATORS: dict[str, Any] = {
     "vocos": vocos(),
     "vocos, same": vocos(padding="same", fft_size=36),
     "wavenext": vocos(head="samples"),
+    "waveglow": WaveGlowConfig(
+        mel_bands=BANDS, hop=12, upsample_kernel_size=30, group=6, flows=4, early_every=2, channels=6, layers=2
+    ),
 }
 TRANSFORMED = [
     "istftnet",
@@ -151,6 +155,8 @@ def checkpoint(name: str, bands: int = BANDS) -> Checkpoint:
     weights = generator.build().state_dict()
     # fresh convolutions hardly hear their input, and much larger ones make the tanh saturate
     weights = {key: 1.5 * value if key.endswith("weight") else value for key, value in weights.items()}
+    if name == "waveglow":  # whose couplings are fresh without weights
+        weights |= {key: 0.1 * torch.randn_like(value) for key, value in weights.items() if "end." in key}
     if name == "griffin-lim-net":
         weights["filters"] = torch.rand(weights["filters"].shape)
     if name == "hifigan, standardised":
@@ -177,6 +183,22 @@ def random_mel(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -
 
 def condition_of(name: str, batch: int) -> Tensor | None:
     return torch.linspace(-2, 2, batch * CONDITION).reshape(batch, CONDITION) if "conditioned" in name else None
+
+
+def options_of(name: str, batch: int) -> dict[str, Any]:
+    """What a call of a generator takes beside the mels."""
+    options = {"condition": condition_of(name, batch), "seed": 5 if vocoder(name).draws else None}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def options_of_item(name: str, batch: int, item: int) -> dict[str, Any]:
+    """What a call for one item of a batch takes."""
+    options = options_of(name, batch)
+    if "condition" in options:
+        options["condition"] = options["condition"][item]
+    if "seed" in options:
+        options["seed"] += item
+    return options
 
 
 def streamed(vocoder: Vocoder, pieces: Any, **options: Any) -> Tensor:
@@ -206,9 +228,9 @@ def test_any_chunks_give_the_samples_of_the_whole(name: str, data: st.DataObject
     batch = data.draw(st.sampled_from([1, 2]))
     speaking = vocoder(name, torch.float64)
     mel = random_mel(batch, BANDS, sum(chunks), seed=sum(chunks), dtype=torch.float64)
-    condition = condition_of(name, batch)
-    whole = speaking(mel, condition=condition)
-    assert_alike(name, streamed(speaking, mel.split(chunks, dim=-1), batch=batch, condition=condition), whole)
+    options = options_of(name, batch)
+    whole = speaking(mel, **options)
+    assert_alike(name, streamed(speaking, mel.split(chunks, dim=-1), batch=batch, **options), whole)
 
 
 @native
@@ -217,10 +239,10 @@ def test_any_chunks_give_the_samples_of_the_whole(name: str, data: st.DataObject
 @given(data=st.data())
 def test_native_kernels_give_them_to_the_bit(name: str, data: st.DataObject) -> None:
     chunks = data.draw(chunkings(REFLECTED))
-    speaking, condition = vocoder(name), condition_of(name, 1)
+    speaking, options = vocoder(name), options_of(name, 1)
     mel = random_mel(1, BANDS, sum(chunks), seed=sum(chunks))
-    whole = speaking(mel, condition=condition)
-    assert torch.equal(streamed(speaking, mel.split(chunks, dim=-1), condition=condition), whole)
+    whole = speaking(mel, **options)
+    assert torch.equal(streamed(speaking, mel.split(chunks, dim=-1), **options), whole)
 
 
 @pytest.mark.parametrize("name", ["hifigan", "melgan, multi-band", *TRANSFORMED[:2]])
@@ -243,9 +265,9 @@ def test_speech_in_frames_is_the_speech_at_once(name: str, speech: list[Path]) -
     speaking = vocoder(name, torch.float64, 80)
     wave, rate = read_audio(speech[0])
     mel = speaking.mel(wave[rate : rate + rate // 3], rate).double()[:, :60]
-    condition = condition_of(name, 1)
-    whole = speaking(mel[None], condition=condition)[0]
-    assert_alike(name, streamed(speaking, mel.split(1, dim=-1), condition=condition), whole)
+    options = options_of(name, 1)
+    whole = speaking(mel[None], **options)[0]
+    assert_alike(name, streamed(speaking, mel.split(1, dim=-1), **options), whole)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -313,8 +335,8 @@ def test_memory_does_not_grow(name: str) -> None:
 @pytest.mark.parametrize("name", GENERATORS)
 @pytest.mark.parametrize("heard", [1, 8, 50])
 def test_state_is_a_value(name: str, heard: int) -> None:
-    condition = condition_of(name, 1)
-    streamer = vocoder(name).streamer(condition=condition)
+    options = options_of(name, 1)
+    streamer = vocoder(name).streamer(**options)
     start, future = random_mel(BANDS, heard), random_mel(BANDS, 20, seed=1)
     streamer.push(start)
     state = streamer.state()
@@ -324,7 +346,8 @@ def test_state_is_a_value(name: str, heard: int) -> None:
 
     copies = [copy.copy(streamer), copy.deepcopy(streamer)]
     expected = go_on(streamer)
-    restored = vocoder(name).streamer(condition=None if condition is None else torch.zeros_like(condition))
+    others = {"condition": torch.zeros(1, CONDITION)} if "condition" in options else {}
+    restored = vocoder(name).streamer(**others)
     restored.restore(state)
     streamer.restore(state)
     for other in (*copies, restored, streamer):
@@ -337,20 +360,18 @@ def test_streams_that_began_apart_are_joined_and_parted(name: str) -> None:
     past, future = speaking.receptive_field
     mels = [random_mel(BANDS, past + future + n, seed=n, dtype=torch.float64) for n in (1, 7, 30)]
     next_mels = random_mel(3, BANDS, 5, seed=9, dtype=torch.float64)
-    conditions = condition_of(name, 3)
     streamers = []
     waves: list[list[Tensor]] = []
     for n, mel in enumerate(mels):
-        streamers.append(speaking.streamer(condition=None if conditions is None else conditions[n]))
+        streamers.append(speaking.streamer(**options_of_item(name, 3, n)))
         waves.append([streamers[-1].push(mel)])
-    together = speaking.streamer(batch=3, condition=conditions)
+    together = speaking.streamer(batch=3, **options_of(name, 3))
     together.restore(StreamState.join([streamer.state() for streamer in streamers]))
     for wave, new in zip(waves, together.push(next_mels), strict=True):
         wave.append(new)
     for n, (streamer, state) in enumerate(zip(streamers, together.state().split(), strict=True)):
         streamer.restore(state)
-        whole = torch.cat([mels[n], next_mels[n]], dim=-1)[None]
-        expected = speaking(whole, condition=None if conditions is None else conditions[n : n + 1])[0]
+        expected = speaking(torch.cat([mels[n], next_mels[n]], dim=-1), **options_of_item(name, 3, n))
         assert_alike(name, torch.cat([*waves[n], streamer.flush()]), expected)
 
 
@@ -409,12 +430,12 @@ def test_flushed_stream_has_ended() -> None:
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_chunk_without_frames_changes_nothing(name: str) -> None:
-    speaking, mel, condition = vocoder(name), random_mel(BANDS, 30), condition_of(name, 1)
+    speaking, mel, options = vocoder(name), random_mel(BANDS, 30), options_of(name, 1)
     none = mel[:, :0]
     chunks = [none, mel[:, :7], none, mel[:, 7:], none]
-    whole = torch.cat(list(speaking.stream([mel[:, :7], mel[:, 7:]], condition=condition)))
-    assert torch.equal(torch.cat(list(speaking.stream(chunks, condition=condition))), whole)
-    assert list(speaking.stream([none, none], condition=condition)) == []
+    whole = torch.cat(list(speaking.stream([mel[:, :7], mel[:, 7:]], **options)))
+    assert torch.equal(torch.cat(list(speaking.stream(chunks, **options))), whole)
+    assert list(speaking.stream([none, none], **options)) == []
 
 
 def test_nothing_pushed_is_nothing_heard() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +18,16 @@ from torch import Tensor
 
 import fastvoc.models.waveglow
 from fastvoc import Vocoder
-from fastvoc.audio import CONVENTIONS, MelConfig
+from fastvoc.audio import CONVENTIONS, MelConfig, write_audio
+from fastvoc.audio.picture import draw_noise
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.tensor_names import to_native
+from fastvoc.cli import main
 from fastvoc.config import from_dict
 from fastvoc.engine import StreamState
 from fastvoc.models import WaveGlow, WaveGlowConfig
 from fastvoc.models.waveglow import PUBLISHED, SMALL, WIDE
+from fastvoc.native import isas, multiplies_bfloat16, use_isa
 from fastvoc.ops import backends
 from fastvoc.train.learning.weight_norm import add_weight_norm, plain_weights
 
@@ -170,11 +175,15 @@ def test_the_determinant_is_that_of_the_whole_map() -> None:
     assert total == pytest.approx(float(torch.linalg.slogdet(whole)[1]), rel=1e-9)
 
 
-def vocoder(config: WaveGlowConfig = TINY, dtype: torch.dtype = torch.float64) -> Vocoder:
-    values = {"sample_rate": 8000, "fft_size": 64, "hop": config.hop, "window_size": 64, "bands": config.mel_bands}
+def checkpoint(config: WaveGlowConfig = TINY) -> Checkpoint:
+    size = max(64, 4 * config.hop)
+    values = {"sample_rate": 8000, "fft_size": size, "hop": config.hop, "window_size": size, "bands": config.mel_bands}
     mel: MelConfig = from_dict(MelConfig, values | {"low": 0, "high": 4000}, "a test")
-    weights = network(config).state_dict()
-    return Vocoder(Checkpoint(VocoderConfig(generator=config, mel=mel), weights, "a test"), dtype=dtype)
+    return Checkpoint(VocoderConfig(generator=config, mel=mel), network(config).state_dict(), "a test")
+
+
+def vocoder(config: WaveGlowConfig = TINY, dtype: torch.dtype = torch.float64) -> Vocoder:
+    return Vocoder(checkpoint(config), dtype=dtype)
 
 
 def test_it_says_how_far_it_looks_and_looks_no_farther() -> None:
@@ -324,3 +333,183 @@ def test_it_is_saved_and_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="WaveGlow learns from the likelihood"):
         made.generator.outputs(mel[None], {"wave"})
     assert SMALL.build().receptive_field == (35, 32)
+
+
+def test_samples_that_overflow_are_refused_and_the_stream_goes_on() -> None:
+    made, mel = vocoder(dtype=torch.float32), mel_of(BANDS, 12, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"at temperature 3.4e\+38 samples are no finite numbers"):
+        made(mel, seed=1, temperature=3.4e38)
+    streamer = made.streamer(seed=1, temperature=3.4e38)
+    streamer.push(mel[:, :1])
+    before = streamer.state()
+    with pytest.raises(ValueError, match="take a lower temperature"):
+        streamer.push(mel)
+    assert streamer.state() is before
+    assert made(mel, seed=1, temperature=1e9).isfinite().all()
+
+
+def original_denoiser(wave: Tensor, bias: Tensor, strength: float) -> Tensor:
+    """denoiser.py and stft.py of NVIDIA/waveglow 8afb643, as products with matrices of cosines."""
+    size, hop = 1024, 256
+    turns = torch.outer(torch.arange(size // 2 + 1).double(), torch.arange(size).double()) * (2 * math.pi / size)
+    basis = torch.cat([turns.cos(), -turns.sin()])
+    window = 0.5 - 0.5 * torch.cos(torch.arange(size).double() * (2 * math.pi / size))
+    inverse = torch.linalg.pinv(size / hop * basis).T * window
+
+    def transform(wave: Tensor) -> tuple[Tensor, Tensor]:
+        padded = torch.cat([wave[1 : size // 2 + 1].flip(0), wave, wave[-size // 2 - 1 : -1].flip(0)])
+        real, imaginary = (padded.unfold(0, size, hop) @ (basis * window).T).T.chunk(2)
+        return (real**2 + imaginary**2).sqrt(), torch.atan2(imaginary, real)
+
+    magnitude, phase = transform(wave)
+    magnitude = (magnitude - strength * transform(bias)[0][:, :1]).clamp(min=0)
+    frames = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()]).T @ inverse
+    made, total = torch.zeros(2, (len(frames) - 1) * hop + size, dtype=torch.float64)
+    for number, frame in enumerate(frames):
+        made[number * hop :][:size] += frame
+        total[number * hop :][:size] += window**2
+    return (made / total.clamp(min=1e-12) * (size / hop))[size // 2 : -size // 2]
+
+
+def test_denoising_is_the_originals() -> None:
+    config = replace(TINY, hop=256, group=8, upsample_kernel_size=512)
+    made, mel = vocoder(config), mel_of(BANDS, 20)
+    wave = made(mel, seed=3)
+    nothing = made(torch.zeros(BANDS, 88, dtype=torch.float64), seed=0, temperature=0.0)
+    assert torch.equal(made(mel, seed=3, denoising=0.0), wave)
+    for strength in (0.1, 5.0):
+        denoised = made(mel, seed=3, denoising=strength)
+        expected = original_denoiser(wave, nothing, strength)
+        torch.testing.assert_close(denoised, expected, rtol=0, atol=1e-9 * float(wave.abs().max()))
+        assert (denoised - wave).abs().max() > 1e-4
+    for number, each in enumerate(made(mel_of(2, BANDS, 20), lengths=[20, 9], seed=3, denoising=0.1)):
+        alone = made(mel_of(2, BANDS, 20)[number, :, : (20, 9)[number]], seed=3 + number, denoising=0.1)
+        assert torch.equal(each, alone)
+
+
+def test_what_is_made_of_nothing_is_kept_until_the_weights_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, mel = vocoder(replace(TINY, hop=256, group=8, upsample_kernel_size=512)), mel_of(BANDS, 5)
+    first = made(mel, seed=1, denoising=1.0)
+    lengths = []
+    voice = made._synthesizer.voice
+    monkeypatch.setattr(
+        made._synthesizer, "voice", lambda mel, *rest: lengths.append(mel.shape[-1]) or voice(mel, *rest)
+    )
+    assert torch.equal(made(mel, seed=1, denoising=1.0), first)
+    assert lengths == [5]
+    with torch.no_grad():
+        made.generator.flows[0].network.end.bias += 0.1  # type: ignore[index, union-attr, operator]
+    made(mel, seed=1, denoising=1.0)
+    assert sorted(lengths) == [5, 5, 88]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda made, mel: made(mel, denoising=-0.1), "denoising is -0.1; it must be a finite number"),
+        (lambda made, mel: made(mel, denoising=math.nan), "denoising is nan; it must be a finite number"),
+        (lambda made, mel: made(mel[:, :1], denoising=0.1), "wave has 12 samples; needs more than 512"),
+        (lambda made, mel: made.streamer(denoising=0.1), "it is done to whole waves"),
+        (lambda made, mel: list(made.stream([mel], denoising=0.1)), "it is done to whole waves"),
+    ],
+)
+def test_denoising_that_cannot_be_done_is_refused(call: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        call(vocoder(), mel_of(BANDS, 50))
+
+
+MIDDLE = replace(TINY, channels=40, layers=3)  # wide enough for Toom and Cook's method
+native_only = pytest.mark.skipif(backends()["cpu"] is not None, reason=f"no native kernels: {backends()['cpu']}")
+
+
+@native_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("isa", isas() if backends()["cpu"] is None else [])
+def test_native_layers_are_as_exact_as_operators(isa: str, dtype: torch.dtype) -> None:
+    mel = mel_of(2, BANDS, 60)
+    with use_isa(isa):
+        made = vocoder(MIDDLE, dtype)
+        if dtype == torch.bfloat16 and not multiplies_bfloat16():
+            assert "does not multiply" in str(made.explain()["native layers"])
+            return
+        assert made.explain()["native layers"] is None
+        exact = vocoder(MIDDLE)(mel.to(dtype).double(), seed=1)
+        plain = Vocoder(checkpoint(MIDDLE), dtype=dtype, backend="reference")(mel.to(dtype), seed=1)
+        fast = made(mel.to(dtype), seed=1)
+        largest = float(exact.abs().max())
+        errors = [float((wave.double() - exact).square().mean().sqrt()) for wave in (fast, plain)]
+        assert errors[0] <= 2 * errors[1] + torch.finfo(dtype).eps * largest
+        pieces = [streamer.push(part) for streamer in [made.streamer(2, seed=1)] for part in mel.to(dtype).split(7, -1)]
+        streamed = torch.cat([*pieces], dim=-1).double()
+        error = float((streamed - exact[:, : streamed.shape[-1]]).square().mean().sqrt())
+        assert error <= 2 * errors[1] + torch.finfo(dtype).eps * largest
+
+
+@native_only
+def test_streams_have_the_same_bits_however_they_are_cut_and_by_any_number_of_threads() -> None:
+    made, mel = vocoder(MIDDLE, torch.float32), mel_of(BANDS, 130, dtype=torch.float32)
+
+    def streamed(length: int) -> Tensor:
+        streamer = made.streamer(seed=2)
+        return torch.cat([*map(streamer.push, mel.split(length, dim=-1)), streamer.flush()])
+
+    once, whole, threads = streamed(3), made(mel, seed=2), torch.get_num_threads()
+    for length in (1, 7, 60, 130):
+        assert torch.equal(streamed(length), once)
+    assert not torch.equal(once, whole)  # which is multiplied less
+    torch.testing.assert_close(once, whole, rtol=0, atol=1e-4)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(made(mel, seed=2), whole) and torch.equal(streamed(7), once)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@native_only
+def test_weights_that_change_are_packed_again_and_copies_pack_their_own() -> None:
+    made, mel = vocoder(MIDDLE, torch.float32), mel_of(BANDS, 20, dtype=torch.float32)
+    first = made(mel, seed=1)
+    other = copy.deepcopy(made)
+    assert torch.equal(other(mel, seed=1), first) and torch.equal(pickle.loads(pickle.dumps(made))(mel, seed=1), first)
+    with torch.no_grad():
+        made.generator.flows[1].network.layers[0].conv.weight.mul_(1.5)  # type: ignore[index, union-attr, operator]
+    changed = made(mel, seed=1)
+    assert not torch.equal(changed, first) and torch.equal(other(mel, seed=1), first)
+    fresh = vocoder(MIDDLE, torch.float32)
+    fresh.generator.load_state_dict(made.generator.state_dict())
+    assert torch.equal(fresh(mel, seed=1), changed)
+
+
+@native_only
+def test_gradients_are_those_of_operators() -> None:
+    made, z = network(MIDDLE).float(), noise_of(MIDDLE, 1, 6).float()
+    mel = mel_of(1, BANDS, 6, dtype=torch.float32).requires_grad_()
+    (slope,) = torch.autograd.grad(made.inverse(z, mel).square().sum(), mel)
+    exact, wide = network(MIDDLE), mel.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(exact.inverse(z.double(), wide).square().sum(), wide)
+    torch.testing.assert_close(slope.double(), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_the_work_of_a_sample_is_counted() -> None:
+    with torch.device("meta"):
+        made = PUBLISHED.build()
+    layers = sum(3 * 256 * 512 + 640 * 512 + 256 * (512 if number < 7 else 256) for number in range(8))
+    rest = sum(channels // 2 * 256 + 256 * channels + channels**2 for channels in PUBLISHED.widths())
+    assert made.multiply_accumulates == (12 * layers + rest) / 8 + 80 * 80 * 4
+    assert made.multiply_accumulates == pytest.approx(10.1e6, rel=0.01)
+
+
+def test_noise_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # what the picture says of a wave of which no flow makes anything else
+    config = replace(TINY, mel_bands=80, hop=256, group=8, upsample_kernel_size=512)
+    settings = VocoderConfig(generator=config, mel=CONVENTIONS["waveglow"])
+    Vocoder(Checkpoint(settings, config.build().state_dict(), "a test")).save_pretrained(tmp_path / "vocoder")
+    write_audio(tmp_path / "one.wav", 0.1 * torch.sin(torch.arange(9001) / 5), 22050)
+    asked = ["noise", str(tmp_path / "one.wav"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*asked, "--vocoder", str(tmp_path / "vocoder")]) == 0
+    assert (tmp_path / "out" / "one.png").stat().st_size > 10_000
+    assert main([*asked, "--overwrite"]) == 2
+    assert "which makes no noise of recordings; 'waveglow' does" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"noise has shape \(3,\); it must be \(channels, rows\)"):
+        draw_noise(tmp_path / "no.png", torch.zeros(3), 1.0, 0.1)

@@ -13,7 +13,7 @@
 
 #include "../isa.h"
 #include "kernels/gelu.h"
-#include "plan/precision.h"
+#include "plan/ahead.h"
 
 namespace fastvoc::FASTVOC_ISA {
 namespace {
@@ -21,33 +21,9 @@ namespace {
 // Frames of a tile, so that its hidden rows and a panel of weights stay in a second-level cache of 1 MiB.
 constexpr int64_t kHeldFloats = 160 * 1024;
 
-// Weights come from memory once in each tile, and are asked for so many of them earlier: about a panel. That took 1.24 ms
-// instead of 1.46 for a block of 512 and 1536 channels on 94 frames, and 0.17 instead of 0.31 on 8 (one core of an AMD
-// EPYC of family 26).
-constexpr int kAhead = 16384;
-
-#if defined(__AVX512BF16__)
-struct Bf16DotAhead : Bf16Dot {
-  static constexpr int kAhead = FASTVOC_ISA::kAhead;
-};
-#endif
-
 int64_t padded(int64_t channels) { return round_up(channels, kLanes); }
 
 int64_t frames_of(const fastvoc_convnext& call) { return call.in_frames + call.left + call.right - call.taps + 1; }
-
-// A product as the convolution of one tap that panels are made for.
-fastvoc_call product(const fastvoc_convnext& call, int64_t in, int64_t out) {
-  fastvoc_call made{};
-  made.kind = FASTVOC_CONV1D;
-  made.isa = call.isa;
-  made.threads = call.threads;
-  made.batch = made.in_frames = made.taps = made.dilation = made.stride = made.groups = 1;
-  made.in_channels = in;
-  made.out_channels = out;
-  made.slope = 1;
-  return made;
-}
 
 template <class P>
 struct Sizes {
@@ -60,7 +36,8 @@ struct Sizes {
   int64_t rows, hidden_rows, workspace;
 
   explicit Sizes(const fastvoc_convnext& call)
-      : expand(product(call, call.channels, call.hidden)), contract(product(call, call.hidden, call.channels)) {
+      : expand(product_of(call.isa, call.threads, call.channels, call.hidden)),
+        contract(product_of(call.isa, call.threads, call.hidden, call.channels)) {
     row = P::row_length(expand);  // which is how far products in float32 read
     hidden_row = P::row_length(contract);
     const int64_t held = larger(kHeldFloats / call.hidden / kChunk * kChunk, kChunk), frames = frames_of(call);
@@ -90,29 +67,12 @@ struct Sizes {
   }
 };
 
-template <class T>
-T* at(void* memory, int64_t bytes) {
-  return reinterpret_cast<T*>(static_cast<char*>(memory) + bytes);
-}
-
-template <class T>
-const T* at(const void* memory, int64_t bytes) {
-  return reinterpret_cast<const T*>(static_cast<const char*>(memory) + bytes);
-}
-
-// Call a function with the precision of a call.
 template <class Function>
 auto precisely(const fastvoc_convnext& call, Function function) {
-#if defined(__AVX512BF16__)
-  if (call.precision == FASTVOC_BFLOAT16) return function(Bfloat16{});
-#endif
-  return function(Float32{});
+  return in_float_precision(call.precision, function);
 }
 
-int check(const fastvoc_convnext& call) {
-  const bool narrow = call.precision == FASTVOC_BFLOAT16 && is_known(call.precision);
-  return narrow || call.precision == FASTVOC_FLOAT32 ? FASTVOC_OK : FASTVOC_BAD_PRECISION;
-}
+int check(const fastvoc_convnext& call) { return check_float_precision(call.precision); }
 
 int64_t packed_size(const fastvoc_convnext& call) {
   return precisely(call, [&](auto precision) { return Sizes<decltype(precision)>(call).packed; });
@@ -225,17 +185,7 @@ void multiply(const fastvoc_convnext& call, const fastvoc_call& product, const t
       const auto finish = [&](float* chunk_sums, int64_t chunk, int64_t count) {
         to_memory(panel, chunk_sums, chunk, count);
       };
-      if constexpr (std::is_same_v<P, Float32>) {
-        convolve_panel<kChain, kAhead>(panel, product, rows, row, height, packed, bias, sums, finish);
-#if defined(__AVX512BF16__)
-      } else if constexpr (std::is_same_v<Bf16Kernels, Bf16Dots>) {
-        alignas(64) float lanes[2 * kLanes];
-        load_bias(panel, product, bias, lanes);
-        dot_convolve_panel<Bf16DotAhead>(panel, product, rows, row, height, packed, AddBias{lanes}, sums, finish);
-#endif
-      } else {
-        P::convolve_panel(panel, product, rows, row, height, packed, bias, sums, finish);
-      }
+      convolve_panel_ahead<P>(panel, product, rows, row, height, packed, bias, sums, finish);
     });
   }
 }

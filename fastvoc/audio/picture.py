@@ -168,6 +168,59 @@ def draw_rainbowgram(
     _save(figure, path)
 
 
+def draw_noise(
+    path: str | Path, noise: Tensor | NDArray[np.floating], deviation: float, hop_seconds: float, *, title: str = ""
+) -> None:
+    """Draw what flows make of a recording, in time, and how often each value comes, beside the normal density.
+
+    Flows that have learnt make noise of recordings: then no speech is left to be seen, and the bars follow the line.
+
+    Parameters
+    ----------
+    path : str or Path
+        As in `draw_comparison`.
+    noise : Tensor or ndarray, shape (channels, rows)
+        Such as `fastvoc.models.waveglow.Likelihood.z` of one recording.
+    deviation : float
+        Standard deviation of the density: that of training.
+    hop_seconds : float
+        From one row to the next.
+    title : str
+
+    Raises
+    ------
+    ValueError
+        If there is no noise or it has another shape, or the format is not known.
+    """
+    from matplotlib.figure import Figure
+
+    path = Path(path)
+    rows = as_tensor(noise, "noise", "draw_noise").detach().float().cpu().numpy()
+    if rows.ndim != 2 or not rows.size:
+        raise ValueError(f"draw_noise: noise has shape {rows.shape}; it must be (channels, rows)")
+    most = max(4 * deviation, float(np.abs(rows).max()))
+    figure = Figure(figsize=(9, 6), layout="constrained", dpi=120)
+    upper, lower = figure.subplots(2, 1)
+    end = rows.shape[1] * hop_seconds
+    image = upper.imshow(
+        rows, aspect="auto", cmap="gray", vmin=-4 * deviation, vmax=4 * deviation, extent=(0, end, len(rows), 0)
+    )
+    figure.colorbar(image, ax=upper)
+    upper.set_title(title)
+    upper.set_xlabel("time (s)")
+    upper.set_ylabel("channel of z")
+    lower.hist(rows.ravel(), bins=200, range=(-most, most), density=True, color="lightgray")
+    places = np.linspace(-most, most, 401)
+    density = np.exp(-0.5 * (places / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+    lower.plot(places, density, linewidth=0.9, color="black", label=f"normal, deviation {deviation:.3g}")
+    lower.set_xlabel(f"z: mean {rows.mean():.3g}, deviation {rows.std():.3g}")
+    lower.set_ylabel("density")
+    lower.set_yscale("log")
+    lower.set_ylim(50 / (most * rows.size), None)  # half of what a single value in a bar is
+    lower.legend()
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     suffix = path.suffix.lstrip(".").lower()
     if suffix not in figure.canvas.get_supported_filetypes():

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fastvoc import ops
 from fastvoc.blocks.conv import Conv1d
+from fastvoc.ops.gated.packed import Packed
 
 Memory = list[Tensor]
 """What streams of a stack remember: of each layer its latest rows, and skip connections that wait for it."""
@@ -110,8 +111,34 @@ class GatedStack(nn.Module):
             memory += [bias.new_zeros(batch, len(bias), count) for count in (layer.conv.padding[0], 0)]
         return memory
 
+    def packed(self, *, in_order: bool) -> list[Packed]:
+        """Return the weights of the layers for native code, where `fastvoc.ops.gated.packed.refuses` does not."""
+        count = len(self.layers)
+        parts = zip(self.condition.weight[..., 0].chunk(count), self.condition.bias.chunk(count), strict=True)
+        return [
+            Packed(
+                layer.conv.weight,
+                layer.conv.bias.float() + bias,
+                weight,
+                layer.out.weight[..., 0],
+                layer.out.bias,
+                skip_channels=layer.channels,
+                dilation=layer.conv.dilation,
+                before=layer.conv.padding[0],
+                in_order=in_order,
+            )
+            for layer, (weight, bias) in zip(self._each(), parts, strict=True)
+        ]
+
     def advance(
-        self, memory: Memory, x: Tensor, condition: Tensor, *, before: int, ended: bool
+        self,
+        memory: Memory,
+        x: Tensor,
+        condition: Tensor,
+        *,
+        before: int,
+        ended: bool,
+        packed: list[Packed] | None = None,
     ) -> tuple[Memory, Tensor]:
         """Take the next rows, and return the new memory and the rows of the result that are now certain.
 
@@ -127,7 +154,11 @@ class GatedStack(nn.Module):
             Rows of `condition` that are not of these.
         ended : bool
             Whether no others follow.
+        packed : list of Packed, optional
+            The layers for native code; `x`, `condition` and the result are then float32.
         """
+        if packed is not None:
+            return self._advance_packed(packed, memory, x, condition, before=before, ended=ended)
         rows, skip = product(x, self.start.weight, self.start.bias), x.new_zeros(len(x), self.start.bias.numel(), 0)
         weights, biases = (part.chunk(len(self.layers)) for part in (self.condition.weight, self.condition.bias))
         kept = Memory()
@@ -141,6 +172,23 @@ class GatedStack(nn.Module):
             earlier = skip[..., :count] if number else None
             rows, skip = _made(layer, rows[..., : count + left + right], part, earlier)
         return kept, product(skip, self.end.weight, self.end.bias)
+
+    def _advance_packed(
+        self, packed: list[Packed], memory: Memory, x: Tensor, condition: Tensor, *, before: int, ended: bool
+    ) -> tuple[Memory, Tensor]:
+        """Do the same with rows in memory order (batch, time, channel), which the memory then has, too."""
+        rows = product(x, self.start.weight.float(), self.start.bias.float()).mT.contiguous()
+        skip, given, kept = rows[:, :0], condition.mT, Memory()
+        for number, (layer, run) in enumerate(zip(self._each(), packed, strict=True)):
+            left, right = layer.conv.padding
+            behind = [rows.new_zeros(len(rows), right, rows.shape[-1])] if ended else []
+            rows = torch.cat([memory[2 * number].mT.float(), rows, *behind], dim=1)
+            skip = torch.cat([memory[2 * number + 1].mT.float(), skip], dim=1)
+            count, before = max(0, rows.shape[1] - left - right), max(0, before - right)
+            kept += [rows[:, count:].clone().mT, skip[:, count:].clone().mT]
+            earlier = skip[:, :count] if number else None
+            rows, skip = run(rows[:, : count + left + right], given[:, before : before + count], earlier)
+        return kept, product(skip.mT, self.end.weight.float(), self.end.bias.float())
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

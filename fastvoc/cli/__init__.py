@@ -28,6 +28,7 @@ from fastvoc.cli.piper import Piper
 from fastvoc.cli.terminal import complain
 from fastvoc.cli.train import Train
 from fastvoc.cli.vocoder.mel import Mel
+from fastvoc.cli.vocoder.noise import Noise
 from fastvoc.cli.vocoder.resynth import Resynth
 from fastvoc.cli.vocoder.vocode import Vocode
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "vocode": Vocode,
     "resynth": Resynth,
     "mel": Mel,
+    "noise": Noise,
     "encode": Encode,
     "decode": Decode,
     "morph": Morph,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Annotated, Literal, NamedTuple, NoReturn, cast
 
 import torch
@@ -14,8 +15,11 @@ from fastvoc import ops
 from fastvoc.blocks import GatedStack, Upsample
 from fastvoc.blocks.gated_stack import product
 from fastvoc.config import config
+from fastvoc.graph import hooks_of
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
+from fastvoc.ops.gated.packed import Packed, refuses
+from fastvoc.ops.kept import Kept
 from fastvoc.recurrence import State
 
 
@@ -106,9 +110,8 @@ class FollowingUpsample(Upsample):
 
     def following(self, frames: Tensor) -> Tensor:
         """Make the samples of frames that have `past` others before them: (B, C, past + n) → (B, C, n·rate)."""
-        return ops.upsample(
-            frames, self.weight, self.bias, stride=self.rate, crop=(self.past * self.rate, self.crop[1])
-        )
+        weight, bias = self.weight.to(frames), self.bias.to(frames)
+        return ops.upsample(frames, weight, bias, stride=self.rate, crop=(self.past * self.rate, self.crop[1]))
 
 
 class Flow(nn.Module):
@@ -173,6 +176,7 @@ class WaveGlow(Generator):
         self.config = config
         self.upsample = FollowingUpsample(config.mel_bands, config.upsample_kernel_size, config.hop)
         self.flows = nn.ModuleList(Flow(channels, config) for channels in config.widths())
+        self._packed: Kept[list[list[Packed]]] = Kept()
 
     @property
     def hop(self) -> int:
@@ -317,25 +321,41 @@ class WaveGlow(Generator):
         if noise is None or temperature is None:
             raise ValueError("WaveGlow makes waves of noise; it needs noise and temperature")
         unmix, waves, rows = self._inverses(), [], self._rows_per_frame
-        z = noise * temperature[:, None, None]
+        given, packed = mel, self._for_native_code(state, mel, last=last)
+        mel = mel if packed is None else mel.float()
+        z = noise.to(mel) * temperature.to(mel)[:, None, None]
         for start in range(0, max(1, mel.shape[-1]), WINDOW):
             stop = start + WINDOW
             ended = last and stop >= mel.shape[-1]
             state, wave = self._advance(
-                state, mel[..., start:stop], z[..., start * rows : stop * rows], unmix, ended=ended
+                state, mel[..., start:stop], z[..., start * rows : stop * rows], unmix, packed, ended=ended
             )
             waves.append(wave)
-        return state, torch.cat(waves, dim=-1).to(mel.dtype)
+        wave = torch.cat(waves, dim=-1).to(given.dtype)
+        if not bool(wave.isfinite().all()):
+            raise ValueError(
+                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows "
+                "multiply by too much; take a lower temperature (the original's is 0.6), or weights of an earlier step"
+            )
+        return state, wave
 
     def _advance(
-        self, state: State, mel: Tensor, z: Tensor, unmix: list[Tensor], *, ended: bool
+        self,
+        state: State,
+        mel: Tensor,
+        z: Tensor,
+        unmix: list[Tensor],
+        packed: list[list[Packed]] | None,
+        *,
+        ended: bool,
     ) -> tuple[State, Tensor]:
         """Take as many frames as are computed at once."""
         group, wide = self.config.group, self.mel_bands * self.config.group
-        frames, given, pending = torch.cat([state[0], mel], dim=-1), state[1], state[2]
+        frames, pending = torch.cat([state[0].to(mel), mel], dim=-1), state[2]
         fresh = self._grouped(self.upsample.following(frames)) if mel.shape[-1] else mel.new_zeros(len(mel), wide, 0)
-        before = given.shape[-1]
-        given = torch.cat([given, torch.cat([fresh, z], dim=1)], dim=-1)  # what flows are given, in rows
+        before = state[1].shape[-1]
+        # what flows are given, in rows
+        given = _joined(state[1].to(mel), torch.cat([fresh, z], dim=1), by_rows=packed is not None)
         rest, noise = given[:, :wide], _at_least_single(given[:, wide:])
         place, left = 3, group - 2 * cast(Flow, self.flows[-1]).width
         x, kept = (
@@ -346,7 +366,14 @@ class WaveGlow(Generator):
         for number, flow in reversed([*enumerate(self._each())]):
             stack, size = flow.network, 1 + 2 * self.config.layers
             waiting, *memory = state[place : place + size]
-            memory, made = stack.advance(memory, x[:, : flow.width].to(mel.dtype), rest, before=before, ended=ended)
+            memory, made = stack.advance(
+                memory,
+                x[:, : flow.width].to(mel.dtype),
+                rest,
+                before=before,
+                ended=ended,
+                packed=None if packed is None else packed[number],
+            )
             x, count = torch.cat([waiting, x], dim=-1), made.shape[-1]
             memories += [x[..., count:].clone(), *memory]
             x, before, place = (
@@ -361,6 +388,51 @@ class WaveGlow(Generator):
         # whole frames, as all generators make
         count = x.shape[-1] // self._rows_per_frame * self._rows_per_frame
         return (*kept, x[..., count:].clone(), *memories), x[..., :count].mT.flatten(1)[:, None]
+
+    def explain_steps(self) -> dict[str, str | None]:
+        """Say what runs the layers, best first, each with the reason why it cannot."""
+        x = self.upsample.weight.new_zeros(1, self.mel_bands, 64)
+        operators: dict[str, str | None] = ops.explain("conv1d", x, x.new_zeros(1, self.mel_bands, 1))
+        return {"native layers": self._why_not_native(), **operators}
+
+    def _why_not_native(self) -> str | None:
+        """Return why native code cannot run the layers, as a sentence, or None."""
+        asked = ops.forced_backend()
+        if asked not in (None, "cpu"):
+            return f"backend {asked!r} was asked for"
+        if any(any(hooks_of(module)) for module in self.modules()):
+            return "a module inside has forward hooks, which only modules that are called run"
+        return refuses(self.upsample.weight)
+
+    @property
+    def is_exact_in_batches(self) -> bool:
+        """Whether to run mels of several lengths as streams side by side; each alone is multiplied less."""
+        return False
+
+    @property
+    def multiply_accumulates(self) -> float:
+        """For each sample."""
+        weights = sum(weight.numel() for flow in self._each() for weight in flow.parameters() if weight.ndim > 1)
+        return weights / self.config.group + self.upsample.weight.numel() / self.hop
+
+    def forget(self) -> None:
+        """Drop the packed weights, so that the next samples are made with weights as they are then."""
+        self._packed.forget()
+
+    def _for_native_code(self, state: State, mel: Tensor, *, last: bool) -> list[list[Packed]] | None:
+        """Return the layers of all flows as native code reads them, or None where operators run them."""
+        weights = [*self.parameters()]
+        if torch.is_grad_enabled() and (mel.requires_grad or any(weight.requires_grad for weight in weights)):
+            return None
+        if self._why_not_native() is not None:
+            return None
+        # the blocks of Toom and Cook's method would have to wait in a stream
+        in_order = not last or state[1].shape[-1] > 0
+        make = partial(self._packed_layers, in_order=in_order)
+        return self._packed.of(weights, make, form=in_order)
+
+    def _packed_layers(self, *, in_order: bool) -> list[list[Packed]]:
+        return [flow.network.packed(in_order=in_order) for flow in self._each()]
 
     def _inverses(self) -> list[Tensor]:
         """Invert the 1×1 convolutions, in double precision where there is any."""
@@ -381,8 +453,16 @@ class WaveGlow(Generator):
         return x.reshape(*x.shape[:2], -1, self.config.group).transpose(2, 3).flatten(1, 2)
 
 
-WINDOW = 32
-"""Frames that run through all flows before the next: their features, 8 MB with 256 channels, stay in a cache."""
+WINDOW = 48
+"""Frames that run through all flows before the next. With 256 channels their features, 10 MB, stay in a third-level
+cache, and their rows are whole blocks of Toom and Cook's method for each dilation: 768 rows for the last."""
+
+
+def _joined(earlier: Tensor, later: Tensor, *, by_rows: bool) -> Tensor:
+    """Put rows behind others: (B, C, m), (B, C, n) → (B, C, m + n); `by_rows`, channels are neighbours in memory."""
+    if not by_rows:
+        return torch.cat([earlier, later], dim=-1)
+    return torch.cat([earlier.mT, later.mT], dim=1).mT
 
 
 def _at_least_single(x: Tensor) -> Tensor:

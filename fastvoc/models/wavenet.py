@@ -25,8 +25,8 @@ from fastvoc.blocks.distributions import DistributionConfig, GaussianConfig, Log
 from fastvoc.config import config
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
+from fastvoc.ops.kept import Kept
 from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
-from fastvoc.optimiser_steps import OptimiserSteps
 from fastvoc.recurrence import State
 
 FRAMES = 32
@@ -186,7 +186,7 @@ class WaveNet(Generator):
         )
         self.hidden = Conv1d(config.skip_channels, config.head_channels, 1)
         self.output = Conv1d(config.head_channels, config.distribution.outputs, 1)
-        self._native: tuple[Any, int, NativeWaveNet] | None = None
+        self._native: Kept[NativeWaveNet] = Kept()
 
     @property
     def hop(self) -> int:
@@ -483,27 +483,13 @@ class WaveNet(Generator):
 
     def _packed(self) -> NativeWaveNet:
         """Return the weights as native code reads them, packed again whenever they have changed."""
-        weights = [*self.parameters()]
-        ffi, library = native.library()
-        pointers = ffi.new("void *[]", [ffi.cast("void *", weight.data_ptr()) for weight in weights])
-        sizes = ffi.new("int64_t[]", [weight.numel() * weight.element_size() for weight in weights])
-        samples = library.fastvoc_fingerprint(len(weights), pointers, sizes)
-        versions = sum(0 if weight.is_inference() else weight._version for weight in weights)
-        key = samples, versions, native.isa(), *(weight.data_ptr() for weight in weights)
-        OptimiserSteps.count()
-        steps, kept = OptimiserSteps.taken, self._native
-        if (
-            kept is None
-            or kept[0] != key
-            or (kept[1] != steps and OptimiserSteps.reached(weights, kept[1]))  # whose values need not be among samples
-        ):
-            kept = key, steps, NativeWaveNet(self._as_matrices(), self.input.weight.dtype)
-            self._native = kept
-        return kept[2]
+        return self._native.of(
+            [*self.parameters()], lambda: NativeWaveNet(self._as_matrices(), self.input.weight.dtype)
+        )
 
     def forget(self) -> None:
         """Drop the packed weights, so that the next block of samples is made with weights as they are then."""
-        self._native = None
+        self._native.forget()
 
     def _as_matrices(self) -> WaveNetWeights:
         config, layers = self.config, [*self._each()]
@@ -544,10 +530,6 @@ class WaveNet(Generator):
             block.history.copy_(sample[:, None])
             drawn.append(sample)
         return torch.stack(drawn, dim=-1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # packed weights belong to this processor, and are made again
-        return self.__dict__ | {"_native": None}
 
 
 class _Block(NamedTuple):

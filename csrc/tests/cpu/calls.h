@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "../draw.h"
@@ -35,6 +37,21 @@ inline std::vector<float> filled(int64_t count) {
   std::vector<float> values(count);
   fill(values);
   return values;
+}
+
+// Memory of so many bytes, aligned to 64, that holds no numbers.
+struct Memory {
+  void* data;
+  explicit Memory(int64_t bytes) : data(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+    std::memset(data, 0xff, bytes);
+  }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { std::free(data); }
+};
+
+inline bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 inline double activate(double value, float slope) { return value > 0 ? value : value * slope; }

@@ -7,7 +7,6 @@
 #include "../../fastvoc_convnext.h"
 
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 #include "calls.h"
@@ -62,17 +61,6 @@ struct Weights {
   }
 };
 
-// Memory of so many bytes, aligned to 64, that holds no numbers.
-struct Memory {
-  void* data;
-  explicit Memory(int64_t bytes) : data(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
-    std::memset(data, 0xff, bytes);
-  }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory() { std::free(data); }
-};
-
 std::vector<double> exact(const Call& call, const Weights& w, const std::vector<float>& x) {
   const int64_t channels = call.channels, frames = frames_of(call);
   std::vector<double> y(call.batch * frames * channels), z(channels), h(call.hidden);
@@ -115,10 +103,6 @@ std::vector<float> run(const Call& call, const Weights& weights, const float* x,
   fastvoc_convnext_run(&call, x, x_batch, call.channels, packed.data, y.data(), frames * call.channels, call.channels,
                        workspace.data);
   return y;
-}
-
-bool same(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 bool right(const Call& call) {

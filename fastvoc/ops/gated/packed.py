@@ -1,0 +1,158 @@
+"""The C++ kernel of a gated layer whose weights are packed once, with the product of its condition."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastvoc import native
+from fastvoc.ops.availability import backends
+
+
+def refuses(weight: Tensor) -> str | None:
+    """Return why layers with this weight cannot be packed, as a sentence without its subject, or None."""
+    if weight.device.type != "cpu":
+        return f"its weights are on {weight.device}; native layers run on the CPU"
+    if absent := backends()["cpu"]:
+        return str(absent)
+    if weight.dtype not in _PRECISIONS:
+        return f"its weights are {weight.dtype}; native layers compute in torch.float32 or torch.bfloat16"
+    if weight.dtype == torch.bfloat16 and not native.multiplies_bfloat16():
+        return "this processor does not multiply torch.bfloat16; torch.float32 is faster on it"
+    return None
+
+
+class Packed:
+    """The weights of a gated layer in the order of the kernel, which multiplies in their dtype and adds in float32.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (2 G, C, K)
+        On the CPU, in float32 or bfloat16; the rows of tanh come before those of the sigmoid.
+    bias : Tensor, shape (2 G,)
+    condition : Tensor, shape (2 G, M)
+    out_weight : Tensor, shape (C + S, G) or (S, G)
+        The rows of the residual connection, unless there is none, come before those of the skip connection.
+    out_bias : Tensor, shape (C + S,) or (S,)
+    skip_channels : int
+    dilation, before : int
+        Of the taps, and the rows of `x` before the one that belongs to the first result.
+    in_order : bool
+        Whether every row is summed alike wherever it stands, instead of multiplying less.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        condition: Tensor,
+        out_weight: Tensor,
+        out_bias: Tensor,
+        *,
+        skip_channels: int,
+        dilation: int,
+        before: int,
+        in_order: bool,
+    ) -> None:
+        ffi, library = native.library()
+        self.skip_channels, self.span = skip_channels, dilation * (weight.shape[2] - 1)
+        self._channels = len(out_weight) - skip_channels
+        # what was packed for one instruction set is read by it alone
+        self._settings = native.isa(), _PRECISIONS[weight.dtype], in_order, self._channels > 0
+        sizes = weight.shape[1], len(weight) // 2, skip_channels, condition.shape[1], weight.shape[2]
+        self._sizes = *sizes, dilation, before
+        tensors = {
+            "weight": weight,
+            "bias": bias,
+            "condition": condition,
+            "residual": out_weight[: self._channels],
+            "residual_bias": out_bias[: self._channels],
+            "skip": out_weight[self._channels :],
+            "skip_bias": out_bias[self._channels :],
+        }
+        plain = {name: tensor.detach().resolve_neg().float().contiguous() for name, tensor in tensors.items()}
+        described = self._described(1, 1)
+        self._packed = native.host_memory(described.packed_size, dtype=torch.uint8)
+        workspace = native.scratch(described.workspace_size // 4)
+        structure = ffi.new("fastvoc_gated_weights *", {name: native.floats(plain[name]) for name in plain})
+        code = library.fastvoc_gated_pack(described.pointer, structure, _pointer(self._packed), _pointer(workspace))
+        native.check("gated", code)
+
+    def __call__(self, x: Tensor, condition: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Run the layer on rows, all in float32 with channels as neighbours in memory.
+
+        Parameters
+        ----------
+        x : Tensor, shape (B, T + dilation · (K − 1), C)
+        condition : Tensor, shape (B, T, M)
+        skip : Tensor, shape (B, T, S), optional
+
+        Returns
+        -------
+        residual : Tensor, shape (B, T, C), or (B, T, 0) without a residual connection
+        skip : Tensor, shape (B, T, S)
+        """
+        batch, frames, _ = condition.shape
+        residual = native.host_memory(batch, frames, self._channels, dtype=torch.float32)
+        made = native.host_memory(batch, frames, self.skip_channels, dtype=torch.float32)
+        if not batch * frames:
+            return residual, made
+        described = self._described(batch, frames)
+        code = native.library()[1].fastvoc_gated_run(
+            described.pointer,
+            *(_rows("input", rows) for rows in (x, condition, skip)),
+            _pointer(self._packed),
+            *(_rows("output", rows) for rows in (residual, made)),
+            _pointer(native.scratch(described.workspace_size // 4)),
+        )
+        native.check("gated", code)
+        return residual, made
+
+    def _described(self, batch: int, frames: int) -> _Described:
+        return _describe(*self._settings, torch.get_num_threads(), batch, frames, *self._sizes)
+
+
+class _Described(NamedTuple):
+    """A call as the native library reads it; sizes are in bytes."""
+
+    pointer: Any
+    packed_size: int
+    workspace_size: int
+
+
+_NUMBERS = (
+    *("isa", "precision", "in_order", "residual", "threads", "batch", "frames"),
+    *("channels", "gates", "skips", "condition", "taps", "dilation", "before"),
+)
+
+
+@functools.lru_cache(maxsize=4096)
+def _describe(isa: int, precision: str, *numbers: int) -> _Described:
+    ffi, library = native.library()
+    values = (isa, getattr(library, precision), *numbers)
+    call = ffi.new("fastvoc_gated *", dict(zip(_NUMBERS, values, strict=True)))
+    native.check("gated", library.fastvoc_gated_check(call))
+    return _Described(
+        pointer=call,
+        packed_size=library.fastvoc_gated_packed_size(call),
+        workspace_size=library.fastvoc_gated_workspace_size(call),
+    )
+
+
+_PRECISIONS = {torch.float32: "FASTVOC_FLOAT32", torch.bfloat16: "FASTVOC_BFLOAT16"}
+
+
+def _rows(direction: str, rows: Tensor | None) -> Any:
+    """Describe rows; none are null."""
+    ffi, _ = native.library()
+    pointer = ffi.NULL if rows is None or not rows.numel() else native.floats(rows)
+    batch, frame = (0, 0) if rows is None else rows.stride()[:2]
+    return ffi.new(f"fastvoc_gated_{direction} *", {"data": pointer, "batch": batch, "frame": frame})
+
+
+def _pointer(memory: Tensor) -> Any:
+    ffi, _ = native.library()
+    return ffi.cast("void *", memory.data_ptr())
