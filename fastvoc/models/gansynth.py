@@ -142,11 +142,11 @@ class Block(nn.Module):
         if self.first is None:
             x = F.conv_transpose2d(x, doubled(self.conv0.weight), self.conv0.bias, stride=2, padding=1)
         else:
-            rows, columns = self.first
-            # a single pixel amid zeros meets each tap once, the last one first
-            x = self.conv0(F.pad(x, (columns - 1, columns - 1, rows - 1, rows - 1)))
+            # a single pixel amid zeros meets each tap once, the last one first: a product, not a convolution of zeros
+            taps = self.conv0.weight.flip(2, 3).permute(1, 2, 3, 0)
+            x = F.linear(x.flatten(1), taps.flatten(1).T).unflatten(1, taps.shape[1:]) + self.conv0.bias
             # pixel by pixel, as what follows is computed faster
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = x.permute(0, 3, 1, 2)
         x = normalise_pixels(F.leaky_relu(x, SLOPE))
         return normalise_pixels(F.leaky_relu(self.conv1(x), SLOPE))
 
