@@ -144,7 +144,9 @@ class Block(nn.Module):
         else:
             # a single pixel amid zeros meets each tap once, the last one first: a product, not a convolution of zeros
             taps = self.conv0.weight.flip(2, 3).permute(1, 2, 3, 0)
-            x = F.linear(x.flatten(1), taps.flatten(1).T).unflatten(1, taps.shape[1:]) + self.conv0.bias
+            x = F.linear(x.flatten(1), taps.flatten(1).T).reshape(-1, *taps.shape[1:])
+            assert self.conv0.bias is not None
+            x = x + self.conv0.bias
             # pixel by pixel, as what follows is computed faster
             x = x.permute(0, 3, 1, 2)
         x = normalise_pixels(F.leaky_relu(x, SLOPE))

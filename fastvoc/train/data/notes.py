@@ -13,15 +13,26 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Self
 
-from fastvoc.audio import read_audio
-from fastvoc.config import nearest
+from fastvoc.audio.instantaneous_frequency import HIGH, NoteSpectrum, Second
+from fastvoc.checkpoints import InstrumentConfig
+from fastvoc.config import config, nearest
+from fastvoc.models import GANSynthConfig
+from fastvoc.train.data.config import Sources
+from fastvoc.train.data.kinds import DATA
+from fastvoc.train.data.lists import Recording
+from fastvoc.train.data.reading import read_recording
 from fastvoc.writing import complete_file
+
+if TYPE_CHECKING:
+    from fastvoc.train.config import TrainConfig
 
 FAMILIES = (
     *("bass", "brass", "flute", "guitar", "keyboard", "mallet"),
@@ -36,6 +47,77 @@ EXAMPLES, AUDIO = "examples.json", "audio"
 
 _LARGEST = 1 << 30
 """Bytes of an examples.json; NSynth's own has less than 200 MB."""
+
+
+def _names(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+@DATA.add
+@config
+class NoteDataConfig:
+    """Notes in NSynth's layout, and what is shown of them to the networks."""
+
+    kind: Literal["notes"] = "notes"
+
+    recordings: Sources
+    """To train on: folders with an examples.json, of whose notes those are taken whose pitches the generator plays."""
+
+    families: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)] = FAMILIES
+    """Of the instruments whose notes are taken."""
+
+    sources: Annotated[tuple[str, ...], BeforeValidator(_names), Field(min_length=1)] = SOURCES
+    """Of the instruments whose notes are taken; "acoustic" are those of GANSynth's paper."""
+
+    validation: Sources = ()
+    """To validate on: folders like those of `recordings`."""
+
+    held_out: int = Field(4, ge=0)
+    """Notes taken out of `recordings`, evenly over their order, to validate on; only where `validation` is empty."""
+
+    validation_clips: PositiveInt = 8
+    """Most notes that are validated on; of more, that many are taken evenly over their order."""
+
+    peak: float | None = Field(None, gt=0, le=1)
+    """Largest magnitude that each note is scaled to; None keeps its level."""
+
+    spectrum: NoteSpectrum = HIGH
+    """What pictures of the notes are of."""
+
+    bands: Literal["mel", "linear"] = "mel"
+    """Of the pictures."""
+
+    second: Second = "frequency"
+    """What their second layer holds: instantaneous frequency, or phase."""
+
+    workers: int = Field(2, ge=0, le=256)
+    """Processes that read ahead; 0 reads in the training process itself. Has no influence on the samples."""
+
+    cache: float = Field(1.0, ge=0)
+    """Decoded notes that are kept in memory, in GB, all workers of a process together; 0 keeps none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.recordings:
+            raise ValueError("recordings is empty; name a folder of notes")
+        _refuse_unknown(self.families, FAMILIES, "family")
+        _refuse_unknown(self.sources, SOURCES, "source")
+        return self
+
+    def check(self, run: TrainConfig) -> None:
+        """Raise one sentence if a run of notes trains something else than an instrument."""
+        if not isinstance(run.generator, GANSynthConfig):
+            raise ValueError(f"generator {run.generator.kind} does not play notes; data of kind notes trains gansynth")
+        if run.mel is not None or run.loss_mel is not None:
+            raise ValueError("what learns from notes is fed pitches; leave out mel and loss_mel")
+        self.settings(run)
+
+    def settings(self, run: TrainConfig) -> InstrumentConfig:
+        """Return the settings that a run saves with its weights, or raise one sentence if its pictures do not fit."""
+        generator: Any = run.generator
+        return InstrumentConfig(
+            generator=generator, spectrum=self.spectrum, mel=self.bands == "mel", second=self.second
+        )
 
 
 @dataclass(frozen=True)
@@ -100,10 +182,8 @@ def read_notes(
         If examples.json cannot be read or lacks what a note needs, a family or source is not known, or no note is
         left.
     """
-    for wanted, known, what in ((families, FAMILIES, "family"), (sources, SOURCES, "source")):
-        for name in wanted:
-            if name not in known:
-                raise ValueError(f"{name!r} is no {what} of instruments; {nearest(name, list(known))}")
+    _refuse_unknown(families, FAMILIES, "family")
+    _refuse_unknown(sources, SOURCES, "source")
     folder = Path(folder)
     examples = _examples(folder / EXAMPLES)
     found = [_note(name, entry, folder) for name, entry in sorted(examples.items())]
@@ -119,7 +199,7 @@ def read_notes(
     return notes
 
 
-def read_note(note: NoteFile, sample_rate: int, samples: int) -> Tensor:
+def read_note(note: NoteFile, sample_rate: int, samples: int, *, peak: float | None = None) -> Tensor:
     """Read the sound of a note, (samples,), float32: cut behind its end, or followed by silence.
 
     Raises
@@ -127,11 +207,13 @@ def read_note(note: NoteFile, sample_rate: int, samples: int) -> Tensor:
     ValueError
         If it is not a readable sound file, is silent throughout, or holds values that are not finite.
     """
-    wave, _ = read_audio(note.path, sample_rate)
-    wave = wave[:samples]
-    if not wave.any():
-        raise ValueError(f"{note.path}: is silent; a note is to be heard")
-    return F.pad(wave, (0, samples - len(wave)))
+    wave, _ = read_recording(Recording(str(note.path)), sample_rate, peak=peak)
+    return whole_note(wave, samples)
+
+
+def whole_note(wave: Tensor, samples: int) -> Tensor:
+    """Cut a note behind its end, or let silence follow it: (T,) → (samples,)."""
+    return F.pad(wave[:samples], (0, max(0, samples - len(wave))))
 
 
 def write_examples(folder: Path, notes: Sequence[NoteFile], *, sample_rate: int) -> None:
@@ -163,6 +245,12 @@ def counts_of_pitches(notes: Sequence[NoteFile], lowest: int, pitches: int) -> T
     """Count the notes of each pitch from the lowest one: (pitches,), int64."""
     counts = Counter(note.pitch - lowest for note in notes)
     return torch.tensor([counts[pitch] for pitch in range(pitches)], dtype=torch.int64)
+
+
+def _refuse_unknown(wanted: Collection[str], known: Collection[str], what: str) -> None:
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"{name!r} is no {what} of instruments; {nearest(name, list(known))}")
 
 
 def _examples(path: Path) -> Mapping[str, Any]:
