@@ -20,6 +20,7 @@ from fastvoc.cli.checkpoint.info import Info
 from fastvoc.cli.command import MISTAKES, Command, UsageError
 from fastvoc.cli.instrument.melody import Melody
 from fastvoc.cli.instrument.note import PlayNote
+from fastvoc.cli.instrument.notes import Notes
 from fastvoc.cli.instrument.rainbowgram import Rainbowgram
 from fastvoc.cli.machine.bench import Bench
 from fastvoc.cli.machine.demo import Demo
@@ -31,7 +32,7 @@ from fastvoc.cli.vocoder.mel import Mel
 from fastvoc.cli.vocoder.resynth import Resynth
 from fastvoc.cli.vocoder.vocode import Vocode
 
-COMMANDS: dict[str, Callable[..., Command]] = {
+COMMANDS: dict[str, Callable[..., Command | Notes]] = {
     "demo": Demo,
     "vocode": Vocode,
     "resynth": Resynth,
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "note": PlayNote,
     "melody": Melody,
     "rainbowgram": Rainbowgram,
+    "notes": Notes,
     "convert": Convert,
     "train": Train,
     "info": Info,
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fastvoc {version('fastvoc')}")
         return 0
     try:
-        command: Command = tyro.extras.subcommand_cli_from_dict(
+        command: Command | Notes = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="fastvoc",
             description="Turn mel spectrograms into sound, fast. `fastvoc COMMAND --help` explains a command.",

@@ -75,7 +75,7 @@ class TrainConfig:
     mel: Convention | None = None
     """What the generator is fed; stored with the vocoder. An autoencoder is fed waves, and its own are judged by it.
     What learns from notes has none."""
-    data: Annotated[DataSettings, BeforeValidator(usual), DATA]
+    data: Annotated[DataSettings, DATA, BeforeValidator(usual)]
     """What it learns from."""
     losses: Losses = Field(default_factory=dict)
     """What it minimises, by names of your own: a weight of the loss whose kind the name is, or all of its settings."""

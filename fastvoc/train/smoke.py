@@ -25,9 +25,11 @@ def smoke_config(config: TrainConfig) -> TrainConfig:
         phases = {name: min(1, getattr(adversary, name)) for name in ("starts_at", "listens_for", "frozen_for")}
         adversary = replace(adversary, **phases)
     data = material_of(config).on_tones(tones)
+    hastened = getattr(config.task, "hastened", None)  # of a task that has phases
     return replace(
         config,
         data=data,
+        task=config.task if hastened is None else hastened(),
         adversary=adversary,
         start_from=None if config.start_from is None else folder / "beginning",
         start_adversary_from=None,

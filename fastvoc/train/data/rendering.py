@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -76,7 +76,7 @@ def render_notes(
     programs: Collection[int] = tuple(PROGRAMS),
     soundfont: str | Path | None = None,
     overwrite: bool = False,
-    told: Callable[[Iterator[int], int], Iterator[int]] | None = None,
+    told: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> dict[str, int]:
     """Make a data set of notes.
 
@@ -92,6 +92,8 @@ def render_notes(
         An .sf2 or .sf3 file; by default FluidR3 where distributions lay it.
     overwrite : bool
         Play instruments again whose notes are all there.
+    told : callable
+        Gets the programs and returns them one by one; it may show how far they are.
 
     Returns
     -------
@@ -118,7 +120,7 @@ def render_notes(
     player, font = find_player(), find_soundfont(soundfont)
     parts: dict[str, list[NoteFile]] = {name: [] for name in PARTS}
     ordered = sorted(programs)
-    for program in ordered if told is None else told(iter(ordered), len(ordered)):
+    for program in told(ordered):
         part = PARTS[is_for_tests(program, programs)]
         notes = [
             _note(Path(out) / part, program, pitch, velocity)

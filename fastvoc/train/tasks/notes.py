@@ -70,6 +70,10 @@ class NoteConfig:
             if getattr(run, name):
                 raise ValueError(f"task notes does not {name}; leave it out")
 
+    def hastened(self) -> NoteConfig:
+        """Return the settings of a smoke test, whose networks are full-grown from the first."""
+        return replace(self, steady=0, growth=0)
+
     def build(self, run: TrainConfig, device: torch.device) -> NoteTask:
         """Build the task with fresh weights."""
         return NoteTask(run, device)
