@@ -107,6 +107,19 @@ def normalise_pixels(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + _TINY)
 
 
+def activated(x: Tensor) -> Tensor:
+    """Apply leaky ReLU and `normalise_pixels` to what nothing else reads: (B, C, T, F).
+
+    Where no gradient is asked for, all of it happens in place: a third of the time, since the features of the last
+    blocks are larger than caches.
+    """
+    if x.requires_grad:
+        return normalise_pixels(F.leaky_relu(x, SLOPE))
+    F.leaky_relu_(x, SLOPE)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x.mul_(length.square_().div_(x.shape[1]).add_(_TINY).rsqrt_())
+
+
 def doubled(weight: Tensor) -> Tensor:
     """Return the weights that do to pixels what a 3 × 3 convolution does to four times as many, each repeated.
 
@@ -149,8 +162,7 @@ class Block(nn.Module):
             x = x + self.conv0.bias
             # pixel by pixel, as what follows is computed faster
             x = x.permute(0, 3, 1, 2)
-        x = normalise_pixels(F.leaky_relu(x, SLOPE))
-        return normalise_pixels(F.leaky_relu(self.conv1(x), SLOPE))
+        return activated(self.conv1(activated(x)))
 
 
 class GANSynth(nn.Module):

@@ -1,8 +1,8 @@
 """How good made notes are beside real ones, by GANSynth's measures.
 
 Engel et al. 2019, arXiv:1902.08710, § 4: statistically different bins (Richardson and Weiss 2018, arXiv:1805.12462),
-Fréchet distance (Heusel et al. 2017, arXiv:1706.08500) and inception score (Salimans et al. 2016, arXiv:1606.03498), the
-last two by a classifier of pitches, and the accuracy and entropy of what that says.
+Fréchet distance (Heusel et al. 2017, arXiv:1706.08500) and inception score (Salimans et al. 2016, arXiv:1606.03498),
+the last two by a classifier of pitches, and the accuracy and entropy of what that says.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def train_classifier(
             for group in optimiser.param_groups:
                 group["lr"] = 1e-3 * (1 + math.cos(math.pi * step / steps))
             optimiser.zero_grad()
-            F.cross_entropy(network(levels[chosen])[1], pitch[chosen]).backward()
+            loss = F.cross_entropy(network(levels[chosen])[1], pitch[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     return network.eval()
 
@@ -225,4 +226,5 @@ def _centres(points: Tensor, bins: int, seed: int) -> Tensor:
 def _root(matrix: Tensor) -> Tensor:
     """Return the symmetric root of a symmetric matrix without negative eigenvalues, but for rounding."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
