@@ -16,6 +16,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "accelerated": ("network", "threads"),
     "streaming": ("model", "frames", "threads"),
     "autoregressive": ("network", "batch", "threads"),
+    "instruments": ("network", "threads"),
     "kernels": ("precision", "channels", "taps"),
     "recipes": ("minutes",),
     "training": ("recipe", "batch", "segment", "threads"),

@@ -330,7 +330,7 @@ def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for slow in ("_show", "_draw_curves"):
         monkeypatch.setattr(Report, slow, lambda *arguments: None)
     monkeypatch.setattr(Report, "_open_tensorboard", lambda *arguments: None)
-    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": 0.0})
+    monkeypatch.setattr("fastvoc.train.material.measure", lambda pairs, mel: {"mel_l1": 0.0})
     return tmp_path
 
 

@@ -172,7 +172,7 @@ def test_the_commands_of_a_page_run_from_top_to_bottom(
     monkeypatch.chdir(tmp_path)
     for slow in ("_show", "_draw_curves", "_open_tensorboard"):
         monkeypatch.setattr(Report, slow, lambda *arguments: None)
-    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": 0.0})
+    monkeypatch.setattr("fastvoc.train.material.measure", lambda pairs, mel: {"mel_l1": 0.0})
     for command in commands_of(page):
         if any(re.fullmatch(pattern, command) for pattern in NOT_RUN):
             continue

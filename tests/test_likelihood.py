@@ -13,7 +13,7 @@ from test_run import assert_equal, copy_of, final, folder, recordings, settings 
 from torch import Tensor, nn
 
 import fastvoc
-import fastvoc.train.start
+import fastvoc.train.material
 from fastvoc import Vocoder
 from fastvoc.audio import mel_spectrogram
 from fastvoc.config import config, to_dict
@@ -163,7 +163,7 @@ def test_validation_hears_the_beginning_of_clips_by_the_average(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heard: list[tuple[int, Tensor]] = []
-    generate = fastvoc.train.start.generate
+    generate = fastvoc.train.material.generate
 
     def listen(generator: Any, *arguments: Any, **options: Any) -> Any:
         pairs = generate(generator, *arguments, **options)
@@ -171,7 +171,7 @@ def test_validation_hears_the_beginning_of_clips_by_the_average(
         assert all(len(recorded) == len(made) for recorded, made in pairs.values())
         return pairs
 
-    monkeypatch.setattr(fastvoc.train.start, "generate", listen)
+    monkeypatch.setattr(fastvoc.train.material, "generate", listen)
     task = {"kind": "likelihood", "validation_seconds": 0.1}
     trained = fastvoc.train(recipe(folder, steps=2, task=task), device="cpu")
     assert isinstance(trained, Vocoder)

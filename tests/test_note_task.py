@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from test_run import assert_equal, flat
 from torch import Tensor
 
-from fastvoc.audio.instantaneous_frequency import NoteSpectrum, normalise, note_spectrum
-from fastvoc.models import GANSynthConfig
+import fastvoc
+from fastvoc.audio import write_audio
+from fastvoc.config import to_dict
 from fastvoc.models.gansynth import Convolution
-from fastvoc.train.tasks.notes import NoteConfig, NoteTask, blurred, equalised_adam, growth
+from fastvoc.noise import uniform
+from fastvoc.train import state
+from fastvoc.train.config import TrainConfig, load_config
+from fastvoc.train.data.notes import NoteFile, write_examples
+from fastvoc.train.learning.optimisers import Learner, OptimiserConfig
+from fastvoc.train.material import material_of
+from fastvoc.train.report.log import read_log
+from fastvoc.train.start import begin
+from fastvoc.train.tasks.notes import NoteConfig, NoteTask, blurred, growth, sizes
 
-CONFIG = GANSynthConfig(latent=8, pitches=4, lowest_pitch=60, first=(2, 8), channels=(32, 32, 16, 8))
-SPECTRUM = NoteSpectrum(samples=500, frames=16, fft_size=128, hop=32, sample_rate=1000)
-GROWN = NoteConfig(steady=0, growth=0)
+GENERATOR = {"kind": "gansynth", "latent": 8, "pitches": 4, "lowest_pitch": 60, "first": [2, 8]}
+GENERATOR |= {"channels": [32, 32, 16, 8]}
+SPECTRUM = {"samples": 500, "frames": 16, "fft_size": 128, "hop": 32, "sample_rate": 1000}
+GROWN = {"task.steady": 0, "task.growth": 0}
+
+
+def config(changes: dict[str, Any] = GROWN, recipe: str = "gansynth") -> TrainConfig:
+    """The published recipe on a picture of 1024 pixels, or the small one."""
+    small = {"generator": GENERATOR, "data.spectrum": SPECTRUM, "data.bands": "linear", "data.recordings": "none"}
+    return load_config(recipe, small | changes)
 
 
 def four_notes() -> tuple[Tensor, Tensor]:
-    """Two pictures of each of four tones of three partials that fade."""
+    """Two notes of each of four tones of three partials that fade, and their pitches."""
     time = torch.arange(500) / 1000
     pitches = [80 * 2 ** (pitch / 3) for pitch in range(4)]
     waves = [sum(torch.sin(2 * math.pi * f * k * time) / k for k in (1, 2, 3)) * torch.exp(-2 * time) for f in pitches]
-    pictures = normalise(note_spectrum(0.3 * torch.stack(waves), SPECTRUM)).permute(0, 3, 1, 2)
-    return pictures.repeat(2, 1, 1, 1), torch.arange(4).repeat(2)
+    return 0.3 * torch.stack(waves).repeat(2, 1), torch.arange(4).repeat(2)
 
 
 def test_pitches_are_learned_in_150_steps() -> None:
-    task, (pictures, pitch) = NoteTask(CONFIG, GROWN), four_notes()
+    task, (waves, pitch) = NoteTask(config()), four_notes()
+    pictures = task.pictures(waves)
     latent = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
     def profile_error() -> float:
@@ -39,7 +59,7 @@ def test_pitches_are_learned_in_150_steps() -> None:
         return float((made - pictures[:4, 0].mean(dim=1)).abs().mean())
 
     before = profile_error()
-    numbers = [task.step(pictures, pitch) for _ in range(150)]
+    numbers = [task.step((waves, pitch), step=step) for step in range(1, 151)]
     assert float(numbers[0]["real_pitch"]) == pytest.approx(math.log(4), abs=0.05)
     assert float(numbers[-1]["real_pitch"]) < 0.1
     assert profile_error() < 0.75 * before
@@ -48,28 +68,30 @@ def test_pitches_are_learned_in_150_steps() -> None:
 
 
 def test_a_task_goes_on_to_the_same_bits_through_its_growth() -> None:
-    steps, (pictures, pitch) = NoteConfig(steady=16, growth=24), four_notes()
-    one = NoteTask(CONFIG, steps)
-    progresses, expected = [], []
-    for n in range(9):
-        if n == 4:
+    settings, batch = config({"task.steady": 16, "task.growth": 24}), four_notes()
+    one = NoteTask(settings)
+    expected = []
+    for step in range(1, 10):
+        if step == 5:
             state = copy.deepcopy(one.state_dict())
-        progresses.append(one.progress)
-        expected.append(one.step(pictures, pitch))
-    assert progresses == pytest.approx([0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 4 / 3])
+            played = one.plain_generator()
+        expected.append(one.step(batch, step=step))
+    reached = [float(numbers["progress"]) for numbers in expected]
+    assert reached == pytest.approx([0, 0, 0, 1 / 3, 2 / 3, 1, 1, 1, 4 / 3])
+    # what is played half-grown is what the average plays at that progress, without blocks that have learned nothing
+    assert played.config.progress == pytest.approx(1 / 3) and len(played.blocks) == 2
     torch.manual_seed(99)
-    other = NoteTask(CONFIG, steps.__class__(steady=16, growth=24))
+    other = NoteTask(settings)
     other.load_state_dict(state)
-    assert other.progress == pytest.approx(2 / 3)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.inference_mode():
-            again = [other.step(pictures, pitch) for _ in range(5)]
+            again = [other.step(batch, step=step) for step in range(5, 10)]
     finally:
         torch.set_default_dtype(torch.float32)
     assert again == expected[4:]
-    for name in ("generator", "average", "discriminator"):
-        states = (getattr(task, name).state_dict() for task in (one, other))
+    for name, network in one.networks().items():
+        states = (found.state_dict() for found in (network, other.networks()[name]))
         assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in states), strict=True))
 
 
@@ -77,7 +99,7 @@ def test_growth_waits_and_then_goes_on_evenly() -> None:
     steps = NoteConfig()
     shown = [growth(n * 400_000, steps, 7) for n in (0, 1, 2, 3, 4, 6, 7, 24, 25, 40)]
     assert shown == [0, 0, 0, 0.5, 1, 1, 1.5, 6, 6, 6]
-    assert growth(0, GROWN, 7) == 6
+    assert growth(0, NoteConfig(steady=0, growth=0), 7) == 6
 
 
 def test_real_notes_are_seen_as_coarsely_as_others_are_made() -> None:
@@ -91,29 +113,32 @@ def test_real_notes_are_seen_as_coarsely_as_others_are_made() -> None:
 def test_learning_rates_are_equalised() -> None:
     """A weight that is stored divided by its deviation, and multiplied when it is used, comes to the same."""
     torch.manual_seed(3)
-    steps, layer = NoteConfig(), Convolution(6, 5, (3, 3)).double()
+    layer = Convolution(6, 5, (3, 3)).double()
     stored = (layer.weight.detach() / layer.deviation).requires_grad_(True)
     bias = layer.bias.detach().clone().requires_grad_(True)  # type: ignore[union-attr]
-    ours = equalised_adam(torch.nn.Sequential(layer), steps)
+    adam = OptimiserConfig(kind="adam", learning_rate=8e-4, betas=(0.0, 0.99))
+    ours = Learner(torch.nn.Sequential(layer), adam, sizes=sizes(layer))
     theirs = torch.optim.Adam([stored, bias], lr=8e-4, betas=(0.0, 0.99), eps=1e-8)
     for n in range(20):
         x = torch.randn(2, 6, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
         outputs = layer(x), torch.nn.functional.conv2d(x, stored * layer.deviation, bias, padding=1)
         torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
-        for optimiser, made in zip((ours, theirs), outputs, strict=True):
-            optimiser.zero_grad()
-            (made.tanh() - 0.3).square().sum().backward()
-            optimiser.step()
+        losses = [(made.tanh() - 0.3).square().sum() for made in outputs]
+        ours.backward(losses[0])
+        ours.schedule(0)
+        ours.update()
+        theirs.zero_grad()
+        losses[1].backward()
+        theirs.step()
 
 
 def test_the_penalty_is_that_of_the_paper() -> None:
-    task, (pictures, _) = NoteTask(CONFIG, GROWN), four_notes()
+    task, (waves, _) = NoteTask(config()), four_notes()
+    pictures, moment = task.pictures(waves), task.turn(1)
     fake = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(4)).clamp(-1, 1)
-    penalty = float(task._penalty(pictures, fake, 3.0).detach())
+    penalty = float(task.penalty(pictures, fake, moment).detach())
     # by differences in the direction of the gradient, for points that lie on the same lines
-    from fastvoc.noise import uniform
-
-    share = uniform(torch.tensor([task.steps.seed]), 0, channels=1, rows=8).reshape(8, 1, 1, 1).double()
+    share = uniform(torch.tensor([task.config.seed]), 0, channels=1, rows=8).reshape(8, 1, 1, 1).double()
     mixed = (share * fake + (1 - share) * pictures).requires_grad_(True)
     network = task.discriminator.double()
     (gradient,) = torch.autograd.grad(network(mixed, 3.0)[0].sum(), mixed)
@@ -122,3 +147,100 @@ def test_the_penalty_is_that_of_the_paper() -> None:
         there, back = (network(mixed + sign * 1e-5 * gradient / length, 3.0)[0].sum() for sign in (1, -1))
     assert float((there - back) / 2e-5) == pytest.approx(float(length.sum()), rel=1e-3)
     assert penalty == pytest.approx(float((length - 1).square().mean()), rel=1e-4)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The four tones as NSynth lays out notes, of two instruments, at another rate than they are learned at."""
+    waves, pitch = four_notes()
+    notes = []
+    (tmp_path / "notes" / "audio").mkdir(parents=True)
+    for number, (wave, place) in enumerate(zip(waves, pitch.tolist(), strict=True)):
+        name = f"flute_acoustic_{number // 4:03d}"
+        note = NoteFile(
+            tmp_path / "notes" / "audio" / f"{name}-{60 + place:03d}-100.wav",
+            60 + place,
+            100,
+            name,
+            "flute",
+            "acoustic",
+        )
+        write_audio(note.path, wave.repeat_interleave(2), 2000)
+        notes.append(note)
+    write_examples(tmp_path / "notes", notes, sample_rate=2000)
+    return tmp_path
+
+
+def run(folder: Path, name: str, **changes: Any) -> TrainConfig:
+    small = {"data.recordings": str(folder / "notes"), "data.workers": 0, "data.held_out": 2, "batch": 3}
+    small |= {"report_every": 1, "save_every": 2, "validate_every": 100, "folder": str(folder / name)}
+    return config(small | {"task.steady": 3, "task.growth": 6} | changes)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_stops_goes_on_to_the_same_bits_and_is_an_instrument(folder: Path, workers: int) -> None:
+    whole = fastvoc.train(run(folder, "whole", steps=6), device="cpu")
+    fastvoc.train(run(folder, "parted", steps=2), device="cpu")
+    torch.manual_seed(77)
+    parted = fastvoc.train(run(folder, "parted", steps=6, **{"data.workers": workers}), device="cpu")
+    assert isinstance(whole, fastvoc.Instrument) and whole.config == parted.config
+    assert whole.config.generator.progress == 1.5  # after nine notes and three, three of six more
+    states = [state.load(state.latest(folder / name)) for name in ("whole", "parted")]
+    found, wanted = (flat({key: saved[key] for key in ("step", "task", "loader", "random")}) for saved in states)
+    assert_equal(found, wanted)
+    assert torch.equal(whole(61), parted(61)) and whole(61).shape == (500,)
+    lines = read_log(folder / "whole" / "log.jsonl")
+    assert {"real_pitch", "penalty", "distance", "generator_gradient", "progress"} <= set(lines[0])
+    judged = next(line for line in lines if line["kind"] == "validation")
+    assert {"seen/profile", "seen/real_pitch_accuracy", "seen/fake_pitch_accuracy"} <= set(judged)
+    assert (folder / "whole" / "spectrograms.png").is_file()
+    sounds = sorted(path.name for path in (folder / "whole" / "samples").iterdir())
+    assert sounds == ["seen-flute_acoustic_000-062-100.wav", "seen-flute_acoustic_001-062-100.wav"]
+    best = fastvoc.open(folder / "whole" / "best")
+    assert best.config == whole.config and torch.equal(best(60), whole(60))
+
+
+def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
+    grown = {"task.steady": 0, "task.growth": 0, "steps": 1}
+    first = fastvoc.train(run(folder, "first", **grown), device="cpu")
+    begun = run(folder, "begun", start_from=str(folder / "first"), **grown)
+    task = begun.task.build(begun, torch.device("cpu"))
+    begin(task, material_of(begun).loader(), strict=True)
+    assert torch.equal(task.generator.blocks[3].conv1.weight, first.generator.blocks[3].conv1.weight)
+    with pytest.raises(ValueError, match=r"its spectrum is another one: spectrum\.samples was 500, is 490"):
+        changed = run(folder, "begun", start_from=str(folder / "first"), **grown, **{"data.spectrum.samples": 490})
+        fastvoc.train(changed, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"data.kind": "recordings", "data.spectrum": None}, "data.spectrum is not a known field"),
+        ({"data": {"recordings": "x"}}, "generator gansynth learns from notes, not from recordings"),
+        ({"mel": "hifigan"}, "what learns from notes is fed pitches; leave out mel and loss_mel"),
+        ({"task": {"kind": "gan"}}, "losses: every weight is zero"),
+        ({"weight_norm": "all"}, "weight_norm is all; task notes equalises learning rates: set none"),
+        ({"precision": "bfloat16"}, "task notes needs second derivatives: set float32"),
+        ({"accumulate": 2}, "compares the notes of a batch: set 1"),
+        ({"compile": True}, "task notes does not compile; leave it out"),
+        ({"losses": {"mel": 1}}, "losses of its own; leave out mel"),
+        ({"continue_from": "x"}, "one adversary, the mirror of its generator; leave out continue_from"),
+        ({"data.families": ["flutes"]}, "'flutes' is no family of instruments; did you mean 'flute'?"),
+        ({"data.spectrum.frames": 64}, "the generator makes pictures of 32 frames and 1024 bins but the spectrum has 64"),
+        ({"generator": {"kind": "hifigan"}}, "generator hifigan does not play notes"),
+    ],
+)
+def test_what_does_not_fit_notes_is_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_config("gansynth-small", {"data.recordings": "x"} | changes)
+
+
+def test_a_vocoder_needs_a_mel_and_recordings() -> None:
+    values = to_dict(load_config("hifigan-v1", {"data.recordings": "x"}))
+    with pytest.raises(ValueError, match="mel is missing; name the convention"):
+        load_config(values | {"mel": None})
+    notes = {"kind": "notes", "recordings": "x"}
+    with pytest.raises(ValueError, match="generator hifigan does not play notes; data of kind notes trains gansynth"):
+        load_config(values | {"data": notes, "mel": None})
+    with pytest.raises(ValueError, match="task notes learns from notes, and data is of kind recordings"):
+        load_config("hifigan-v1", {"data.recordings": "x", "task": {"kind": "notes"}})

@@ -17,7 +17,8 @@ from fastvoc.models.discriminators import DISCRIMINATORS, Maps
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.report.log import read_log
 from fastvoc.train.tasks.losses import LOSSES, Loss
-from fastvoc.train.tasks.task import TASKS, Batch, Numbers, Task
+from fastvoc.train.tasks.task import TASKS, Batch, Numbers
+from fastvoc.train.tasks.waves import WaveTask
 
 
 @config
@@ -70,11 +71,11 @@ class LevelConfig:
         if run.adversary is not None:
             raise ValueError("task level has no adversary")
 
-    def build(self, run: TrainConfig, device: torch.device) -> Task:
+    def build(self, run: TrainConfig, device: torch.device) -> WaveTask:
         return LevelTask(run, device)
 
 
-class LevelTask(Task):
+class LevelTask(WaveTask):
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         super().__init__(config, device)
         self.level = nn.Linear(1, 1).to(device)

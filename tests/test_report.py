@@ -23,6 +23,7 @@ from rich.console import Console
 
 from fastvoc.audio import CONVENTIONS, read_audio
 from fastvoc.train.config import TrainConfig
+from fastvoc.train.data.config import DataConfig
 from fastvoc.train.report.log import Log, read_log
 from fastvoc.train.report.report import Report, pictures
 
@@ -32,7 +33,8 @@ MEL = CONVENTIONS["hifigan"]
 class Settings:
     """What a report reads of a run's config."""
 
-    mel = MEL
+    mel = convention = MEL
+    data = DataConfig(recordings=("wavs",))
     steps = 100
 
 

@@ -24,7 +24,7 @@ import torch
 from golden import dress, dressed_shapes, numbered_values, period_discriminator, scale_discriminator
 
 import fastvoc
-import fastvoc.train.start
+import fastvoc.train.material
 from fastvoc import Vocoder
 from fastvoc.audio import MelConfig, mel_l1, write_audio
 from fastvoc.checkpoints import VocoderConfig
@@ -113,7 +113,7 @@ def hurry(replace: Callable[[Any, str, Any], None]) -> None:
     for slow in ("_show", "_draw_curves"):
         replace(Report, slow, lambda *arguments: None)
     replace(Report, "_open_tensorboard", lambda *arguments: None)
-    replace(fastvoc.train.start, "measure", mel_l1_of)
+    replace(fastvoc.train.material, "measure", mel_l1_of)
 
 
 def mel_l1_of(pairs: dict[str, tuple[torch.Tensor, torch.Tensor]], mel: MelConfig) -> dict[str, float]:
@@ -436,7 +436,7 @@ def test_the_last_checkpoints_and_the_milestones_are_kept(folder: Path) -> None:
 
 def test_the_best_is_the_one_with_the_least_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = iter([3.0, 1.0, 2.0])
-    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": next(errors)})
+    monkeypatch.setattr("fastvoc.train.material.measure", lambda pairs, mel: {"mel_l1": next(errors)})
     fastvoc.train(settings(folder, validate_every=2, save_every=2, keep_last=9), device="cpu")
     best = (folder / "run" / "best" / "model.safetensors").read_bytes()
     checkpoints = dict(state.checkpoints(folder / "run"))
@@ -447,7 +447,7 @@ def test_the_best_is_the_one_with_the_least_error(folder: Path, monkeypatch: pyt
 
 def test_the_best_is_remembered_by_a_run_that_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = iter([1.0, 2.0])
-    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": next(errors)})
+    monkeypatch.setattr("fastvoc.train.material.measure", lambda pairs, mel: {"mel_l1": next(errors)})
     fastvoc.train(settings(folder, steps=2), device="cpu")
     best = (folder / "run" / "best" / "model.safetensors").read_bytes()
     fastvoc.train(settings(folder, steps=4), device="cpu")
@@ -461,7 +461,7 @@ def test_voices_that_were_trained_on_decide_what_is_best(folder: Path, monkeypat
     """Each time the seen voices are judged first, then the unseen ones; here they move in opposite directions."""
     shutil.copytree(folder / "wavs", folder / "others")
     errors = iter([1.0, 6.0, 2.0, 5.0, 3.0, 4.0])
-    monkeypatch.setattr("fastvoc.train.start.measure", lambda pairs, mel: {"mel_l1": next(errors)})
+    monkeypatch.setattr("fastvoc.train.material.measure", lambda pairs, mel: {"mel_l1": next(errors)})
     values = settings(folder, validate_every=2, save_every=2, keep_last=9)
     values["data"]["unseen"] = [str(folder / "others")]
     fastvoc.train(values, device="cpu")
@@ -691,7 +691,7 @@ def test_neither_a_failed_validation_nor_a_best_that_cannot_be_written_ends_a_ru
         return {"mel_l1": float(len(calls))}
 
     monkeypatch.setattr(state, "save_vocoder", full)
-    monkeypatch.setattr("fastvoc.train.start.measure", judge)
+    monkeypatch.setattr("fastvoc.train.material.measure", judge)
     fastvoc.train(settings(folder, validate_every=2, save_every=2), device="cpu")
     assert "best: cannot be written (No space left on device); make room; training goes on" in caplog.text
     assert "step 4: the validation failed (RuntimeError: no room on the device); training goes on" in caplog.text

@@ -115,7 +115,7 @@ def note_spectrum(
     magnitude, turned = spectrum.abs(), _turns(spectrum.angle())
     level = (magnitude + FLOOR).log()
     if mel:
-        filters = _filters(config).to(wave)
+        filters = _filters(config, wave.dtype).to(wave.device)
         level = ((2 * level).exp() @ filters + FLOOR).log()
         # each band's frequency is that of its phase, a sum of phases that turn
         turned = _turns(turned.cumsum(dim=-2) @ filters)
@@ -152,7 +152,7 @@ def note_wave(
     if second == "frequency":
         angle = angle.cumsum(dim=-2)
     if mel:
-        back = _inverse(config).to(picture)
+        back = _inverse(config, picture.dtype).to(picture.device)
         level = 0.5 * (level.exp() @ back + FLOOR).log()
         angle = angle @ back
     spectrum = F.pad(torch.polar(level.exp(), angle), (1, 0))
@@ -168,7 +168,7 @@ def note_wave(
 def mel_band(hertz: float, config: NoteSpectrum = HIGH) -> int:
     """Return the band that a tone is loudest in; low bands are not quite in mel, since neighbours move their edges."""
     bin_of_transform = round(hertz * config.fft_size / config.sample_rate)
-    return int(_filters(config)[min(max(bin_of_transform, 2), config.bins) - 1].argmax())
+    return int(_filters(config, torch.float64)[min(max(bin_of_transform, 2), config.bins) - 1].argmax())
 
 
 def normalise(picture: Tensor) -> Tensor:
@@ -201,18 +201,18 @@ def _turns(angle: Tensor) -> Tensor:
 
 
 @kept(16)
-def _filters(config: NoteSpectrum) -> Tensor:
+def _filters(config: NoteSpectrum, dtype: torch.dtype) -> Tensor:
     """Return triangles, (bins, bands), none of which is narrower than one and a half bins; bin 0 is left out."""
-    return torch.from_numpy(_triangles(config))
+    return torch.from_numpy(_triangles(config)).to(dtype)
 
 
 @kept(16)
-def _inverse(config: NoteSpectrum) -> Tensor:
+def _inverse(config: NoteSpectrum, dtype: torch.dtype) -> Tensor:
     """Return what leads from bands back to bins, (bands, bins): the transpose, by the sums of the product of both."""
     filters = _triangles(config)
     total = (filters @ filters.T).sum(axis=0)
     scale = np.divide(1.0, total, out=np.ones_like(total), where=total > 1e-8)
-    return torch.from_numpy(filters.T * scale)
+    return torch.from_numpy(filters.T * scale).to(dtype)
 
 
 def _triangles(config: NoteSpectrum) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from fastvoc.audio.inputs import as_tensor, as_wave
 from fastvoc.audio.instantaneous_frequency import HIGH, NoteSpectrum, mel_band, note_spectrum
 from fastvoc.audio.mels.spectrogram import MelConfig, mel_spectrogram
 from fastvoc.writing import complete_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_comparison(path: str | Path, waves: Mapping[str, Tensor | NDArray[np.floating]], config: MelConfig) -> None:
@@ -142,21 +145,29 @@ def draw_rainbowgram(
     ValueError
         If the wave has another shape or no samples, or the format is not known.
     """
-    from matplotlib.colors import hsv_to_rgb
     from matplotlib.figure import Figure
 
     path = Path(path)
     samples = as_wave(wave, "draw_rainbowgram").detach().float().cpu()
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"draw_rainbowgram: wave has shape {tuple(samples.shape)}; it must be (samples,)")
+    figure = Figure(figsize=(8, 5), layout="constrained", dpi=120)
+    axes = figure.subplots()
+    show_rainbowgram(axes, samples, sample_rate, decibels=decibels)
+    axes.set_title(title)
+    _save(figure, path)
+
+
+def show_rainbowgram(axes: Axes, samples: Tensor, sample_rate: int, *, decibels: float = 80.0) -> None:
+    """Draw a wave, (T,), float32, as a rainbowgram into a part of a figure; see `draw_rainbowgram`."""
+    from matplotlib.colors import hsv_to_rgb
+
     settings = NoteSpectrum(sample_rate=sample_rate, samples=len(samples), frames=-(-len(samples) // HIGH.hop) + 3)
     level, turn = note_spectrum(samples, settings, mel=True).unbind(dim=-1)
     # natural logarithms of powers
     brightness = (1 + (level - level.max()) * (10 / np.log(10)) / decibels).clamp(0, 1)
     hue = (turn + 1) / 2 % 1
     picture = hsv_to_rgb(np.stack([hue.T, np.ones_like(hue.T), brightness.T], axis=-1))
-    figure = Figure(figsize=(8, 5), layout="constrained", dpi=120)
-    axes = figure.subplots()
     begin, end = -settings.front / sample_rate, len(samples) / sample_rate
     axes.imshow(picture, origin="lower", aspect="auto", extent=(begin, end, 0, settings.bins), interpolation="nearest")
     axes.set_xlim(0, end)
@@ -164,8 +175,6 @@ def draw_rainbowgram(
     axes.set_yticks([mel_band(hertz, settings) + 0.5 for hertz in marks], [str(hertz) for hertz in marks])
     axes.set_ylabel("frequency (Hz)")
     axes.set_xlabel("time (s)")
-    axes.set_title(title)
-    _save(figure, path)
 
 
 def draw_noise(

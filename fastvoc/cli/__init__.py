@@ -20,6 +20,7 @@ from fastvoc.cli.checkpoint.info import Info
 from fastvoc.cli.command import MISTAKES, Command, UsageError
 from fastvoc.cli.instrument.melody import Melody
 from fastvoc.cli.instrument.note import PlayNote
+from fastvoc.cli.instrument.notes import Notes
 from fastvoc.cli.instrument.rainbowgram import Rainbowgram
 from fastvoc.cli.machine.bench import Bench
 from fastvoc.cli.machine.demo import Demo
@@ -32,7 +33,7 @@ from fastvoc.cli.vocoder.noise import Noise
 from fastvoc.cli.vocoder.resynth import Resynth
 from fastvoc.cli.vocoder.vocode import Vocode
 
-COMMANDS: dict[str, Callable[..., Command]] = {
+COMMANDS: dict[str, Callable[..., Command | Notes]] = {
     "demo": Demo,
     "vocode": Vocode,
     "resynth": Resynth,
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "note": PlayNote,
     "melody": Melody,
     "rainbowgram": Rainbowgram,
+    "notes": Notes,
     "convert": Convert,
     "train": Train,
     "info": Info,
@@ -74,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fastvoc {version('fastvoc')}")
         return 0
     try:
-        command: Command = tyro.extras.subcommand_cli_from_dict(
+        command: Command | Notes = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="fastvoc",
             description="Turn mel spectrograms into sound, fast. `fastvoc COMMAND --help` explains a command.",

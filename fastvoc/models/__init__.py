@@ -33,17 +33,17 @@ GeneratorConfig = Annotated[GeneratorSettings, GENERATORS]
 AUTOENCODERS = Kinds("autoencoder")
 AUTOENCODERS.add(NSynthConfig)
 
-TRAINABLE = Kinds("generator", GENERATORS, AUTOENCODERS)
-
-Trainable = Annotated[GeneratorSettings, TRAINABLE]
-"""Settings of what a run may train."""
-
 AutoencoderNetwork = Annotated[GeneratorSettings, AUTOENCODERS]
 
 INSTRUMENTS = Kinds("instrument")
 INSTRUMENTS.add(GANSynthConfig)
 
 InstrumentNetwork = Annotated[GANSynthConfig, INSTRUMENTS]
+
+TRAINABLE = Kinds("generator", GENERATORS, AUTOENCODERS, INSTRUMENTS)
+
+Trainable = Annotated[GeneratorSettings, TRAINABLE]
+"""Settings of what a run may train; those of an instrument have neither mel bands nor a hop."""
 
 __all__ = [
     "AUTOENCODERS",

@@ -107,6 +107,19 @@ def normalise_pixels(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + _TINY)
 
 
+def activated(x: Tensor) -> Tensor:
+    """Apply leaky ReLU and `normalise_pixels` to what nothing else reads: (B, C, T, F).
+
+    Where no gradient is asked for, all of it happens in place: a third of the time, since the features of the last
+    blocks are larger than caches.
+    """
+    if x.requires_grad:
+        return normalise_pixels(F.leaky_relu(x, SLOPE))
+    F.leaky_relu_(x, SLOPE)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x.mul_(length.square_().div_(x.shape[1]).add_(_TINY).rsqrt_())
+
+
 def doubled(weight: Tensor) -> Tensor:
     """Return the weights that do to pixels what a 3 × 3 convolution does to four times as many, each repeated.
 
@@ -142,13 +155,14 @@ class Block(nn.Module):
         if self.first is None:
             x = F.conv_transpose2d(x, doubled(self.conv0.weight), self.conv0.bias, stride=2, padding=1)
         else:
-            rows, columns = self.first
-            # a single pixel amid zeros meets each tap once, the last one first
-            x = self.conv0(F.pad(x, (columns - 1, columns - 1, rows - 1, rows - 1)))
+            # a single pixel amid zeros meets each tap once, the last one first: a product, not a convolution of zeros
+            taps = self.conv0.weight.flip(2, 3).permute(1, 2, 3, 0)
+            x = F.linear(x.flatten(1), taps.flatten(1).T).reshape(-1, *taps.shape[1:])
+            assert self.conv0.bias is not None
+            x = x + self.conv0.bias
             # pixel by pixel, as what follows is computed faster
-            x = x.contiguous(memory_format=torch.channels_last)
-        x = normalise_pixels(F.leaky_relu(x, SLOPE))
-        return normalise_pixels(F.leaky_relu(self.conv1(x), SLOPE))
+            x = x.permute(0, 3, 1, 2)
+        return activated(self.conv1(activated(x)))
 
 
 class GANSynth(nn.Module):

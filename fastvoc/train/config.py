@@ -12,16 +12,18 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 from typing_extensions import Self
 
 from fastvoc.audio import CONVENTIONS, MelConfig
-from fastvoc.checkpoints import settings_of_run
 from fastvoc.config import config, from_dict, nearest, read_plain, to_dict
 from fastvoc.models import Trainable
-from fastvoc.train.data.config import DataConfig
+from fastvoc.train.data.config import DataConfig as DataConfig  # imports add both kinds to DATA
+from fastvoc.train.data.kinds import DATA, DataSettings, usual
+from fastvoc.train.data.notes import NoteDataConfig as NoteDataConfig
 from fastvoc.train.learning.optimisers import OptimiserConfig
 from fastvoc.train.learning.weight_norm import WeightNorm
 from fastvoc.train.tasks.adversary import AdversaryConfig
 from fastvoc.train.tasks.gan import GanConfig
-from fastvoc.train.tasks.likelihood import LikelihoodConfig as LikelihoodConfig  # its import adds it to TASKS
+from fastvoc.train.tasks.likelihood import LikelihoodConfig as LikelihoodConfig  # imports add them to TASKS
 from fastvoc.train.tasks.losses import LOSSES, Loss
+from fastvoc.train.tasks.notes import NoteConfig as NoteConfig
 from fastvoc.train.tasks.task import TASKS, TaskSettings
 
 
@@ -64,15 +66,16 @@ Losses = Annotated[dict[str, Annotated[Loss, LOSSES]], BeforeValidator(_named), 
 
 @config
 class TrainConfig:
-    """A run, from recordings to a vocoder."""
+    """A run, from recordings to a vocoder, or from notes to an instrument."""
 
     generator: Trainable
-    """The network, of a vocoder or an autoencoder."""
+    """The network, of a vocoder, an autoencoder or an instrument."""
     task: Annotated[TaskSettings, TASKS] = GanConfig()
     """What a step does: which networks learn, and from what."""
-    mel: Convention
-    """What the generator is fed; stored with the vocoder. An autoencoder is fed waves, and its own are judged by it."""
-    data: DataConfig
+    mel: Convention | None = None
+    """What the generator is fed; stored with the vocoder. An autoencoder is fed waves, and its own are judged by it.
+    What learns from notes has none."""
+    data: Annotated[DataSettings, DATA, BeforeValidator(usual)]
     """What it learns from."""
     losses: Losses = Field(default_factory=dict)
     """What it minimises, by names of your own: a weight of the loss whose kind the name is, or all of its settings."""
@@ -132,16 +135,7 @@ class TrainConfig:
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        settings_of_run(self.generator, self.mel)
-        if self.segment % self.mel.hop:
-            lower = max(1, self.segment // self.mel.hop) * self.mel.hop
-            raise ValueError(f"segment {self.segment} is not a multiple of the hop {self.mel.hop}; such as {lower}")
-        if self.loss_mel is not None and self.loss_mel.sample_rate != self.mel.sample_rate:
-            raise ValueError(
-                f"loss_mel is of {self.loss_mel.sample_rate} Hz and mel of {self.mel.sample_rate} Hz, but both are of "
-                f"the same wave; set loss_mel.sample_rate={self.mel.sample_rate}, or loss_mel=null for the convention "
-                "of mel"
-            )
+        self.data.check(self)
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be divided into {self.accumulate} equal parts (accumulate)")
         if self.graph and self.precision == "float16":
@@ -151,14 +145,6 @@ class TrainConfig:
             raise ValueError("graph needs adam or adamw; PyTorch decides updates of radam on the host")
         if self.continue_from is not None and (self.start_from or self.start_adversary_from):
             raise ValueError("continue_from brings all weights; leave out start_from and start_adversary_from")
-        if self.mel.normalization.unknown and self.data.mels is None:
-            raise ValueError(
-                "mel.normalization is not known, so no mel of a recording can be computed; name another convention, or "
-                "the folder of mels of another network (data.mels)"
-            )
-        check_mel = getattr(self.generator, "check_mel", None)  # of a network that takes some conventions only
-        if check_mel is not None:
-            check_mel(self.mel)
         outputs: tuple[str, ...] = getattr(self.generator, "outputs", ("wave",))
         for name, loss in self.losses.items():
             if loss.of not in outputs:
@@ -168,6 +154,13 @@ class TrainConfig:
             loss.check(self)
         self.task.check(self)
         return self
+
+    @property
+    def convention(self) -> MelConfig:
+        """The mel, of a run that needs one."""
+        if self.mel is None:
+            raise ValueError("mel is missing; name the convention of what the generator is fed")
+        return self.mel
 
 
 def recipes() -> list[str]:

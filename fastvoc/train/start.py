@@ -10,21 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints import AutoencoderConfig, VocoderConfig, settings_of_run
 from fastvoc.config import from_dict, to_dict, write_json
 from fastvoc.train import state
 from fastvoc.train.config import TrainConfig
-from fastvoc.train.data.loader import Loader, make_loader
+from fastvoc.train.data.loader import Loader
 from fastvoc.train.foreign.find import find_discriminators, find_run, find_weights
 from fastvoc.train.foreign.resume import ForeignRun, hand_over
 from fastvoc.train.learning import parallel
-from fastvoc.train.report.validation import generate, measure, validation_clips
+from fastvoc.train.material import Material, material_of
 from fastvoc.train.tasks.task import Task
 
 _logger = logging.getLogger(__name__)
-
-SAMPLES = 4
-"""Validation clips of each set that are shown and played."""
 
 
 @dataclass(eq=False)
@@ -36,6 +32,8 @@ class Run:
     config : TrainConfig
     task : Task
     loader : Loader
+    material : Material
+        What it learns from.
     clips : dict of str to dict of str to Tensor
         Validation set to clip to wave.
     step : int
@@ -53,17 +51,13 @@ class Run:
     config: TrainConfig
     task: Task
     loader: Loader
+    material: Material
     clips: dict[str, dict[str, Tensor]]
     step: int = 0
     best: float = math.inf
     probation: int = 0
     saved: int = 0
     main: bool = field(default_factory=lambda: parallel.rank() == 0)
-
-    @property
-    def vocoder(self) -> VocoderConfig | AutoencoderConfig:
-        """Of what is saved."""
-        return settings_of_run(self.config.generator, self.config.mel)
 
     def save(self, step: int) -> None:
         """Write a checkpoint, or a rescue while the run is on probation; its last step is always a checkpoint."""
@@ -79,12 +73,13 @@ class Run:
             "probation": self.probation,
         }
         doubtful = step < self.probation
+        generator = self.task.plain_generator()
         state.save(
             self.config.folder,
             step,
             training,
-            self.vocoder,
-            self.task.plain_generator().state_dict(),
+            self.material.settings_of(generator),
+            generator.state_dict(),
             keep_last=self.config.steps if doubtful else self.config.keep_last,  # a last step in doubt displaces none
             milestone_every=self.config.milestone_every,
             doubtful=doubtful and step < self.config.steps,
@@ -148,16 +143,16 @@ class Run:
         numbers: dict[str, float] = {}
         samples: dict[str, tuple[Tensor, Tensor]] = {}
         for name, clips in self.clips.items():
-            pairs = generate(generator, clips, self.config.mel, seconds=self.task.validation_seconds)
-            found = measure(pairs, self.config.mel) | self.task.validate(generator, clips)
+            found, pairs = self.material.judge(self.task, generator, clips)
             numbers |= {f"{name}/{key}": value for key, value in found.items()}
-            samples |= {f"{name}/{clip}": pair for clip, pair in list(pairs.items())[:SAMPLES]}
+            samples |= {f"{name}/{clip}": pair for clip, pair in pairs.items()}
         # the first set decides: voices that were trained on, where there are such
-        error = next((value for name, value in numbers.items() if name.endswith("/mel_l1")), math.inf)
+        ending = f"/{self.material.criterion}"
+        error = next((value for name, value in numbers.items() if name.endswith(ending)), math.inf)
         if error < self.best:
             best = self.config.folder / state.BEST
             try:
-                state.save_vocoder(best, self.vocoder, generator.state_dict())
+                state.save_vocoder(best, self.material.settings_of(generator), generator.state_dict())
                 self.best = error
             except (OSError, RuntimeError) as failure:
                 _logger.warning(
@@ -195,19 +190,11 @@ def start(config: TrainConfig, device: torch.device, *, allow_changes: bool = Fa
             "restore it, name another folder, or go on with the changes (--allow-changes, allow_changes=True)"
         )
     # what costs no time comes first: the recordings are looked at before a network is built
-    loader = make_loader(
-        config.data,
-        sample_rate=config.mel.sample_rate,
-        segment=config.segment,
-        batch=config.batch // world,
-        seed=config.seed,
-        rank=rank,
-        world_size=world,
-        mel=config.mel,
-    )
-    clips = validation_clips(config.data, sample_rate=config.mel.sample_rate) if rank == 0 else {}
+    material = material_of(config)
+    loader = material.loader(rank, world)
+    clips = material.clips() if rank == 0 else {}
     task = config.task.build(config, device)
-    run = Run(config, task, loader, clips)
+    run = Run(config, task, loader, material, clips)
     if rank == 0:
         state.check_space(config.folder, (config.keep_last + 2) * _size(task))  # and one being written, and a rescue
         write_json(config, config.folder / state.SETTINGS)
@@ -286,7 +273,8 @@ def _resume(run: Run, saved: dict[str, Any], *, strict: bool) -> None:
     run.probation = saved.get("probation", 0)  # versions before had none
     if run.main and run.step >= run.probation:
         # a kill may have come between the checkpoint and the vocoder beside it
-        state.save_vocoder(run.config.folder, run.vocoder, run.task.plain_generator().state_dict())
+        generator = run.task.plain_generator()
+        state.save_vocoder(run.config.folder, run.material.settings_of(generator), generator.state_dict())
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:

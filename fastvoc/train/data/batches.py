@@ -33,8 +33,8 @@ class Batch(NamedTuple):
 
     waves: Tensor
     """(B, segment), float32."""
-    mels: Tensor | None
-    """(B, bands, segment // hop), float32, of another network."""
+    others: Tensor | None
+    """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; or pitches, (B,)."""
     unusable: dict[str, str]
     """Recordings that were found unusable on the way, by path, and why."""
     failure: str = ""
@@ -109,9 +109,9 @@ class Batches(Dataset[Batch]):
             segments = [self._draw(epoch, place * self.whole_batch + row) for row in self._rows]
         except ValueError as error:
             return Batch(torch.zeros(0), None, self._news, str(error))
-        waves, mels = zip(*segments, strict=True)
+        waves, others = zip(*segments, strict=True)
         news, self._news = self._news, {}
-        return Batch(torch.stack(waves), None if self._mels is None else torch.stack(mels), news)
+        return Batch(torch.stack(waves), None if others[0] is None else torch.stack(others), news)
 
     def try_out(self) -> dict[str, str]:
         """Read some recordings, evenly over all; for fine-tuning, compare all of them with their mels.

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from typing_extensions import Self
 
+from fastvoc.checkpoints import settings_of_run
 from fastvoc.config import config
+from fastvoc.models import INSTRUMENTS
+from fastvoc.train.data.kinds import DATA
+
+if TYPE_CHECKING:
+    from fastvoc.train.config import TrainConfig
 
 
 def _name(value: Any) -> Any:
@@ -29,9 +35,12 @@ Sources = Annotated[tuple[str, ...], BeforeValidator(_names)]
 """One or several folders, globs, lists or sound files; a single one may stand without brackets."""
 
 
+@DATA.add
 @config
 class DataConfig:
     """What a run learns from, and what is done to it before the first network sees it."""
+
+    kind: Literal["recordings"] = "recordings"
 
     recordings: Sources
     """To train on: folders (with all below), globs, sound files, lists (`path` or `id|text` lines), Kaldi wav.scp,
@@ -114,3 +123,29 @@ class DataConfig:
                 f"{', '.join(changed)} would change the recordings and not the mels of {self.mels!r}; leave out either"
             )
         return self
+
+    def check(self, run: TrainConfig) -> None:
+        """Raise one sentence if a run of recordings has no mel, or another one than its network takes."""
+        if run.generator.kind in INSTRUMENTS:
+            raise ValueError(
+                f"generator {run.generator.kind} learns from notes, not from recordings (data.kind: notes)"
+            )
+        mel = run.convention
+        settings_of_run(run.generator, mel)
+        if run.segment % mel.hop:
+            lower = max(1, run.segment // mel.hop) * mel.hop
+            raise ValueError(f"segment {run.segment} is not a multiple of the hop {mel.hop}; such as {lower}")
+        if run.loss_mel is not None and run.loss_mel.sample_rate != mel.sample_rate:
+            raise ValueError(
+                f"loss_mel is of {run.loss_mel.sample_rate} Hz and mel of {mel.sample_rate} Hz, but both are of "
+                f"the same wave; set loss_mel.sample_rate={mel.sample_rate}, or loss_mel=null for the convention "
+                "of mel"
+            )
+        if mel.normalization.unknown and self.mels is None:
+            raise ValueError(
+                "mel.normalization is not known, so no mel of a recording can be computed; name another convention, or "
+                "the folder of mels of another network (data.mels)"
+            )
+        check_mel = getattr(run.generator, "check_mel", None)  # of a network that takes some conventions only
+        if check_mel is not None:
+            check_mel(mel)

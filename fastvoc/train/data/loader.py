@@ -106,7 +106,7 @@ class Loader:
     """An endless iterator over batches; made by `make_loader`.
 
     `next` gives a Tensor of shape (B, segment), float32; for fine-tuning a tuple of that and its mels,
-    (B, bands, segment // hop).
+    (B, bands, segment // hop), and of notes one of that and their pitches, (B,).
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class Loader:
             raise ValueError(batch.failure)
         self._step += 1
         waves = self._pin(batch.waves)
-        return waves if batch.mels is None else (waves, self._pin(batch.mels))
+        return waves if batch.others is None else (waves, self._pin(batch.others))
 
     def wait(self, stop: Callable[[], bool]) -> bool:
         """Wait until the next batch can be taken, however long that takes, or until somebody wishes to stop.

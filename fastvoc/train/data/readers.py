@@ -123,13 +123,13 @@ class Readers:
             If the process that reads it has ended, or has failed.
         """
         try:
-            waves, mels, unusable, failure = pickle.loads(self._connections[self._next].recv_bytes())
+            waves, others, unusable, failure = pickle.loads(self._connections[self._next].recv_bytes())
         except (EOFError, OSError):
             raise ChildProcessError(self._end_of(self._processes[self._next])) from None
         if waves is None:
             raise ChildProcessError(f"data.workers: a process that reads failed: {failure}")
         self._next = (self._next + 1) % len(self._processes)
-        return Batch(torch.from_numpy(waves), None if mels is None else torch.from_numpy(mels), unusable, failure)
+        return Batch(torch.from_numpy(waves), None if others is None else torch.from_numpy(others), unusable, failure)
 
     def _end_of(self, process: BaseProcess) -> str:
         process.join(timeout=5)
@@ -172,8 +172,8 @@ def _read(source: Batches, first: int, stride: int, connection: Connection, inhe
         except Exception as error:
             ready.put((None, None, {}, f"{type(error).__name__}: {' '.join(str(error).split())}"))
             continue
-        mels = None if batch.mels is None else batch.mels.numpy()
-        ready.put((batch.waves.numpy(), mels, batch.unusable, batch.failure))
+        others = None if batch.others is None else batch.others.numpy()
+        ready.put((batch.waves.numpy(), others, batch.unusable, batch.failure))
 
 
 def _send(ready: queue.Queue[tuple[Any, ...]], connection: Connection) -> None:

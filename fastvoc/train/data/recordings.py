@@ -92,7 +92,7 @@ class Recordings:
 
     def evenly(self, count: int) -> list[int]:
         """Return indices of this many recordings, evenly over their order; of all where there are fewer."""
-        return _evenly(count, len(self))
+        return evenly(count, len(self))
 
 
 class Split(NamedTuple):
@@ -232,7 +232,7 @@ def _hold_out(parts: list[Recordings], config: DataConfig, sample_rate: int) -> 
         source = bisect_right(ends, number)
         return parts[source][number - ends[source] + len(parts[source])]
 
-    places = _evenly(config.held_out, total)
+    places = evenly(config.held_out, total)
     chosen: dict[int, Recording] = {}
     known, reasons = Stretches(), dict[int, str]()
     for place in places:
@@ -281,7 +281,8 @@ def name_changes(before: str, now: str) -> str:
     return " and ".join(said) or "in another order"
 
 
-def _evenly(count: int, total: int) -> list[int]:
+def evenly(count: int, total: int) -> list[int]:
+    """Return this many numbers below a total, evenly over them; all where there are fewer."""
     count = min(count, total)
     return [(2 * k + 1) * total // (2 * count) for k in range(count)]
 

@@ -16,6 +16,7 @@ from fastvoc.train.foreign import hifigan
 from fastvoc.train.foreign import parallel_wavegan as their_runs
 from fastvoc.train.foreign.names import refuse_other_norms, with_weight_norm
 from fastvoc.train.foreign.resume import ForeignRun
+from fastvoc.train.material import material_of
 from fastvoc.train.tasks.adversary import Adversary
 
 _LONGEST = 300
@@ -54,10 +55,11 @@ def find_run(path: Path, config: TrainConfig) -> ForeignRun:
 def find_weights(path: Path, config: TrainConfig, field: str) -> dict[str, Tensor]:
     """Open a vocoder of the same network and mel, whatever its format, for a field of the settings."""
     checkpoint = open_checkpoint(path)
-    for name, theirs, ours in (
-        ("generator", checkpoint.config.generator, config.generator),
-        ("mel", getattr(checkpoint.config, "mel", config.mel), config.mel),  # which an autoencoder has not
-    ):
+    settings = material_of(config).settings_of()
+    for name in ("generator", "mel", "spectrum", "second"):
+        theirs, ours = (getattr(of, name, None) for of in (checkpoint.config, settings))
+        if theirs is None or ours is None:  # an autoencoder has no mel, and only an instrument has the last two
+            continue
         if theirs != ours:
             changed = "; ".join(state.differences(to_dict(theirs), to_dict(ours), name))
             changed = changed if len(changed) <= _LONGEST else f"{changed[:_LONGEST]} …"

@@ -6,7 +6,7 @@ A learning rate is a function of the updates made and the epoch, not a state, so
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -116,13 +116,26 @@ class Learner:
         Scale losses so that gradients in half precision do not vanish.
     captured : bool
         Keep all that changes from update to update on the device, so that a CUDA graph of an update holds for others.
+    sizes : mapping of Parameter to float, optional
+        Of variables that learn as if they were stored divided by this size, and multiplied by it when they are used:
+        their learning rate is as much larger, and what is added to the divisor as much smaller. Not with `captured`.
     """
 
     def __init__(
-        self, network: nn.Module, config: OptimiserConfig, *, scaled: bool = False, captured: bool = False
+        self,
+        network: nn.Module,
+        config: OptimiserConfig,
+        *,
+        scaled: bool = False,
+        captured: bool = False,
+        sizes: Mapping[Tensor, float] | None = None,
     ) -> None:
         self.config = config
         self.variables = [variable for variable in network.parameters() if variable.requires_grad]
+        groups: dict[float, list[nn.Parameter]] = {}
+        for variable in self.variables:
+            groups.setdefault((sizes or {}).get(variable, 1.0), []).append(variable)
+        self._sizes = list(groups)
         self.updates = 0
         self.rate = config.learning_rate
         """The learning rate of the latest update."""
@@ -132,10 +145,9 @@ class Learner:
         self._rate = torch.tensor(self.rate, device=self.variables[0].device) if captured else None
         options |= {"capturable": True} if captured else {}
         self.optimiser = _CLASSES[config.kind](
-            self.variables,
+            [{"params": some, "eps": config.epsilon / size} for size, some in groups.items()],
             lr=self.rate if self._rate is None else self._rate,
             betas=config.betas,
-            eps=config.epsilon,
             weight_decay=config.weight_decay,
             **options,
         )
@@ -151,8 +163,8 @@ class Learner:
         if self._rate is not None:
             self._rate.fill_(self.rate)
         else:
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.rate
+            for group, size in zip(self.optimiser.param_groups, self._sizes, strict=True):
+                group["lr"] = self.rate * size
         self.updates += 1
 
     def update(self) -> Tensor:

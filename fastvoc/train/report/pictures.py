@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastvoc.audio import MelConfig, mel_spectrogram
+from fastvoc.audio.picture import show_rainbowgram
 from fastvoc.writing import complete_file
 
 if TYPE_CHECKING:  # takes half a second
@@ -100,6 +101,36 @@ def spectrograms(samples: Mapping[str, tuple[Tensor, Tensor]], config: MelConfig
         row[2].set_title(f"difference, mean {np.abs(difference).mean():.3f}", fontsize="medium")
     for axis in axes[-1]:
         axis.set_xlabel("time (s)")
+    return figure
+
+
+def rainbowgrams(samples: Mapping[str, tuple[Tensor, Tensor]], sample_rate: int, *, title: str = "") -> Figure:
+    """Draw the rainbowgrams of notes, and of what was made at their pitches.
+
+    Parameters
+    ----------
+    samples : mapping of str to (Tensor, Tensor), each of shape (T,)
+        Recorded and made note, by name.
+    sample_rate : int
+        In Hz.
+    title : str
+
+    Returns
+    -------
+    Figure
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 0.6 + 2.6 * max(1, len(samples))), layout="constrained", dpi=80)
+    figure.suptitle(title)
+    axes = figure.subplots(max(1, len(samples)), 2, squeeze=False)
+    for row, (name, waves) in zip(axes, samples.items(), strict=False):
+        for axis, wave, label in zip(row, waves, (f"{name}: recording", "generated"), strict=True):
+            show_rainbowgram(axis, wave.detach().cpu().float(), sample_rate)
+            axis.set_title(label, fontsize="medium")
+        row[1].set_ylabel("")
+    for axis in axes[:-1].flat:
+        axis.set_xlabel("")
     return figure
 
 

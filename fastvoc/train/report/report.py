@@ -20,6 +20,7 @@ from fastvoc.audio import write_audio
 from fastvoc.train import state
 from fastvoc.train.config import TrainConfig
 from fastvoc.train.data.lists import shown
+from fastvoc.train.material import material_of
 from fastvoc.train.report import pictures
 from fastvoc.train.report.log import Kind, Log, read_log
 from fastvoc.writing import complete_file
@@ -67,7 +68,7 @@ class Report:
 
     def __init__(self, folder: Path, config: TrainConfig, *, console: Console | None = None) -> None:
         self.folder = folder
-        self._mel = config.mel
+        self._material = material_of(config)
         self._steps = config.steps
         self._console = Console(stderr=True) if console is None else console
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,7 +211,7 @@ class Report:
                 writer.close()
 
     def _show(self, step: int, samples: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        rate = self._mel.sample_rate
+        rate = self._material.sample_rate
         finite = {name: pair for name, pair in samples.items() if all(bool(wave.isfinite().all()) for wave in pair)}
         for name, (recorded, made) in finite.items():
             path = self.folder / state.SAMPLES / f"{_file_name(name)}.wav"
@@ -227,7 +228,7 @@ class Report:
         picture = self.folder / SPECTROGRAMS
         with self._writing(picture):
             texts = {shown(name): pair for name, pair in finite.items()}
-            pictures.save(pictures.spectrograms(texts, self._mel, title=f"step {step}"), picture)
+            pictures.save(self._material.draw(texts, title=f"step {step}"), picture)
         with self._writing(self.folder / state.TENSORBOARD, "pictures"):
             if self._tensorboard is not None:
                 self._tensorboard.add_image("spectrograms", pictures.pixels(picture), step, dataformats="HWC")

@@ -15,7 +15,8 @@ from fastvoc.train.learning.optimisers import Learner
 from fastvoc.train.learning.weight_norm import folded
 from fastvoc.train.tasks.adversary import Adversary, Turn, frozen
 from fastvoc.train.tasks.losses import Example
-from fastvoc.train.tasks.task import TASKS, Batch, Numbers, Task, own_defaults
+from fastvoc.train.tasks.task import TASKS, Batch, Numbers, own_defaults
+from fastvoc.train.tasks.waves import WaveTask
 
 if TYPE_CHECKING:
     from fastvoc.train.config import TrainConfig
@@ -41,7 +42,7 @@ class GanConfig:
             check_mel = getattr(discriminator, "check_mel", None)  # of one that is made for some waves only
             if check_mel is not None:
                 try:
-                    check_mel(run.mel)
+                    check_mel(run.convention)
                 except ValueError as error:
                     raise ValueError(f"adversary.discriminators.{number}: {error}") from None
         for field in ("starts_at", "listens_for"):
@@ -53,7 +54,7 @@ class GanConfig:
         return GanTask(run, device)
 
 
-class GanTask(Task):
+class GanTask(WaveTask):
     """A generator and its adversary, if it has one, in the turns that a recipe lets them take."""
 
     @own_defaults()

@@ -14,7 +14,8 @@ from torch import Tensor
 from fastvoc.audio import mel_spectrogram
 from fastvoc.config import config
 from fastvoc.models import Generator
-from fastvoc.train.tasks.task import TASKS, Batch, Numbers, Task, own_defaults
+from fastvoc.train.tasks.task import TASKS, Batch, Numbers, own_defaults
+from fastvoc.train.tasks.waves import WaveTask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,7 @@ class LikelihoodConfig:
         return LikelihoodTask(run, device)
 
 
-class LikelihoodTask(Task):
+class LikelihoodTask(WaveTask):
     """A generator that learns from the likelihood of recordings."""
 
     @own_defaults()
@@ -105,7 +106,7 @@ class LikelihoodTask(Task):
 
     def validate(self, generator: Generator, clips: Mapping[str, Tensor]) -> dict[str, float]:
         """Measure how improbable the beginnings of recordings are, as long as a segment is at most."""
-        mel_config = self.config.mel
+        mel_config = self.config.convention
         weight = next(generator.parameters())
         found = []
         with torch.no_grad():

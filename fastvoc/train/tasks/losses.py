@@ -110,7 +110,7 @@ class Magnitude(Loss):
 
     def distance(self, made: Tensor, wave: Tensor, run: TrainConfig) -> Tensor:
         """(B, fft_size // 2 + 1, T / hop), (B, T) → scalar; T is a multiple of the hop."""
-        mel = run.mel
+        mel = run.convention
         constants: _Spectra = _spectra(mel, wave.device, wave.dtype)
         side = (mel.fft_size - mel.hop) // 2
         padded = F.pad(wave, (side, side), "reflect")
@@ -133,7 +133,7 @@ class Mel(Loss):
 
     def distance(self, made: Tensor, wave: Tensor, run: TrainConfig) -> Tensor:
         """(B, T), (B, T) → scalar."""
-        return mel_l1(made, wave, run.loss_mel or run.mel)
+        return mel_l1(made, wave, run.loss_mel or run.convention)
 
 
 @config
@@ -144,7 +144,7 @@ class MultiScaleMel(Loss):
 
     def distance(self, made: Tensor, wave: Tensor, run: TrainConfig) -> Tensor:
         """(B, T), (B, T) → scalar."""
-        return torch.stack([mel_l1(made, wave, scale) for scale in scales(run.mel.sample_rate)]).sum()
+        return torch.stack([mel_l1(made, wave, scale) for scale in scales(run.convention.sample_rate)]).sum()
 
 
 @config

@@ -7,45 +7,85 @@ Karras et al. 2018, arXiv:1710.10196, § 2 to 4 (growth, equalised learning rate
 
 from __future__ import annotations
 
-import copy
 import math
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
 from fastvoc.config import config
-from fastvoc.models import GANSynth, GANSynthConfig
+from fastvoc.models import GANSynth
 from fastvoc.models.discriminators.note import NoteDiscriminator
 from fastvoc.models.gansynth import Convolution
 from fastvoc.noise import normal, uniform
-from fastvoc.train.tasks.task import Numbers, own_defaults
+from fastvoc.train.data.notes import NoteDataConfig
+from fastvoc.train.learning import parallel
+from fastvoc.train.learning.optimisers import Learner
+from fastvoc.train.tasks.adversary import frozen
+from fastvoc.train.tasks.task import TASKS, Batch, Numbers, Task, own_defaults
+
+if TYPE_CHECKING:
+    from fastvoc.train.config import TrainConfig
 
 
+@TASKS.add
 @config
 class NoteConfig:
-    """What a step does; by default the published ones."""
+    """What a step does; by default the published ones. The discriminator has the run's optimiser, too."""
 
-    learning_rate: float = Field(8e-4, gt=0)
-    """Of both networks, for weights of unit variance."""
-    decays: tuple[float, float] = (0.0, 0.99)
-    """Of the means of gradients and of their squares."""
+    kind: Literal["notes"] = "notes"
     penalty: float = Field(10.0, ge=0)
     """Weight of the mean of (‖gradient‖ - 1)², between notes that are real and others that are made."""
     drift: float = Field(0.001, ge=0)
     """Weight of the mean square of the scores of real notes."""
     pitch: float = Field(10.0, ge=0)
     """Weight of the cross-entropy of pitches."""
-    ema: float = Field(0.999, ge=0, lt=1)
-    """Decay per step of the moving average of the generator, which is what is played."""
     steady: int = Field(800_000, ge=0)
-    """Notes that are seen between two growths; 0 is full-grown from the first."""
+    """Notes that are seen between two growths; 0 of these and of `growth` is full-grown from the first."""
     growth: int = Field(800_000, ge=0)
     """Notes that are seen during a growth."""
-    seed: int = Field(1234, ge=0, lt=1 << 63)
-    """Of first weights, points of timbre and mixtures."""
+
+    def check(self, run: TrainConfig) -> None:
+        """Raise one sentence if a run asks for what this task does not do."""
+        if not isinstance(run.data, NoteDataConfig):
+            raise ValueError(f"task notes learns from notes, and data is of kind {run.data.kind}; set data.kind: notes")
+        if run.losses:
+            raise ValueError(f"task notes has losses of its own; leave out {', '.join(run.losses)}")
+        for name in ("adversary", "start_adversary_from", "continue_from"):
+            if getattr(run, name) is not None:
+                raise ValueError(f"task notes has one adversary, the mirror of its generator; leave out {name}")
+        if run.weight_norm != "none":
+            raise ValueError(f"weight_norm is {run.weight_norm}; task notes equalises learning rates: set none")
+        if run.precision != "float32":
+            raise ValueError(f"precision is {run.precision}; task notes needs second derivatives: set float32")
+        if run.accumulate != 1:
+            raise ValueError(
+                f"accumulate is {run.accumulate}; the discriminator of task notes compares the notes of a batch: set 1"
+            )
+        for name in ("compile", "graph", "recompute"):
+            if getattr(run, name):
+                raise ValueError(f"task notes does not {name}; leave it out")
+
+    def hastened(self) -> NoteConfig:
+        """Return the settings of a smoke test, whose networks are full-grown from the first."""
+        return replace(self, steady=0, growth=0)
+
+    def build(self, run: TrainConfig, device: torch.device) -> NoteTask:
+        """Build the task with fresh weights."""
+        return NoteTask(run, device)
+
+
+class Moment(NamedTuple):
+    """What differs from step to step."""
+
+    done: int
+    """Steps before it."""
+    progress: float
+    """How far the networks have grown, in blocks from 0."""
 
 
 def growth(notes: int, steps: NoteConfig, blocks: int) -> float:
@@ -67,139 +107,133 @@ def blurred(picture: Tensor, progress: float, blocks: int) -> Tensor:
     return result
 
 
-class NoteTask:
-    """A generator of notes, its discriminator, and all that changes from step to step.
+class NoteTask(Task):
+    """A generator of notes and its discriminator."""
 
-    Parameters
-    ----------
-    generator : GANSynthConfig
-    steps : NoteConfig
-    device : torch.device, optional
-        By default the CPU.
-    """
+    generator: GANSynth
 
     @own_defaults()
     def __init__(
-        self, generator: GANSynthConfig, steps: NoteConfig | None = None, device: torch.device | None = None
+        self, config: TrainConfig, device: torch.device | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
-        self.steps = steps or NoteConfig()
-        self.device = device or torch.device("cpu")
-        with torch.random.fork_rng([]):
-            torch.manual_seed(self.steps.seed)
-            self.generator: GANSynth = generator.build().to(self.device)
-            self.discriminator = NoteDiscriminator(generator).to(self.device)
-        self.average = copy.deepcopy(self.generator).requires_grad_(False)
-        self._learners = {
-            "generator": equalised_adam(self.generator, self.steps),
-            "discriminator": equalised_adam(self.discriminator, self.steps),
-        }
-        self.done, self.seen = 0, 0
+        super().__init__(config, device, dtype)
+        assert isinstance(config.task, NoteConfig) and isinstance(config.data, NoteDataConfig)
+        self.settings, self.data = config.task, config.data
+        self.discriminator = NoteDiscriminator(self.generator.config).to(self.device, dtype)
+        self.discriminator_learner = self.learner_of(self.discriminator, config.optimiser)
+        for network in self.networks().values():
+            # pixel by pixel, in which a CPU is a third faster
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def progress(self) -> float:
-        """How far the networks have grown, in blocks from 0."""
-        return growth(self.seen, self.steps, self.generator.config.blocks)
+    def networks(self) -> dict[str, nn.Module]:
+        """Return every network, by its name in the saved state."""
+        return super().networks() | {"discriminator": self.discriminator}
+
+    def learners(self) -> dict[str, Learner]:
+        """Return what updates the networks that learn, by their names."""
+        return super().learners() | {"discriminator": self.discriminator_learner}
+
+    def learner_of(self, network: nn.Module, config: Any) -> Learner:
+        """Make what updates a network, all of whose weights change as much as if each had a variance of 1."""
+        return Learner(network, config, sizes=sizes(network))
+
+    def turn(self, step: int) -> Moment:
+        """Say how far the networks have grown at a step, counted from 1."""
+        blocks = self.generator.config.blocks
+        return Moment(step - 1, growth((step - 1) * self.config.batch, self.settings, blocks))
 
     @own_defaults()
-    def step(self, picture: Tensor, pitch: Tensor) -> Numbers:
+    def plain_generator(self) -> GANSynth:
+        """Return the generator as it is used, with the average's weights, as far as it had grown at the last step."""
+        settings = self.generator.config
+        progress = self.turn(max(1, self.learner.updates)).progress
+        if progress < settings.blocks - 1:
+            settings = replace(settings, progress=progress)
+        with torch.random.fork_rng([]):  # first weights are drawn, which must not change the run
+            generator = settings.build().to(self.device)
+        weights = (self.average.network if self.average else self.generator).state_dict()
+        generator.load_state_dict({name: weights[name] for name in generator.state_dict()})
+        return generator
+
+    def pictures(self, wave: Tensor) -> Tensor:
+        """Turn notes into what the networks see of them: (B, samples) → (B, 2, frames, bins), in [-1, 1]."""
+        data = self.data
+        seen = note_spectrum(wave, data.spectrum, mel=data.bands == "mel", second=data.second)
+        return normalise(seen).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+    def update(self, batch: Batch, turn: Moment) -> Numbers:
         """Update the generator, then the discriminator.
 
         Parameters
         ----------
-        picture : Tensor, shape (B, 2, frames, bins), float32
-            Of real notes, in [-1, 1], as `fastvoc.audio.instantaneous_frequency.normalise` scales them.
-        pitch : Tensor, shape (B,), int64
-            Counted from the lowest one, from 0; notes of these are made, too.
+        batch : (Tensor, Tensor), of shapes (B, samples) and (B,)
+            Notes, and their pitches, counted from the lowest one, from 0; notes of these are made, too.
+        turn : Moment
 
         Returns
         -------
         dict of str to Tensor
             Scalars: ``generator`` and ``discriminator`` (whole losses), ``distance`` (of scores), ``penalty``,
-            ``real_pitch`` and ``fake_pitch`` (cross-entropies in nats).
+            ``real_pitch`` and ``fake_pitch`` (cross-entropies in nats), ``progress``, and norms of gradients.
         """
-        picture, pitch = picture.to(self.device), pitch.to(self.device)
-        progress, steps = self.progress, self.steps
-        picture = blurred(picture, progress, self.generator.config.blocks)
-        self.discriminator.requires_grad_(False)
-        score, named = self.discriminator(self.generator(self._timbres(len(pitch), 0), pitch, progress), progress)
-        fake_pitch = F.cross_entropy(named, pitch)
-        generator_loss = steps.pitch * fake_pitch - score.mean()
-        self._update("generator", generator_loss)
+        wave, pitch = (part.to(self.device, non_blocking=True) for part in batch)
+        progress, weights = turn.progress, self.settings
+        picture = blurred(self.pictures(wave), progress, self.generator.config.blocks)
+        numbers: Numbers = {"progress": torch.tensor(progress, device=self.device)}
+
+        with frozen(self.discriminator):
+            made = self.generator(self._timbres(len(pitch), turn, 0), pitch, progress)
+            score, named = self.discriminator(made, progress)
+        numbers["fake_pitch"] = F.cross_entropy(named, pitch)
+        numbers["generator"] = weights.pitch * numbers["fake_pitch"] - score.mean()
+        self.learner.backward(numbers["generator"])
+        numbers["generator_gradient"] = self.learner.update()
+
         with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-                mean.lerp_(value, 1 - steps.ema)
-        self.discriminator.requires_grad_(True)
-        with torch.no_grad():
-            fake = self.generator(self._timbres(len(pitch), 1), pitch, progress)
+            fake = self.generator(self._timbres(len(pitch), turn, 1), pitch, progress)
         real_score, named = self.discriminator(picture, progress)
-        distance = real_score.mean() - self.discriminator(fake, progress)[0].mean()
-        real_pitch = F.cross_entropy(named, pitch)
-        penalty = self._penalty(picture, fake, progress)
+        numbers["distance"] = real_score.mean() - self.discriminator(fake, progress)[0].mean()
+        numbers["real_pitch"] = F.cross_entropy(named, pitch)
+        numbers["penalty"] = self.penalty(picture, fake, turn)
         drift = real_score.square().mean()
-        loss = steps.penalty * penalty - distance + steps.drift * drift + steps.pitch * real_pitch
-        self._update("discriminator", loss)
-        self.done, self.seen = self.done + 1, self.seen + len(pitch)
-        numbers = {
-            "generator": generator_loss,
-            "discriminator": loss,
-            "distance": distance,
-            "penalty": penalty,
-            "real_pitch": real_pitch,
-            "fake_pitch": fake_pitch,
-        }
+        numbers["discriminator"] = (
+            weights.penalty * numbers["penalty"]
+            - numbers["distance"]
+            + weights.drift * drift
+            + weights.pitch * numbers["real_pitch"]
+        )
+        self.discriminator_learner.backward(numbers["discriminator"])
+        numbers["discriminator_gradient"] = self.discriminator_learner.update()
         return {name: value.detach() for name, value in numbers.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next step depends on, but its notes."""
-        learners = {f"{name}_learner": learner.state_dict() for name, learner in self._learners.items()}
-        networks = {name: network.state_dict() for name, network in self._networks().items()}
-        return networks | learners | {"done": self.done, "seen": self.seen}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
-        for name, network in self._networks().items():
-            network.load_state_dict(state[name])
-        for name, learner in self._learners.items():
-            learner.load_state_dict(state[f"{name}_learner"])
-        self.done, self.seen = state["done"], state["seen"]
-
-    def _networks(self) -> dict[str, nn.Module]:
-        return {"generator": self.generator, "average": self.average, "discriminator": self.discriminator}
-
-    def _penalty(self, real: Tensor, fake: Tensor, progress: float) -> Tensor:
-        share = uniform(self._seeds(), self.done * len(real), channels=1, rows=len(real)).reshape(-1, 1, 1, 1)
+    def penalty(self, real: Tensor, fake: Tensor, turn: Moment) -> Tensor:
+        """Return the mean of (‖gradient‖ - 1)² of the scores of pictures between real and made ones."""
+        row = self._first(turn.done, len(real))
+        share = uniform(self._seeds(), row, channels=1, rows=len(real)).reshape(-1, 1, 1, 1).to(real)
         mixed = torch.lerp(real, fake, share).requires_grad_(True)
-        score = self.discriminator(mixed, progress)[0].sum()
+        score = self.discriminator(mixed, turn.progress)[0].sum()
         (gradient,) = torch.autograd.grad(score, mixed, create_graph=True)
         lengths: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
         return (lengths - 1).square().mean()
 
-    def _timbres(self, count: int, turn: int) -> Tensor:
-        """Draw points of timbre, (B, latent): others in each step, and in each of its two turns."""
-        first = (2 * self.done + turn) * count
-        drawn = normal(self._seeds(), first, channels=self.generator.config.latent, rows=count)
-        return drawn[0].T.contiguous()
+    def _timbres(self, count: int, turn: Moment, half: int) -> Tensor:
+        """Draw points of timbre, (B, latent): others in each step, and in each of its two halves."""
+        row = self._first(2 * turn.done + half, count)
+        drawn = normal(self._seeds(), row, channels=self.generator.config.latent, rows=count)
+        return drawn[0].T.contiguous().to(next(self.generator.parameters()))
+
+    def _first(self, draw: int, count: int) -> int:
+        """Return the row of random numbers at which a draw of this process begins."""
+        return (draw * parallel.world_size() + parallel.rank()) * count
 
     def _seeds(self) -> Tensor:
-        return torch.tensor([self.steps.seed], dtype=torch.int64, device=self.device)
-
-    def _update(self, name: str, loss: Tensor) -> None:
-        learner = self._learners[name]
-        learner.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        learner.step()
+        return torch.tensor([self.config.seed], dtype=torch.int64, device=self.device)
 
 
-def equalised_adam(network: nn.Module, steps: NoteConfig) -> torch.optim.Adam:
-    """Return an Adam that changes all weights as much as if each had a variance of 1, and were scaled when it is used.
+def sizes(network: nn.Module) -> dict[Tensor, float]:
+    """Return the deviation of each weight's first values: what an equalised weight is multiplied by when it is used.
 
     Adam divides by the size of gradients, so a weight that is stored s times larger moves 1 / s as far; scaling its
-    learning rate by s, and by 1 / s what is added to the divisor, is the same.
+    learning rate by s, and by 1 / s what is added to the divisor, is the same (Karras et al. 2018, § 4.1).
     """
-    groups = []
-    for layer in network.modules():
-        if isinstance(layer, Convolution):
-            s = layer.deviation
-            groups.append({"params": [layer.weight], "lr": s * steps.learning_rate, "eps": 1e-8 / s})
-            groups.append({"params": [layer.bias], "lr": steps.learning_rate, "eps": 1e-8})
-    return torch.optim.Adam(groups, betas=steps.decays, foreach=True)
+    return {layer.weight: layer.deviation for layer in network.modules() if isinstance(layer, Convolution)}

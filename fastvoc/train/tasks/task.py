@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,15 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fastvoc.audio import mel_spectrogram
 from fastvoc.blocks import ResidualBlocks
 from fastvoc.config import Kinds
-from fastvoc.models import Generator
 from fastvoc.train.learning import parallel
 from fastvoc.train.learning.ema import MovingAverage
 from fastvoc.train.learning.optimisers import Learner
 from fastvoc.train.learning.weight_norm import add_weight_norm, load_plain_weights, plain_weights
-from fastvoc.train.tasks.losses import Example
 
 if TYPE_CHECKING:
     from fastvoc.train.config import TrainConfig
@@ -86,8 +83,6 @@ class Task(ABC):
 
     adversary: Adversary | None = None
     """Discriminators that learn with the generator, if the task has any."""
-    validation_seconds: float | None = None
-    """How much of each validation clip is made and compared, from its start; None is all of it."""
 
     @own_defaults()
     def __init__(
@@ -97,17 +92,8 @@ class Task(ABC):
         self.device = device or torch.device("cpu")
         self.precision = _precision(config.precision, self.device)
         torch.manual_seed(config.seed)
-        generator: Generator = config.generator.build()
-        if generator.extra_samples:
-            extra = generator.extra_samples
-            less, remedy = "more", 'crop_rule "centred" or "output-padded"'
-            if extra < 0:
-                less, remedy = "less", 'padding "same"'
-            raise ValueError(
-                f"generator: its waves have {abs(extra)} samples {less} than the recordings that they are compared "
-                f"with; {remedy} makes them as long"
-            )
-        generator.prepare(config.mel)
+        generator: Any = config.generator.build()
+        self.prepare(generator)
         self.generator = generator.to(self.device, dtype)
         add_weight_norm(self.generator, config.weight_norm)
         self.learner = self.learner_of(self.generator, config.optimiser)
@@ -122,6 +108,10 @@ class Task(ABC):
             # the generator's parts, as a step calls them one by one
             for part in self.generator.children():
                 part.compile()
+
+    def prepare(self, generator: Any) -> None:
+        """Look at a generator before it learns, and raise one sentence if this task cannot teach it."""
+        return
 
     @abstractmethod
     def update(self, batch: Batch, turn: Any) -> Numbers:
@@ -148,8 +138,8 @@ class Task(ABC):
 
         Parameters
         ----------
-        batch : Tensor, shape (B, T); or (wave, mel)
-            Waves in [-1, 1], on any device. The mel, of shape (B, bands, T / hop), is computed where it is not given.
+        batch : Tensor, shape (B, T); or a pair of it and what comes with each wave
+            Waves in [-1, 1], on any device.
         step : int
             Number of this step, from 1.
         epoch : int
@@ -177,29 +167,6 @@ class Task(ABC):
         scaled = self.precision == torch.float16
         return Learner(network, config, scaled=scaled, captured=self.config.graph)
 
-    def examples(self, batch: Batch) -> list[Example]:
-        """Bring a batch to the device, with its mel, in as many parts as the run computes one after another."""
-        wave, mel = batch if isinstance(batch, (tuple, list)) else (batch, None)
-        wave = wave.to(self.device, non_blocking=True)
-        if mel is None:
-            # a centred convention has one frame more than hops
-            mel = mel_spectrogram(wave, self.config.mel)[..., : wave.shape[-1] // self.config.mel.hop]
-        mel = mel.to(self.device, non_blocking=True)
-        count = self.config.accumulate
-        return [Example(*pair) for pair in zip(wave.chunk(count), mel.chunk(count), strict=True)]
-
-    def make(self, example: Example, names: Collection[str]) -> dict[str, Tensor]:
-        """Make outputs of the generator, unless they are there and have the graph that is needed."""
-        made = example.made
-        if not made or (torch.is_grad_enabled() and not any(value.requires_grad for value in made.values())):
-            with self.autocast():
-                made = self.generator.outputs(example.mel, names)
-            if "wave" in made:
-                example.fake = made["wave"].to(example.wave.dtype)
-                made["wave"] = example.fake[:, 0]
-            example.made = made
-        return made
-
     def autocast(self) -> AbstractContextManager[Any]:
         """Let networks compute in the precision of the run in a `with` block."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
@@ -213,21 +180,21 @@ class Task(ABC):
         return {"generator": self.learner}
 
     @own_defaults()
-    def plain_generator(self) -> Generator:
+    def plain_generator(self) -> Any:
         """Return the generator as it is used: with the average's weights where there is one, without weight norm."""
         with torch.random.fork_rng([]):  # first weights are drawn, which must not change the run
-            generator: Generator = self.config.generator.build()
+            generator: Any = self.config.generator.build()
         generator.to(self.device).load_state_dict(
             plain_weights(self.average.network if self.average else self.generator)
         )
         return generator
 
-    def validate(self, generator: Generator, clips: Mapping[str, Tensor]) -> dict[str, float]:
+    def validate(self, generator: Any, clips: Mapping[str, Tensor]) -> dict[str, float]:
         """Measure on validation clips what this task minimises, beside how near to them generated waves are.
 
         Parameters
         ----------
-        generator : Generator
+        generator : nn.Module
             From `plain_generator`.
         clips : mapping of str to Tensor, shape (T,), float32
 

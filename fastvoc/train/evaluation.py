@@ -1,0 +1,73 @@
+"""How good an instrument is, beside notes that it has not heard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
+from fastvoc.instrument import Instrument
+from fastvoc.train.data.notes import NoteFile, read_note, read_notes
+from fastvoc.train.report.note_scores import NoteScores, score_notes, train_classifier
+
+
+def evaluate_instrument(
+    instrument: Instrument, data: str | Path, held_out: str | Path, *, peak: float | None = None, seed: int = 0
+) -> dict[str, NoteScores]:
+    """Judge an instrument by GANSynth's measures (see `fastvoc.train.report.note_scores`).
+
+    All pictures are linear ones of the instrument's transform, of waves: also those of made notes.
+
+    Parameters
+    ----------
+    instrument : Instrument
+    data : str or Path
+        Folder in NSynth's layout, of whose notes, those that the instrument can play, the classifier learns pitches.
+    held_out : str or Path
+        Another one, of notes that neither has heard.
+    peak : float, optional
+        Largest magnitude that real notes are scaled to; made ones are scaled to it too.
+    seed : int
+        Of the classifier; note `n` of the instrument has the timbre of seed ``seed + n``.
+
+    Returns
+    -------
+    dict of str to NoteScores
+        ``"learned from"``, the notes of `data` by the classifier's own ears; ``"held out"``, what other real notes come
+        to; and ``"made"``, notes of the instrument of the same pitches.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `fastvoc.train.data.notes.read_notes`.
+    """
+    pitches = range(instrument.lowest, instrument.highest + 1)
+    spectrum = instrument.config.spectrum
+
+    def picture(wave: Tensor) -> Tensor:
+        """Of one note, by its levels alone: (1, frames, bins)."""
+        seen = normalise(note_spectrum(wave, spectrum))
+        return seen.permute(2, 0, 1)[:1]
+
+    def pictures(notes: Iterable[NoteFile]) -> Tensor:
+        waves = (read_note(note, spectrum.sample_rate, spectrum.samples, peak=peak) for note in notes)
+        return torch.stack([picture(wave) for wave in waves])
+
+    def numbers(notes: Iterable[NoteFile]) -> Tensor:
+        return torch.tensor([note.pitch for note in notes]) - instrument.lowest
+
+    learned, others = (read_notes(folder, pitches=pitches) for folder in (data, held_out))
+    real, apart = pictures(learned), pictures(others)
+    made = []
+    for place, note in enumerate(others):
+        wave = instrument(note.pitch, seed=seed + place).float().cpu()
+        made.append(picture(wave if peak is None else wave * (peak / wave.abs().max().clamp(min=1e-9))))
+    classifier = train_classifier(real, numbers(learned), len(pitches), seed=seed)
+    return {
+        "learned from": score_notes(classifier, real, real, numbers(learned)),
+        "held out": score_notes(classifier, real, apart, numbers(others)),
+        "made": score_notes(classifier, real, torch.stack(made), numbers(others)),
+    }
