@@ -9,8 +9,8 @@
 //     wave     [sample of a hop][hop]       whose hops are parts of frames again
 //     rebuilt  [bin, real and imaginary]    for the momentum of the next round, which is D frames behind
 //
-// They are the state of a stream, beside the magnitudes and mels that later rounds still ask for. A row in the workspace
-// is a tail of such columns and then a lane for each new one, so that columns further back are loads further back.
+// They are the state of a stream, as a tail of columns for each row, beside the magnitudes and mels that later rounds
+// still ask for. Columns further back are lanes that are moved on, with the tail before them.
 //
 // Threads take tiles as they come free. Round r of a tile begins when that of the tile before is done, so that they
 // follow one another through the rounds, and one that is slow holds up the others by its own work only.
@@ -35,7 +35,7 @@ using Call = fastvoc_griffin_lim;
 
 struct Sizes {
   int64_t bins, half, overlap, back, rounds;  // back: D
-  int64_t tail, row;                          // columns of a row that are of earlier tiles, and all of them
+  int64_t tail, row;                          // columns of a tail, and with those of a tile
   Fft fft;
 
   explicit Sizes(const Call& call)
@@ -133,7 +133,7 @@ struct State {
 // what each thread has for itself.
 struct Work {
   int64_t magnitudes, targets, magnitude_row, target_row, progress, gains, threads;
-  int64_t spectrum, frames, wave, rebuilt, reached, ratios, thread;  // in the bytes of a thread
+  int64_t spectrum, wave, rebuilt, reached, ratios, thread;  // in the bytes of a thread
   int64_t bytes;
 
   Work(const Call& call, const Sizes& sizes, const State& state, int count, int64_t new_frames) {
@@ -148,9 +148,8 @@ struct Work {
     gains = places.take<float>(sizes.overlap * sizes.overlap * call.hop);
     Places own;
     spectrum = own.take<float>(sizes.half * 2 * kLanes);
-    frames = own.take<float>(call.size * sizes.row);
     wave = own.take<float>(call.hop * sizes.row);
-    rebuilt = own.take<float>(2 * sizes.bins * sizes.row);
+    rebuilt = own.take<float>(2 * sizes.bins * kLanes);
     reached = own.take<float>(sizes.bins * kLanes);
     ratios = own.take<float>(call.bands * kLanes);
     thread = own.bytes();
@@ -182,12 +181,46 @@ void store_some(float* to, Vector v, int64_t count) {
   std::memcpy(to, lanes, count * sizeof(float));
 }
 
+// How many columns overlap, D, where it is known when this is compiled: the usual three, or any.
+constexpr int kAny = -1, kUsual = 3;
+
+template <int Back>
 void copy_tail(float* to, const float* from, int64_t tail) {
-  if (tail == 4) {
-    std::memcpy(to, from, 4 * sizeof(float));
-  } else {
-    std::memcpy(to, from, tail * sizeof(float));
+  std::memcpy(to, from, (Back == kAny ? tail : 4) * sizeof(float));
+}
+
+template <int K, int... Lane>
+constexpr auto moved(std::integer_sequence<int, Lane...>) {
+  return std::integer_sequence<int, kLanes - K + Lane...>{};
+}
+
+// The columns that are k before those of some lanes.
+template <int K>
+Vector before(Vector lanes, const float* tail) {
+  return pick(repeat<4>(tail), lanes, moved<K>(Sequence{}));
+}
+
+Vector before(Vector lanes, const float* tail, int64_t columns, int64_t k) {
+  float row[kMostOverlap + kLanes];
+  std::memcpy(row, tail, columns * sizeof(float));
+  store(row + columns, lanes);
+  return load(row + columns - k);
+}
+
+// Make the latest columns, of which so many lanes are new, the tail.
+template <int Back>
+void move_tail(float* tail, Vector lanes, int64_t columns, int64_t count) {
+  typedef float Four __attribute__((vector_size(16)));
+  if (Back != kAny && count == kLanes) {
+    Four last;
+    std::memcpy(&last, reinterpret_cast<const char*>(&lanes) + (kLanes - 4) * sizeof(float), sizeof last);
+    std::memcpy(tail, &last, sizeof last);
+    return;
   }
+  float row[kMostOverlap + kLanes];
+  std::memcpy(row, tail, columns * sizeof(float));
+  store(row + columns, lanes);
+  std::memcpy(tail, row + count, columns * sizeof(float));
 }
 
 // Samples that are certain once so many frames are known, of which so many are all if they are the last.
@@ -317,12 +350,12 @@ struct Run {
 };
 
 // What one thread does.
+template <int Back>
 class Worker {
  public:
   Worker(Run& run, int thread) : run_(run), sizes_(run.sizes) {
     char* const own = at<char>(run.memory, run.work.threads) + thread * run.work.thread;
     spectrum_ = at<float>(own, run.work.spectrum);
-    frames_ = at<float>(own, run.work.frames);
     wave_ = at<float>(own, run.work.wave);
     rebuilt_ = at<float>(own, run.work.rebuilt);
     reached_ = at<float>(own, run.work.reached);
@@ -339,16 +372,18 @@ class Worker {
  private:
   Run& run_;
   const Sizes& sizes_;
-  float *spectrum_, *frames_, *wave_, *rebuilt_, *reached_, *ratios_;
+  float *spectrum_, *wave_, *rebuilt_, *reached_, *ratios_;
   int64_t count_ = 0;  // lanes of the tile
   Lanes mask_{};       // of the frames that there are
 
   static constexpr int kSpins = 2000;  // some ten microseconds
+  static constexpr int64_t kLead = 4;
 
-  // Until the tile before has done a round.
+  // Until the tile before has done a round: and then some more, so that its next ones are not waited for one by one.
   void wait(int64_t tile, int64_t round) {
-    if (!tile) return;
-    for (int spins = 0; run_.progress[tile - 1].load(std::memory_order_acquire) <= round; ++spins) {
+    if (!tile || run_.progress[tile - 1].load(std::memory_order_acquire) > round) return;
+    const int64_t last = smaller(round + kLead, sizes_.rounds);
+    for (int spins = 0; run_.progress[tile - 1].load(std::memory_order_acquire) <= last; ++spins) {
       if (spins < kSpins) {
         pause();
       } else {
@@ -375,8 +410,8 @@ class Worker {
       to_wave(own, first, ran);
       if (r == sizes_.rounds) {
         write(first);
-      } else if (first - sizes_.back + count_ > 0) {
-        to_spectrum(own, r, first - sizes_.back, ran);
+      } else {
+        to_spectrum(r ? own - run_.state.round : nullptr, r, first - sizes_.back);
         ran = true;
       }
       run_.progress[tile].store(r + 1, std::memory_order_release);
@@ -466,42 +501,52 @@ class Worker {
   // Spectra to hops: inverse transforms, of which hop j adds part 0 of frame j, part 1 of frame j - 1, and so on.
   void to_wave(float* own, int64_t first, bool ran) {
     const Call& call = run_.call;
-    const int64_t row = sizes_.row, tail = sizes_.tail, hop = call.hop;
     if (ran) {
-      sizes_.fft.inverse(at<float>(run_.tables, run_.packed.twiddles), spectrum_, [&](int64_t i, Complex value) {
-        store(frames_ + 2 * i * row + tail, value.re);
-        store(frames_ + (2 * i + 1) * row + tail, value.im);
-      });
+      // in order of time, real and imaginary parts in turn are samples in order
+      sizes_.fft.inverse(at<float>(run_.tables, run_.packed.twiddles), spectrum_,
+                         [&](int64_t i, Complex value) { store_complex<false>(complex_at(spectrum_, i), value); });
     } else {
-      for (int64_t s = 0; s < call.size; ++s) store(frames_ + s * row + tail, Vector{});
+      for (int64_t s = 0; s < call.size; ++s) store(spectrum_ + s * kLanes, Vector{});
     }
     const float* const window = at<float>(run_.tables, run_.packed.synthesis);
     const float* gains[kLanes];
     const bool inside = find_gains(first, gains);
-    float* const old_frames = own + run_.state.frames;
-    float* const old_wave = own + run_.state.wave;
-    for (int64_t h = 0; h < hop; ++h) {
+    float* const tails = own + run_.state.wave;
+    for (int64_t h = 0; h < call.hop; ++h) {
       Vector sum{};
-      for (int64_t k = sizes_.back; k > 0; --k) {
-        const int64_t sample = k * hop + h;
-        float* const frame = frames_ + sample * row;
-        float* const old = old_frames + (sample - hop) * tail;
-        copy_tail(frame, old, tail);
-        copy_tail(old, frame + count_, tail);
-        sum += load(frame + tail - k) * window[sample];
+      if constexpr (Back == kUsual) {
+        add_part<3>(sum, own, window, h);
+        add_part<2>(sum, own, window, h);
+        add_part<1>(sum, own, window, h);
+      } else {
+        for (int64_t k = sizes_.back; k > 0; --k) add_part<kAny>(sum, own, window, h, k);
       }
-      sum += load(frames_ + h * row + tail) * window[h];
+      sum += load(spectrum_ + h * kLanes) * window[h];
       Vector gain;
       if (inside) {
         gain = splat(gains[0][h]);
       } else {
         for (int lane = 0; lane < kLanes; ++lane) gain[lane] = gains[lane][h];
       }
-      float* const to = wave_ + h * row;
-      copy_tail(to, old_wave + h * tail, tail);
-      store(to + tail, sum * gain);
-      copy_tail(old_wave + h * tail, to + count_, tail);
+      sum *= gain;
+      float *const to = wave_ + h * sizes_.row, *const tail = tails + h * sizes_.tail;
+      copy_tail<Back>(to, tail, sizes_.tail);
+      store(to + sizes_.tail, sum);
+      move_tail<Back>(tail, sum, sizes_.tail, count_);
     }
+  }
+
+  template <int K>
+  void add_part(Vector& sum, float* tails, const float* window, int64_t h, int64_t k = K) const {
+    const int64_t sample = k * run_.call.hop + h;
+    const Vector part = load(spectrum_ + sample * kLanes);
+    float* const tail = tails + (sample - run_.call.hop) * sizes_.tail;
+    if constexpr (K == kAny) {
+      sum += before(part, tail, sizes_.tail, k) * window[sample];
+    } else {
+      sum += before<K>(part, tail) * window[sample];
+    }
+    move_tail<Back>(tail, part, sizes_.tail, count_);
   }
 
   // The gains of each lane's hop, and whether they are all the same.
@@ -517,8 +562,8 @@ class Worker {
     return inside;
   }
 
-  // Hops to spectra of the next round, of frames from `first` on.
-  void to_spectrum(float* own, int64_t round, int64_t first, bool ran) {
+  // Hops to spectra of the next round, of frames from `first` on. `own` is what is kept of the round before.
+  void to_spectrum(float* own, int64_t round, int64_t first) {
     const Call& call = run_.call;
     const float* const window = at<float>(run_.tables, run_.packed.analysis);
     const int32_t* const columns = at<int32_t>(run_.tables, run_.packed.columns);
@@ -527,16 +572,14 @@ class Worker {
     });
     set_mask(first);
     const bool revised = round >= call.iterations;
-    float* const tails = own + run_.state.rebuilt;
-    // rows hold what the round before made in this tile; if it had nothing to do, its tail is all that is needed
-    const float* const before = round && !ran ? tails - run_.state.round : nullptr;
+    float* const tails = own ? own + run_.state.rebuilt : nullptr;
     if (!revised) {
       const int64_t column = run_.state.magnitude_frames + first - run_.known;
       const float* const magnitude = at<float>(run_.memory, run_.work.magnitudes) + column;
       for (int64_t k = 0; k <= sizes_.half / 2; ++k) {
         const int64_t other = sizes_.half - k;
         Complex a, b;
-        rebuild(k, round, tails, before, a, b);
+        rebuild(k, tails, a, b);
         a = with_magnitude(a, load(magnitude + k * run_.work.magnitude_row));
         b = with_magnitude(b, load(magnitude + other * run_.work.magnitude_row));
         store_pair(k, a, b);
@@ -545,7 +588,7 @@ class Worker {
     }
     for (int64_t k = 0; k <= sizes_.half / 2; ++k) {
       Complex a, b;
-      rebuild(k, round, tails, before, a, b);
+      rebuild(k, tails, a, b);
       // the lowest and the highest bin share a place, and are real
       if (k == 0) {
         store_complex<false>(place(0), {a.re, b.re});
@@ -572,38 +615,41 @@ class Worker {
   }
 
   // Bins k and size / 2 - k of the transform, kept in their rows, and what momentum makes of them.
-  void rebuild(int64_t k, int64_t round, float* tails, const float* before, Complex& first, Complex& second) {
+  void rebuild(int64_t k, float* tails, Complex& first, Complex& second) {
     const int64_t other = sizes_.half - k;
     const Complex a = load_complex<false>(place(k)), b = load_complex<false>(place(k ? other : 0));
     const float* const root = at<float>(run_.tables, run_.packed.roots) + 2 * k;
     const Complex even{a.re + b.re, a.im - b.im}, odd{a.im + b.im, b.re - a.re};
     const Complex turned_odd = times(odd, root);
     const Complex sum = even + turned_odd, difference = even - turned_odd;
-    first = ahead(k, {sum.re, sum.im}, round, tails, before);
-    second = k == other ? first : ahead(other, {difference.re, -difference.im}, round, tails, before);
+    first = ahead(k, sum, tails);
+    second = k == other ? first : ahead(other, {difference.re, -difference.im}, tails);
   }
 
-  Complex ahead(int64_t bin, Complex rebuilt, int64_t round, float* tails, const float* before) {
-    return {ahead_row(2 * bin, rebuilt.re, round, tails, before), ahead_row(2 * bin + 1, rebuilt.im, round, tails, before)};
+  Complex ahead(int64_t bin, Complex rebuilt, float* tails) {
+    return {ahead_row(2 * bin, rebuilt.re, tails), ahead_row(2 * bin + 1, rebuilt.im, tails)};
   }
 
-  Vector ahead_row(int64_t number, Vector rebuilt, int64_t round, float* tails, const float* before) {
-    const int64_t tail = sizes_.tail;
-    float* const row = rebuilt_ + number * sizes_.row;
-    Vector result = rebuilt;
-    if (round) {
-      if (before) copy_tail(row, before + number * tail, tail);
-      result = rebuilt - load(row + tail - sizes_.back) * run_.call.momentum;
+  // The rows hold what the round before has made in this tile, which is D frames further.
+  Vector ahead_row(int64_t number, Vector rebuilt, float* tails) {
+    float* const row = rebuilt_ + number * kLanes;
+    const Vector lanes = load(row);
+    store(row, rebuilt);
+    if (!tails) return rebuilt;
+    float* const tail = tails + number * sizes_.tail;
+    Vector old;
+    if constexpr (Back == kAny) {
+      old = before(lanes, tail, sizes_.tail, sizes_.back);
+    } else {
+      old = before<Back>(lanes, tail);
     }
-    copy_tail(row, tails + number * tail, tail);
-    store(row + tail, rebuilt);
-    copy_tail(tails + number * tail, row + count_, tail);
-    return result;
+    move_tail<Back>(tail, lanes, sizes_.tail, count_);
+    return rebuilt - old * run_.call.momentum;
   }
 
   void reached_of(int64_t bin) {
-    const float* const row = rebuilt_ + 2 * bin * sizes_.row + sizes_.tail;
-    const Vector re = load(row), im = load(row + sizes_.row);
+    const float* const row = rebuilt_ + 2 * bin * kLanes;
+    const Vector re = load(row), im = load(row + kLanes);
     store(reached_ + bin * kLanes, square_root(at_least(re * re + im * im, 1e-14f)));
   }
 
@@ -659,7 +705,13 @@ void run(const Call& call, const void* tables, void* stream, void* memory, int t
   copy_rows(targets, work.target_row, at<float>(stream, state.targets), state.target_frames, call.bands,
             state.target_frames);
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
-  for (int thread = 0; thread < threads; ++thread) Worker(run, thread).work();
+  for (int thread = 0; thread < threads; ++thread) {
+    if (sizes.back == kUsual) {
+      Worker<kUsual>(run, thread).work();
+    } else {
+      Worker<kAny>(run, thread).work();
+    }
+  }
   copy_rows(at<float>(stream, state.magnitudes), state.magnitude_frames, magnitudes + frames, work.magnitude_row,
             sizes.bins, state.magnitude_frames);
   copy_rows(at<float>(stream, state.targets), state.target_frames, targets + frames, work.target_row, call.bands,

@@ -46,7 +46,7 @@ def _run(call: GriffinLim) -> Tensor:
     if not len(call.x):
         return call.empty()
     packed = Packed(call.filters, call.hop, *call[4:])
-    return packed.whole(torch.cat([call.x, call.mel], dim=1))
+    return packed.whole(torch.cat([call.x, call.mel], dim=1).contiguous())
 
 
 class Packed:
@@ -97,15 +97,9 @@ class Packed:
         -------
         Tensor, shape (B, 1, T·hop), float32
         """
-        waves = native.host_memory(len(rows), 1, rows.shape[-1] * self.hop, dtype=torch.float32)
-        windows = rows.split(WINDOW, dim=-1) if rows.shape[-1] else ()
-        for number, wave in enumerate(waves[:, 0]):
-            states, done = self.start(1), 0
-            for place, window in enumerate(windows, 1):
-                count = self.ready(states, window.shape[-1], ended=place == len(windows))
-                self.run(states, window[number : number + 1], wave[None, done : done + count], ended=place == len(windows))
-                done += count
-        return waves
+        states, windows = self.start(len(rows)), rows.split(WINDOW, dim=-1)
+        waves = [self.advance(states, window, ended=place == len(windows)) for place, window in enumerate(windows, 1)]
+        return torch.cat(waves, dim=-1) if len(waves) != 1 else waves[0]
 
     def start(self, batch: int) -> Tensor:
         """Return the state of streams of which nothing has come, as bytes: (batch, size)."""
@@ -115,18 +109,8 @@ class Packed:
             library.fastvoc_griffin_lim_begin(self._described.pointer, _pointer(state))
         return states
 
-    def ready(self, states: Tensor, new: int, *, ended: bool) -> int:
-        """Count the samples that so many new frames make certain, the same for all streams."""
-        _, library = native.library()
-        counts = {
-            library.fastvoc_griffin_lim_ready(self._described.pointer, _pointer(state), new, ended) for state in states
-        }
-        if len(counts) > 1:
-            raise ValueError("griffin_lim: the streams were given different numbers of frames")
-        return int(counts.pop()) if counts else 0
-
-    def run(self, states: Tensor, rows: Tensor, waves: Tensor, *, ended: bool) -> None:
-        """Advance streams, and write the samples that are then certain.
+    def advance(self, states: Tensor, rows: Tensor, *, ended: bool) -> Tensor:
+        """Advance streams.
 
         Parameters
         ----------
@@ -134,13 +118,20 @@ class Packed:
             Written to.
         rows : Tensor, shape (B, bins + bands, n), float32
             What is new of `x` and `mel`: at first as many frames as overlap, unless they are all.
-        waves : Tensor, shape (B, ready), float32
-            Written to.
         ended : bool
             Whether no others follow.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, samples), float32
+            The samples that are certain with them.
         """
         _, library = native.library()
         pointer, threads, frames = self._described.pointer, torch.get_num_threads(), rows.shape[-1]
+        counts = {library.fastvoc_griffin_lim_ready(pointer, _pointer(state), frames, ended) for state in states}
+        if len(counts) > 1:
+            raise ValueError("griffin_lim: the streams were given different numbers of frames")
+        waves = native.host_memory(len(rows), 1, max(counts, default=0), dtype=torch.float32)
         workspace = native.scratch(library.fastvoc_griffin_lim_workspace_size(pointer, threads, frames) // 4)
         rows = rows.resolve_neg()
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
@@ -158,6 +149,7 @@ class Packed:
                 native.floats(wave),
             )
             native.check("griffin_lim", code)
+        return waves
 
 
 class _Described(NamedTuple):
