@@ -41,6 +41,7 @@ struct Isa {
   const Recurrent* recurrent;
   const Convnext* convnext;
   const Gated* gated;
+  const GriffinLim* griffin_lim;
 };
 
 #define FASTVOC_FORWARD(isa, op) &isa::op,
@@ -49,7 +50,7 @@ struct Isa {
   {FASTVOC_ISA_##number, name, [] { return bool(usable); },          \
    {FASTVOC_OPERATORS(operators, FASTVOC_FORWARD)},                  \
    {FASTVOC_OPERATORS(operators, FASTVOC_BACKWARD)}, &plans_in::plans, &operators::recurrent, &plans_in::convnext, \
-   &plans_in::gated},
+   &plans_in::gated, &operators::griffin_lim},
 
 constexpr Isa kIsas[] = {FASTVOC_ISAS(FASTVOC_ISA_ENTRY)};
 
@@ -236,6 +237,53 @@ int fastvoc_gated_run(const fastvoc_gated* call, const fastvoc_gated_input* x, c
                       const fastvoc_gated_input* s, const void* packed, const fastvoc_gated_output* residual,
                       const fastvoc_gated_output* skip, void* workspace) {
   find_isa(call->isa)->gated->run(*call, *x, *c, *s, packed, *residual, *skip, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_griffin_lim_check(const fastvoc_griffin_lim* call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  for (const int64_t count : {call->bands, call->size, call->hop})
+    if (!is_count(count) || count > kMostTransformed) return FASTVOC_BAD_SIZE;
+  for (const int64_t count : {call->before, call->after, call->iterations, call->revisions})
+    if (count < 0 || count > kMostRounds) return FASTVOC_BAD_SIZE;
+  if (call->size % call->hop || (call->size - call->hop) % 2 || call->size % 2) return FASTVOC_BAD_SIZE;
+  return find_isa(call->isa)->griffin_lim->check(*call);
+}
+
+int64_t fastvoc_griffin_lim_packed_size(const fastvoc_griffin_lim* call) {
+  return find_isa(call->isa)->griffin_lim->packed_size(*call);
+}
+
+int64_t fastvoc_griffin_lim_state_size(const fastvoc_griffin_lim* call) {
+  return find_isa(call->isa)->griffin_lim->state_size(*call);
+}
+
+int64_t fastvoc_griffin_lim_workspace_size(const fastvoc_griffin_lim* call, int threads, int64_t frames) {
+  if (!is_threads(threads) || frames < 0 || frames > kMostFramesAtOnce) return -1;
+  return find_isa(call->isa)->griffin_lim->workspace_size(*call, threads, frames);
+}
+
+int fastvoc_griffin_lim_pack(const fastvoc_griffin_lim* call, const float* filters, void* packed) {
+  find_isa(call->isa)->griffin_lim->pack(*call, filters, packed);
+  return FASTVOC_OK;
+}
+
+int fastvoc_griffin_lim_begin(const fastvoc_griffin_lim* call, void* state) {
+  find_isa(call->isa)->griffin_lim->begin(*call, state);
+  return FASTVOC_OK;
+}
+
+int64_t fastvoc_griffin_lim_ready(const fastvoc_griffin_lim* call, const void* state, int64_t frames, int last) {
+  if (frames < 0 || frames > kMostFrames) return -1;
+  return find_isa(call->isa)->griffin_lim->ready(*call, state, frames, last);
+}
+
+int fastvoc_griffin_lim_run(const fastvoc_griffin_lim* call, const void* packed, void* state, void* workspace,
+                            int threads, const float* x, int64_t x_row, int64_t frames, int last, float* y) {
+  if (!is_threads(threads) || frames < 0 || frames > kMostFramesAtOnce ||
+      fastvoc_griffin_lim_ready(call, state, frames, last) < 0)
+    return FASTVOC_BAD_SIZE;
+  find_isa(call->isa)->griffin_lim->run(*call, packed, state, workspace, threads, x, x_row, frames, last, y);
   return FASTVOC_OK;
 }
 

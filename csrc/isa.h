@@ -7,6 +7,7 @@
 
 #include "fastvoc_convnext.h"
 #include "fastvoc_gated.h"
+#include "fastvoc_griffin_lim.h"
 #include "fastvoc_plan.h"
 #include "fastvoc_recurrent.h"
 #include "sizes.h"
@@ -116,12 +117,26 @@ struct Gated {
               const fastvoc_gated_output& skip, void* workspace);
 };
 
+// Griffin-Lim. `check` knows which transforms there are.
+struct GriffinLim {
+  int (*check)(const fastvoc_griffin_lim& call);
+  int64_t (*packed_size)(const fastvoc_griffin_lim& call);
+  int64_t (*state_size)(const fastvoc_griffin_lim& call);
+  int64_t (*workspace_size)(const fastvoc_griffin_lim& call, int threads, int64_t frames);
+  void (*pack)(const fastvoc_griffin_lim& call, const float* filters, void* packed);
+  void (*begin)(const fastvoc_griffin_lim& call, void* state);
+  int64_t (*ready)(const fastvoc_griffin_lim& call, const void* state, int64_t frames, bool last);
+  void (*run)(const fastvoc_griffin_lim& call, const void* packed, void* state, void* workspace, int threads,
+              const float* x, int64_t x_row, int64_t frames, bool last, float* y);
+};
+
 #define FASTVOC_DECLARE(isa, op) \
   extern const Forward op;       \
   extern const Backward op##_backward;
 #define FASTVOC_NAMESPACES(number, name, operators, plans_in, usable)   \
   namespace operators { FASTVOC_OPERATORS(operators, FASTVOC_DECLARE) } \
   namespace operators { extern const Recurrent recurrent; }             \
+  namespace operators { extern const GriffinLim griffin_lim; }          \
   namespace plans_in { extern const Plans plans; extern const Convnext convnext; extern const Gated gated; }
 FASTVOC_ISAS(FASTVOC_NAMESPACES)
 #undef FASTVOC_NAMESPACES

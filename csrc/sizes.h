@@ -10,6 +10,7 @@ namespace fastvoc {
 constexpr int kMostThreads = 4096;
 constexpr int64_t kMostCount = int64_t{1} << 24;  // of channels, taps, a dilation, a stride
 constexpr int kMostTaps = 8, kMostLogistics = 256;        // of a recurrent network
+constexpr int64_t kMostTransformed = 1 << 16, kMostRounds = 4096, kMostFramesAtOnce = 1 << 16;  // of Griffin-Lim
 constexpr int64_t kMostFrames = int64_t{1} << 32;
 constexpr int64_t kMostElements = int64_t{1} << 40;
 

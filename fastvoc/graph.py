@@ -334,6 +334,41 @@ class SmoothSnake(Node):
         return y[..., start : start + last - first + 1]
 
 
+class Composed(Node):
+    """What is made of nodes, for which a kernel may stand in as a whole: see `packed`."""
+
+    graph: Graph
+    """The nodes, from its input to its result."""
+
+    def needs(self, first: int, last: int) -> tuple[int, int]:
+        """Rows of the input that rows `first … last` read."""
+        return self.graph.needs(first, last)
+
+    def length(self, count: int) -> int:
+        """Rows of the result of so many rows of the input."""
+        return self.graph.ready(count, True)[-1]
+
+    def ready(self, known: int, ended: bool) -> int:
+        """Count the rows that are certain."""
+        return self.graph.ready(known, ended)[-1]
+
+
+class Native(Composed):
+    """Nodes as one native call, whose streams remember a state of their own instead of rows."""
+
+    def whole(self, rows: Tensor) -> Tensor:
+        """Run on a whole signal: (B, C, n) → (B, C', m)."""
+        raise NotImplementedError
+
+    def start(self, batch: int) -> Tensor:
+        """Return the state of streams of which nothing has come, (batch, size)."""
+        raise NotImplementedError
+
+    def advance(self, state: Tensor, rows: Tensor, *, ended: bool, known: int) -> tuple[Tensor, Tensor]:
+        """Return the state behind further rows, (B, C, n), and the rows of the result that are certain with them."""
+        raise NotImplementedError
+
+
 class Opaque(Node):
     """A module that does not say what it is made of: it is called with all rows that reach into those it makes.
 
@@ -482,6 +517,21 @@ class Graph:
                 place[number] = sources[0]
             else:
                 place[number] = graph.add(node, *sources)
+                graph.blocks[-1] = self.blocks[number]
+        return graph
+
+    def expanded(self) -> Graph:
+        """Return the same network with what is composed as its nodes, where no native call stands for them."""
+        graph, place = Graph(), {INPUT: INPUT, CONDITION: CONDITION}
+        for number, (node, inputs) in enumerate(zip(self.nodes, self.inputs, strict=True)):
+            sources = [place[source] for source in inputs]
+            if not isinstance(node, Composed) or isinstance(node, Native):
+                place[number] = graph.add(node, *sources)
+                graph.blocks[-1] = self.blocks[number]
+                continue
+            inside = {INPUT: sources[0]}
+            for n, (part, reads) in enumerate(zip(node.graph.nodes, node.graph.inputs, strict=True)):
+                place[number] = inside[n] = graph.add(part, *(inside[source] for source in reads))
                 graph.blocks[-1] = self.blocks[number]
         return graph
 

@@ -27,6 +27,7 @@ HEADERS = (
     "fastvoc_plan.h",
     "fastvoc_convnext.h",
     "fastvoc_gated.h",
+    "fastvoc_griffin_lim.h",
     "fastvoc_recurrent.h",
     "fastvoc_cuda.h",
 )

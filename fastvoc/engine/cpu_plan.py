@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fastvoc import native
 from fastvoc.engine.runs import altered, as_layers, has_packed, outside, runs_of, split
-from fastvoc.engine.stream import Native, Stream
-from fastvoc.graph import Graph, Network
+from fastvoc.engine.stream import Stream
+from fastvoc.graph import Graph, Native, Network
 from fastvoc.ops import backends
 from fastvoc.ops.network import Quantization, describe, too_short, with_weights
 
@@ -89,8 +89,6 @@ class Plan:
             graph, reason = generator.graph().fused(), outside(generator)
         except TypeError as error:
             return str(error)
-        if any(node.amplifies for node in graph.nodes):
-            return reason
         if has_packed(graph):
             return altered(generator, graph)
         if not runs_of(graph):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.engine.runs import ON_GPU, as_layers, input_of, layers_of, operands, outside, outside_operators, split
-from fastvoc.engine.stream import Native, Stream
-from fastvoc.graph import Graph, Network
+from fastvoc.engine.stream import Stream
+from fastvoc.graph import Graph, Native, Network
 from fastvoc.ops import use_backend
 from fastvoc.ops.cuda import network as cuda
 from fastvoc.ops.cuda.device import gpu

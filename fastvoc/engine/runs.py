@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc import ops
-from fastvoc.engine.stream import Native
 from fastvoc.graph import (
     CONDITION,
     INPUT,
     Convolution,
     Graph,
+    Native,
     Network,
     Node,
     Opaque,
@@ -126,7 +126,7 @@ def outside(network: Network, known: Known = ON_CPU) -> str | None:
     first = next(iter(ends), 0)
     for node, block in zip(graph.nodes, graph.blocks, strict=True):
         if node.amplifies:
-            return f"its {block} amplifies every rounding, so that it runs operator by operator"
+            return f"its {block} amplifies every rounding, so that all is summed in the operators' order"
     last = ends.get(first, -1)
     alone = sum(isinstance(node, Convolution) for node in graph.nodes[last + 1 :]) <= 1
     beyond = [

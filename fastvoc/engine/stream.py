@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.graph import CONDITION, INPUT, Convolution, Graph, Node, Opaque, Window
+from fastvoc.graph import CONDITION, INPUT, Convolution, Graph, Native, Node, Opaque, Window
 
 Memory = list[Tensor]
 """What streams remember; every tensor has them side by side in its first axis, is replaced and never written into."""
@@ -57,36 +57,6 @@ class Push(NamedTuple):
     """Rows of the result that are returned, counted likewise."""
     received: int
     """Frames that count behind it."""
-
-
-class Native(Node):
-    """A run of nodes as one native call, whose streams remember a state of their own instead of rows."""
-
-    graph: Graph
-
-    def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Rows of the input that rows `first … last` read."""
-        return self.graph.needs(first, last)
-
-    def length(self, count: int) -> int:
-        """Rows of the result of so many rows of the input."""
-        return self.graph.ready(count, True)[-1]
-
-    def ready(self, known: int, ended: bool) -> int:
-        """Count the rows that are certain."""
-        return self.graph.ready(known, ended)[-1]
-
-    def whole(self, rows: Tensor) -> Tensor:
-        """Run on a whole signal: (B, C, n) → (B, C', m)."""
-        raise NotImplementedError
-
-    def start(self, batch: int) -> Tensor:
-        """Return the state of streams of which nothing has come, (batch, size)."""
-        raise NotImplementedError
-
-    def advance(self, state: Tensor, rows: Tensor, *, ended: bool, known: int) -> tuple[Tensor, Tensor]:
-        """Return the state behind further rows, (B, C, n), and the rows of the result that are certain with them."""
-        raise NotImplementedError
 
 
 class EdgeFrames(Protocol):
@@ -154,7 +124,7 @@ class Stream:
         condition_channels: int = 0,
         edge_frames: EdgeFrames | None = None,
     ) -> None:
-        self.graph = graph
+        self.graph = graph = graph.expanded()
         self.hop = hop
         self.like = like
         self.condition_channels = condition_channels

@@ -9,25 +9,23 @@ generator that has to invent everything, this one begins where Griffin-Lim ends.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import Self
 
 from fastvoc.audio import MelConfig, Normalization
-from fastvoc.audio.griffin_lim import retrieve_phase
 from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.blocks import Conv1d, ResidualBlocks
-from fastvoc.blocks.heads import Inverse, OverlapAdd, hann_window, overlap_of
+from fastvoc.blocks.griffin_lim import GriffinLimCall
 from fastvoc.config import config
-from fastvoc.graph import Delayed, Graph, Node, Pointwise, Window
+from fastvoc.graph import Delayed, Graph, Pointwise
 from fastvoc.models.generator import Generator, Positive, Sizes
+from fastvoc.ops.griffin_lim.call import GriffinLim, at_least_single
+from fastvoc.ops.op import run
 
 
 @config
@@ -130,185 +128,44 @@ class GriffinLimNet(Generator):
         -------
         Tensor, shape (B, fft_size // 2 + 1, T), at least single precision
         """
-        config = self.config
-        x = (mel - config.mel_mean) / config.mel_scale
-        x = self.residual(self.narrow(self.stem(x), slope=config.slope))
-        correction = _at_least_single(self.correction(x, slope=config.slope))
-        prior = self.towards(mel, torch.ones_like(correction), config.updates[0])
-        log_magnitude = prior.clamp(min=config.mel_floor).log() + correction
-        return self.towards(mel, log_magnitude.clamp(max=self.loudest).exp(), config.updates[1])
+        return self._call(mel).magnitude()
 
     def forward(self, mel: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, bands, T) → (B, 1, T·hop)."""
-        return self.wave(mel, self.magnitude(mel))
+        return run(self._call(mel)).to(mel.dtype)  # type: ignore[no-any-return]
 
     def outputs(self, mel: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Make what losses compare with recordings; the wave takes ten times as long as its magnitudes."""
-        magnitude = self.magnitude(mel)
-        return {"magnitude": magnitude} | ({"wave": self.wave(mel, magnitude)} if "wave" in names else {})
+        call = self._call(mel)
+        magnitude = call.magnitude()
+        wave = {"wave": call.wave(magnitude).to(mel.dtype)} if "wave" in names else {}
+        return {"magnitude": magnitude} | wave
 
-    def wave(self, mel: Tensor, magnitude: Tensor) -> Tensor:
-        """Find phases for magnitudes: (B, bands, T), (B, fft_size // 2 + 1, T) → (B, 1, T·hop)."""
-        # first phases: a pulse at the centre of a frame turns by half a circle from bin to bin
-        pulse = 1 - 2 * (torch.arange(self.bins, device=mel.device) % 2)[:, None]
-        window = torch.hann_window(self.config.fft_size, device=mel.device, dtype=magnitude.dtype)
-        wave = retrieve_phase(
-            magnitude,
-            pulse.to(magnitude.dtype.to_complex()).expand_as(magnitude),
-            window,
-            self.config.hop,
-            iterations=self.config.iterations,
-            momentum=self.config.momentum,
-            revise=lambda reached: self.towards(mel, reached, 1),
-            revisions=self.config.revisions,
-        )
-        side = (self.config.fft_size - self.config.hop) // 2
-        return wave[:, None, side : side + mel.shape[-1] * self.config.hop].to(mel.dtype)
+    def _call(self, mel: Tensor) -> GriffinLim:
+        """Return the call that makes the wave, in single precision at least."""
+        slope = self.config.slope
+        x = self.residual(self.narrow(self.stem(self._standardised(mel)), slope=slope))
+        x = at_least_single(self.correction(x, slope=slope))
+        return GriffinLim(x, mel.to(x.dtype), self.filters.to(x.dtype), self.config.hop, **self._settings())
 
-    def towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
-        """Move magnitudes towards those that have a mel (Lee and Seung 2000, eq. 5, for the filters held fixed).
-
-        Parameters
-        ----------
-        mel : Tensor, shape (B, bands, T)
-        magnitude : Tensor, shape (B, fft_size // 2 + 1, T)
-        updates : int
-
-        Returns
-        -------
-        Tensor, shape (B, fft_size // 2 + 1, T)
-        """
-        filters = self.filters.to(magnitude.dtype)
-        target = mel.to(magnitude.dtype).clamp(max=self.loudest).exp()
-        reach = filters.sum(dim=0)[:, None]
-        for _ in range(updates):
-            ratio = target / (filters @ magnitude).clamp(min=self.config.mel_floor)
-            # where no filter reaches, the mel says nothing and the magnitude stays
-            factor = torch.where(reach > 0, filters.T @ ratio / reach.clamp(min=1e-12), 1.0)
-            magnitude = magnitude * factor
-        return magnitude
-
-    @property
-    def loudest(self) -> float:
-        """Logarithm of the window's sum: no wave in [−1, 1] has a larger magnitude, and exp stays finite."""
-        return math.log(self.config.fft_size / 2)
+    def _settings(self) -> dict[str, Any]:
+        config = self.config
+        names = ("iterations", "revisions", "momentum")
+        settings = {name: getattr(config, name) for name in names}
+        return settings | {"before": config.updates[0], "after": config.updates[1], "floor": config.mel_floor}
 
     def lower(self, graph: Graph, x: int, condition: int | None = None) -> int:
-        """Add the network, and the rounds one by one, to a graph."""
-        config, size = self.config, self.config.fft_size
-        # fewer frames than overlap are a wave of its own kind, see `_Wave`
-        mel = graph.add(Delayed(size // config.hop), x)
-        y = graph.add(Pointwise(self._standardised), mel)
+        """Add the network and the call of `griffin_lim` to a graph."""
+        config = self.config
+        y = graph.add(Pointwise(self._standardised), x)
         y = graph.lower(self.narrow, graph.lower(self.stem, y), slope=config.slope)
         y = graph.lower(self.correction, graph.lower(self.residual, y), slope=config.slope)
-        magnitude = graph.add(Pointwise(self._estimate), y, mel)
-        spectrum = graph.add(Pointwise(self._pulse), magnitude)
-        before: list[int] = []
-        for number in range(config.iterations + config.revisions):
-            frames = graph.add(Inverse(size), spectrum)
-            rebuilt = graph.add(_Spectra(size, config.hop), graph.add(_Wave(size, config.hop), frames))
-            if number >= config.iterations:
-                magnitude = graph.add(Pointwise(self._revised), rebuilt, mel)
-            spectrum = graph.add(Pointwise(self._ahead), rebuilt, magnitude, *before)
-            before = [rebuilt]
-        wave = graph.add(_Wave(size, config.hop, side=(size - config.hop) // 2), graph.add(Inverse(size), spectrum))
+        rows = graph.add(Pointwise(lambda y, mel: torch.cat([y, mel.to(y.dtype)], dim=1)), y, x)
+        # fewer frames than overlap are a wave of its own kind
+        rows = graph.add(Delayed(config.fft_size // config.hop), rows)
+        wave = graph.add(GriffinLimCall(self.filters, config.hop, **self._settings()), rows)
         dtype = self.stem.weight.dtype
         return graph.add(Pointwise(lambda wave: wave.to(dtype)), wave)
 
     def _standardised(self, mel: Tensor) -> Tensor:
         return (mel - self.config.mel_mean) / self.config.mel_scale
-
-    def _estimate(self, correction: Tensor, mel: Tensor) -> Tensor:
-        """`magnitude` for some frames."""
-        correction = _at_least_single(correction)
-        prior = self._towards(mel, torch.ones_like(correction), self.config.updates[0])
-        log_magnitude = prior.clamp(min=self.config.mel_floor).log() + correction
-        return self._towards(mel, log_magnitude.clamp(max=self.loudest).exp(), self.config.updates[1])
-
-    def _pulse(self, magnitude: Tensor) -> Tensor:
-        """Give magnitudes their first phases: a pulse at the centre of a frame turns by half a circle per bin."""
-        pulse = 1 - 2 * (torch.arange(self.bins, device=magnitude.device) % 2)[:, None]
-        return magnitude * pulse.to(magnitude.dtype.to_complex())
-
-    def _revised(self, rebuilt: Tensor, mel: Tensor) -> Tensor:
-        reached = (rebuilt.real.square() + rebuilt.imag.square()).clamp(min=1e-14).sqrt()
-        return self._towards(mel, reached, 1)
-
-    def _ahead(self, rebuilt: Tensor, magnitude: Tensor, before: Tensor | None = None) -> Tensor:
-        momentum = self.config.momentum / (1 + self.config.momentum)
-        ahead = rebuilt if before is None else torch.sub(rebuilt, before, alpha=momentum)
-        power = ahead.real.square() + ahead.imag.square()
-        return ahead * (magnitude * (power + 1e-16).rsqrt())
-
-    def _towards(self, mel: Tensor, magnitude: Tensor, updates: int) -> Tensor:
-        """Do as `towards` does for all frames at once.
-
-        Products with a matrix of few columns add in another order, and Griffin-Lim makes much of the smallest rounding.
-        """
-        count = mel.shape[-1]
-        few = (0, max(0, FEWEST_COLUMNS - count))
-        frames = F.pad(magnitude.mT, (0, 0, *few)).mT  # bins stay neighbours in memory
-        return self.towards(F.pad(mel, few), frames, updates)[..., :count]
-
-
-FEWEST_COLUMNS = 16
-"""From 12 columns on, products were measured to be those of many to the bit (MKL, AMD EPYC family 26, 2026-11-20)."""
-
-
-class _Wave(OverlapAdd):
-    """Frames to the wave whose transforms are nearest to them (Griffin and Lim 1984, eq. 6).
-
-    Parameters
-    ----------
-    size, hop : int
-    side : int, optional
-        Samples to leave out at both ends.
-    """
-
-    amplifies = True
-
-    def __init__(self, size: int, hop: int, *, side: int = 0) -> None:
-        super().__init__(size, hop, start=side)
-
-    def length(self, count: int) -> int:
-        """Count the samples from the first frame to the last."""
-        return (count - 1) * self.hop + self.size - 2 * self.start if count else 0
-
-    def levelled(self, wave: Tensor, overlap: Tensor, window: Window) -> Tensor:
-        """Bound the gain at the ends by the greatest overlap, which a wave of few frames does not reach."""
-        most = self.size // self.hop
-        most = min(window.known, most) if window.ended else most
-        greatest = _greatest_overlap(self.size, self.hop, most, overlap.dtype, overlap.device)
-        return wave * (1 / overlap.clamp(min=0.01 * greatest))
-
-
-class _Spectra(Node):
-    """A wave (B, 1, samples) to the spectra of its frames, (B, size // 2 + 1, n)."""
-
-    def __init__(self, size: int, hop: int) -> None:
-        self.size, self.hop = size, hop
-
-    def needs(self, first: int, last: int) -> tuple[int, int]:
-        """Return the samples of frames `first … last`."""
-        return first * self.hop, last * self.hop + self.size - 1
-
-    def length(self, count: int) -> int:
-        """Count the frames of so many samples."""
-        return max(0, (count - self.size) // self.hop + 1)
-
-    def valid(self, window: Window, first: int, last: int) -> Tensor:
-        """Transform frames `first … last`."""
-        (wave,) = window.rows
-        hann = hann_window(self.size, wave.dtype, wave.device)
-        spectra: Tensor = torch.fft.rfft(wave[:, 0].unfold(-1, self.size, self.hop) * hann)
-        return spectra.mT
-
-
-@functools.lru_cache(maxsize=64)
-def _greatest_overlap(size: int, hop: int, frames: int, dtype: torch.dtype, device: torch.device) -> float:
-    return float(overlap_of(size, hop, frames, True, dtype, device).max())
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    """Magnitudes span five decades and an FFT needs single precision, whatever the network computes in."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

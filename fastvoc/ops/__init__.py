@@ -7,6 +7,7 @@ from fastvoc.ops.availability import backends
 from fastvoc.ops.conv1d import conv1d
 from fastvoc.ops.convnext import convnext
 from fastvoc.ops.gated import gated
+from fastvoc.ops.griffin_lim import griffin_lim
 from fastvoc.ops.op import OPS, Op, explain, forced_backend, known_backend, last_backends, use_backend
 from fastvoc.ops.residual import residual
 from fastvoc.ops.smooth_snake import smooth_snake
@@ -22,6 +23,7 @@ __all__ = [
     "explain",
     "forced_backend",
     "gated",
+    "griffin_lim",
     "known_backend",
     "last_backends",
     "residual",

@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <utility>
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 // Every instruction set compiles the same templates; a namespace of its own keeps the linker from merging them.
@@ -43,6 +45,22 @@ static inline Vector load(const float* from) {
 static inline void store(float* to, Vector v) { __builtin_memcpy(to, &v, sizeof v); }
 
 static inline Vector splat(float value) { return value - Vector{}; }
+
+// Rounded to the nearest, as the standard asks.
+static inline Vector square_root(Vector v) {
+#if defined(__AVX512F__)
+  return (Vector)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX2__)
+  return (Vector)_mm256_sqrt_ps((__m256)v);
+#elif defined(__x86_64__)
+  return (Vector)_mm_sqrt_ps((__m128)v);
+#elif defined(__aarch64__)
+  return (Vector)vsqrtq_f32((float32x4_t)v);
+#else
+  for (int lane = 0; lane < kLanes; ++lane) v[lane] = __builtin_sqrtf(v[lane]);
+  return v;
+#endif
+}
 
 // `Group` neighbouring floats, repeated to fill the vector.
 template <int Group>
