@@ -29,6 +29,9 @@ from benchmarks.tables import TABLES, training, vocoders
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
+PAGES = ("benchmarks", "plans", "voices", "triton")
+"""Of `docs` that have tables."""
+
 VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --thorough --seconds 1,10"
 COMMANDS = {
     "cpu-chart": VOCODERS.format(kind="cpu"),
@@ -123,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pages",
         type=Path,
         nargs="*",
-        default=[REPOSITORY / name for name in ("README.md", "docs/benchmarks.md", "docs/plans.md", "docs/voices.md")],
+        default=[REPOSITORY / "README.md", *(REPOSITORY / "docs" / f"{name}.md" for name in PAGES)],
     )
     parser.add_argument("--pictures", type=Path, default=REPOSITORY / "docs" / "pictures")
     parser.add_argument("--speeds", type=Path, default=REPOSITORY / "fastvoc" / "assets" / "speeds.json")

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fastvoc.audio import MelConfig, mel_spectrogram, resample
-from fastvoc.audio.chunks import ChunkReader, read_mels
+from fastvoc.audio.chunks import ChunkReader, Reading, read_mels
 from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, read_conditions, too_loud
 from fastvoc.audio.mels.convention import as_mel_config
 from fastvoc.audio.mels.inputs import check_mel
@@ -323,8 +323,8 @@ class Vocoder(Face[Generator]):
         temperature : float, optional
             How much is left to chance by a generator that `draws`, from 0; by default what is usual for it.
         check : bool
-            Whether the values are looked at: that all are finite, and like those of the convention. Each look makes the
-            host wait for a GPU. Type and shape are looked at in any case.
+            Whether the values are looked at: that all are finite, and like those of the convention. For a GPU the host
+            waits with it until all is launched. Type and shape are looked at in any case.
 
         Returns
         -------
@@ -356,15 +356,31 @@ class Vocoder(Face[Generator]):
         """
         tensor = as_tensor(mel, "mel")
         with own_arithmetic(tensor.device, self.device):
-            mels: list[Tensor] = read_mels(tensor, self.config.mel, convention, lengths, check=check)
+            later = self._looks_later
+            reading: Reading = read_mels(tensor, self.config.mel, convention, lengths, check=check, later=later)
+            mels = reading.mels
+            if not later:
+                reading.judge()
             conditions: Sequence[Tensor | None] | Tensor = read_conditions(
                 condition, self._generator.condition_channels, None if lengths is None else len(mels)
             )
             sampling = read_sampling(self._generator, seed, temperature, len(tensor) if tensor.ndim == 3 else 1)
             if lengths is not None:
                 waves = self._synthesizer.voices([*zip(mels, conditions, strict=True)], sampling)
-                return [as_given(wave, mel) for wave in waves]
-            return as_given(self._synthesizer.voice(mels[0], conditions[0], sampling), mel)
+            else:
+                waves = [self._synthesizer.voice(mels[0], conditions[0], sampling)]
+            if later:
+                reading.judge()
+            made = [as_given(wave, mel) for wave in waves]
+            return made[0] if lengths is None else made
+
+    @property
+    def _looks_later(self) -> bool:
+        """Whether values are looked at when the network has been launched, for which a GPU then does not wait.
+
+        Not where values decide what is read from memory, as those of classes do.
+        """
+        return self.device.type == "cuda" and not is_opaque(self._generator)
 
     def warm_up(self, frames: int | Iterable[int] = 256, *, batch: int = 1) -> Self:
         """Do now what else the first calls would wait for.
