@@ -6,10 +6,10 @@ A page has places for it, which hold what was written last::
     <!-- /benchmarks -->
 
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
-(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``training``, ``recipes``,
-``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality`` (what is heard
-of it). Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc bench --compare``
-knows are written into the package.
+(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``host-time`` (of operators
+on a GPU), ``training``, ``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices``
+and ``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the pages, the
+speeds that ``fastvoc bench --compare`` knows are written into the package.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from benchmarks.tables import TABLES, training, vocoders
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
+PAGES = ("benchmarks", "plans", "voices", "triton")
+"""Of `docs` that have tables."""
+
 VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --thorough --seconds 1,10"
 COMMANDS = {
     "cpu-chart": VOCODERS.format(kind="cpu"),
@@ -42,6 +45,7 @@ COMMANDS = {
     "rooflines": "pytest benchmarks/test_ops.py",
     "kernels": "pytest benchmarks/test_kernels.py",
     "accelerated": "pytest benchmarks/test_accelerate.py",
+    "host-time": "FASTVOC_CUDA_ON_CPU=libfastvoc.so pytest benchmarks/test_host_time.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
     "streaming": "pytest benchmarks/test_streaming.py",
@@ -122,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pages",
         type=Path,
         nargs="*",
-        default=[REPOSITORY / name for name in ("README.md", "docs/benchmarks.md", "docs/plans.md", "docs/voices.md")],
+        default=[REPOSITORY / "README.md", *(REPOSITORY / "docs" / f"{name}.md" for name in PAGES)],
     )
     parser.add_argument("--pictures", type=Path, default=REPOSITORY / "docs" / "pictures")
     parser.add_argument("--speeds", type=Path, default=REPOSITORY / "fastvoc" / "assets" / "speeds.json")

@@ -305,6 +305,24 @@ def accelerated(rows: list[Row]) -> str:
     return markdown(["network", "threads", "runs by", "PyTorch, ms", "accelerated, ms", "ratio"], lines)
 
 
+def host_time(rows: list[Row]) -> str:
+    """Write what the host does for operators of a GPU, in microseconds."""
+    lines = [
+        [
+            row["op"],
+            row["backend"],
+            row["driver"],
+            *(
+                f"{row[f'{name}_microseconds']:.0f}"
+                for name in ("forward", "step", "step_described_anew", "plain_forward", "plain_step")
+            ),
+        ]
+        for row in sorted(of(rows, "host-time"), key=lambda row: (row["device"], row["op"], row["backend"]))
+    ]
+    names = ["operator", "backend", "driver", "forward, µs", "and backward, µs", "described anew, µs"]
+    return markdown([*names, "PyTorch, forward, µs", "PyTorch, and backward, µs"], lines)
+
+
 def speed(value: float) -> str:
     """Write times real time to three digits or so."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -325,6 +343,7 @@ def markdown(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "accelerated": accelerated,
     "headline": headline,
+    "host-time": host_time,
     "vocoders": vocoders,
     "left-out": left_out,
     "operators": operators,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 
@@ -52,6 +53,20 @@ def read_dtype(dtype: torch.dtype | str, where: str) -> torch.dtype:
     if not known.is_floating_point:
         raise TypeError(f"{where}: dtype {known} cannot hold weights; it must be a floating-point type")
     return known
+
+
+def sent(numbers: Sequence[int], device: torch.device, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+    """Return numbers as a tensor on a device, without waiting for what a GPU still has to do.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+    device : torch.device
+    dtype : torch.dtype
+    """
+    # from memory that is not pinned, a copy waits for the work before it
+    pinned = device.type == "cuda"
+    return torch.tensor(numbers, dtype=dtype, device="cpu", pin_memory=pinned).to(device, non_blocking=True)
 
 
 def _local_rank() -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fastvoc.audio import MelConfig, mel_spectrogram, resample
-from fastvoc.audio.chunks import ChunkReader, read_mels
+from fastvoc.audio.chunks import ChunkReader, Reading, read_mels
 from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, read_conditions, too_loud
 from fastvoc.audio.mels.convention import as_mel_config
 from fastvoc.audio.mels.inputs import check_mel
@@ -336,8 +336,8 @@ class Vocoder(Face[Generator]):
             How much of the spectrum that the generator makes of a mel of zeros is taken from the waves, from 0, where
             nothing is; the original's denoiser of WaveGlow took 0.1 or less. Not in streams.
         check : bool
-            Whether the values are looked at: that all are finite, and like those of the convention. Each look makes the
-            host wait for a GPU. Type and shape are looked at in any case.
+            Whether the values are looked at: that all are finite, and like those of the convention. For a GPU the host
+            waits with it until all is launched. Type and shape are looked at in any case.
 
         Returns
         -------
@@ -370,7 +370,11 @@ class Vocoder(Face[Generator]):
         """
         tensor = as_tensor(mel, "mel")
         with own_arithmetic(tensor.device, self.device):
-            mels: list[Tensor] = read_mels(tensor, self.config.mel, convention, lengths, check=check)
+            later = self._looks_later
+            reading: Reading = read_mels(tensor, self.config.mel, convention, lengths, check=check, later=later)
+            mels = reading.mels
+            if not later:
+                reading.judge()
             conditions: Sequence[Tensor | None] | Tensor = read_conditions(
                 condition, self._generator.condition_channels, None if lengths is None else len(mels)
             )
@@ -382,8 +386,10 @@ class Vocoder(Face[Generator]):
                 waves = [self._synthesizer.voice(mels[0], conditions[0], sampling)]
             if hum is not None:
                 waves = [subtract_magnitude(wave, hum, denoising) for wave in waves]
-            given = [as_given(wave, mel) for wave in waves]
-            return given[0] if lengths is None else given
+            if later:
+                reading.judge()
+            made = [as_given(wave, mel) for wave in waves]
+            return made[0] if lengths is None else made
 
     def _hum(self, denoising: float) -> Tensor | None:
         """Return the magnitudes of what the generator makes of nothing, which are kept until it changes."""
@@ -406,6 +412,14 @@ class Vocoder(Face[Generator]):
     def _silent(self) -> tuple[int | None, float | None]:
         """Return a seed and a temperature at which nothing is left to chance."""
         return (None, None) if self.draws is None else (0, 0.0)
+
+    @property
+    def _looks_later(self) -> bool:
+        """Whether values are looked at when the network has been launched, for which a GPU then does not wait.
+
+        Not where values decide what is read from memory, as those of classes do.
+        """
+        return self.device.type == "cuda" and not is_opaque(self._generator)
 
     def warm_up(self, frames: int | Iterable[int] = 256, *, batch: int = 1) -> Self:
         """Do now what else the first calls would wait for.

@@ -25,3 +25,12 @@ def speech() -> list[Path]:
 def seeded() -> None:
     """Let each test draw the same numbers in every run, whatever runs before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def asked_anew() -> None:
+    """Let each test have its own machine: no operator remembers what ran on another."""
+    from fastvoc.ops import OPS
+
+    for op in OPS.values():
+        op.forget()

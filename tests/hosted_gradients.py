@@ -11,7 +11,9 @@ import torch
 from fastvoc import native
 from fastvoc.ops import OPS, conv1d, last_backends, upsample, use_backend
 from fastvoc.ops.contract import errors, in_tf32
-from fastvoc.ops.cuda import device
+from fastvoc.ops.cuda import device, gradients
+from fastvoc.ops.cuda.device import Template
+from fastvoc.ops.cuda.network import Packing
 from fastvoc.ops.layout import to_channels_last
 from fastvoc.ops.op import Slower
 
@@ -75,6 +77,25 @@ def test_gradients_are_the_same_bits_again_and_in_any_memory_order(name: str, dt
         for other, inner in ((grad, x), (to_channels_last(grad), to_channels_last(x)), (to_channels_last(grad), x)):
             again = op(call._replace(grad=other, x=inner))
             assert all(map(torch.equal, again, first))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_of_one_signature_are_looked_at_once(name: str) -> None:
+    op, first = operator_and_call(name, torch.float16)
+    torch.manual_seed(1)
+    second = op.kind(*(torch.randn(tensor.shape).half() for tensor in first[:3]), *first[3:])
+    again = pytest.fail
+    with use_backend("cuda"):
+        op(first)
+        with (
+            patch.object(op.kind, "check", lambda call: again("it is checked again")),
+            patch.object(gradients, "network_for", lambda *_: again("its kernels are chosen again")),
+            patch.object(Template, "__init__", lambda *_, **__: again("its sizes are described again")),
+            patch.object(Packing, "__init__", lambda *_: again("its weights are described again")),
+        ):
+            got = op(second)
+    for worst, allowed in errors(second, got):
+        assert worst <= allowed, f"off by {worst:.2e}; {allowed:.2e} is allowed"
 
 
 def test_nothing_is_wanted_of_what_is_not_needed() -> None:

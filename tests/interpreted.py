@@ -178,6 +178,61 @@ def test_what_is_kept_of_a_weight_is_never_taken_for_another_that_is_where_it_wa
                 assert worst <= allowed, w.shape
 
 
+class Compiling:
+    """An interpreted kernel that returns, as one for a GPU does, what it was compiled to, which takes plain values."""
+
+    def __init__(self, kernel: Any, launched: list[str]) -> None:
+        self.kernel, self.launched, self.arg_names = kernel, launched, kernel.arg_names
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Any:
+        def specialise(**arguments: Any) -> Any:
+            self.launched.append("specialised")
+            self.kernel[grid](**arguments)
+            options = {name: value for name, value in arguments.items() if name not in self.arg_names}
+            return _Compiled(self, options)
+
+        return specialise
+
+
+class _Compiled:
+    def __init__(self, kernel: Compiling, options: dict[str, Any]) -> None:
+        self.kernel, self.options = kernel, options
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Any:
+        def run(*values: Any) -> None:
+            self.kernel.launched.append("ready")
+            self.kernel.kernel[grid](*values, **self.options)
+
+        return run
+
+
+@pytest.mark.parametrize("name", ["conv1d", "upsample", "strided_conv1d"])
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_launch_that_is_kept_computes_other_tensors(
+    name: str, backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastvoc.ops.triton import gradients as sums
+    from fastvoc.ops.triton import kernels
+
+    launched: list[str] = []
+    for module, kernel in ((kernels, "convolve"), (sums, "weight_gradient"), (sums, "add_splits")):
+        monkeypatch.setattr(module, kernel, Compiling(getattr(module, kernel), launched))
+    op = OPS[f"{name}_backward" if backward else name]
+    cases = [case for case in op.cases() if not case.model and case.frames > 12]
+    for case in cases:
+        first, second = (case.call(frames=min(case.frames, 97), seed=seed) for seed in (1, 2))
+        op.forget()  # the case before may have been of the same signature
+        with use_backend("triton"):
+            op(first)
+            count = len(launched)
+            with patch.object(op.kind, "check", lambda call: pytest.fail("it is checked again")):
+                got = op(second)
+        assert launched[count:] == ["ready"] * len(launched[count:]), case.name
+        assert len(launched) > count or not any(one.numel() for one in (got if backward else [got]))
+        for worst, allowed in errors(second, got):
+            assert worst <= allowed, case.name
+
+
 class Network(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -19,9 +19,9 @@ from fastvoc.ops.residual.call import Residual
 from fastvoc.ops.residual.triton import launches as residual_launches
 from fastvoc.ops.strided_conv1d import triton as strided_conv1d
 from fastvoc.ops.strided_conv1d.call import StridedConv1d, StridedConv1dBackward
-from fastvoc.ops.triton import Launch
+from fastvoc.ops.triton import Launch, Launches
 from fastvoc.ops.triton.convolution import convolution
-from fastvoc.ops.triton.weight_gradient import launches as weight_gradients
+from fastvoc.ops.triton.weight_gradient import describe_launches as weight_gradients
 
 pytestmark = [
     pytest.mark.slow,
@@ -95,8 +95,9 @@ def downsampling(channels: int, out: int, taps: int, stride: int, groups: int, n
     settings = stride, taps // 2, taps // 2, groups, 0.1
     made: list[Launch] = []
     with patch.object(Launch, "__call__", lambda launch: made.append(launch) or launch):
-        forward = strided_conv1d._run(StridedConv1d(x, w, bias, *settings))
-        strided_conv1d._run_backward(StridedConv1dBackward(forward, x, w, forward, *settings, (True, True, True)))
+        forward = strided_conv1d._run(Launches(), StridedConv1d(x, w, bias, *settings))
+        backward = StridedConv1dBackward(forward, x, w, forward, *settings, (True, True, True))
+        strided_conv1d._run_backward(Launches(), backward)
     return made[number]
 
 
@@ -137,6 +138,26 @@ def test_kernels_use_the_machine_within_its_budget(name: str, capability: int) -
     assert compiled.registers <= (255 if launch.warps == 4 else 200)
     assert compiled.stack <= 16, "registers are spilled"
     assert compiled.shared <= 1024 * SHARED[capability]
+
+
+def splits_of(weight: Tensor) -> Launch:
+    """The sum of the splits of a gradient for a weight of a discriminator, and for its bias."""
+    x, g = features(weight.shape[1], 9999, BRAIN), features(weight.shape[0], 3333, BRAIN)
+    sums, add = weight_gradients(
+        x, g, weight, weight[:, 0, 0], taps=weight.shape[2], dilation=1, shift=2, hop=3,
+        padding="zero", activated="none", biased="fixed", slope=1.0, flat=True,
+    )  # fmt: skip
+    return add(sums.arguments["workspace"])
+
+
+@pytest.mark.parametrize("capability", [80, 90, 120])
+def test_splits_are_added_side_by_side(capability: int) -> None:
+    launch = describe(capability, lambda: splits_of(weight(32, 1, 5, dtype=BRAIN)))
+    # a period discriminator's first layer: 192 sums of a hundred splits and more, which one program would add in turn
+    assert launch.grid == (3, 1, 1) and launch.arguments["splits"] > 3 * launch.constants["SPLITS"] == 96
+    compiled = compile_for(launch, capability)
+    assert compiled.count("LDG") >= 8, "loads wait for each other"
+    assert compiled.stack == 0
 
 
 def test_exact_float32_needs_no_matrix_unit() -> None:

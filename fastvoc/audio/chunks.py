@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +16,16 @@ from fastvoc.audio.inputs import Lengths, as_tensor, read_lengths
 from fastvoc.audio.mels.convention import FeatureConfig, MelConfig
 from fastvoc.audio.mels.convert import convert_mel, find_convention, why_not
 from fastvoc.audio.mels.inputs import check_mel
-from fastvoc.audio.mels.plausibility import LONG_ENOUGH, none_suspected, suspicion
+from fastvoc.audio.mels.plausibility import LONG_ENOUGH, look, suspicion
+
+
+class Reading(NamedTuple):
+    """Mels as the network takes them, and what waits to be said of their values."""
+
+    mels: list[Tensor]
+    """(bands, T) each of a padded batch, or what was given, in the network's convention."""
+    judge: Callable[[], None]
+    """Looks at the values, or waits for the looks that have begun, and warns or raises; called once."""
 
 
 def read_mels(
@@ -24,8 +35,9 @@ def read_mels(
     lengths: Lengths | None,
     *,
     check: bool = True,
-) -> list[Tensor]:
-    """Return the mels of a padded batch, (bands, T) each, or what was given, in the network's convention.
+    later: bool = False,
+) -> Reading:
+    """Read a mel or a padded batch of them: type and shape are looked at, and values once that is asked for.
 
     Parameters
     ----------
@@ -38,23 +50,42 @@ def read_mels(
         Frames of each mel of a padded batch; without them, the mel is returned as the only one.
     check : bool
         Whether to look at the values.
+    later : bool
+        Whether a network is launched before anybody asks for the judgement: the looks are launched now, then, so that
+        they run before it, in one pass over all mels.
     """
     source = _source(config, convention)
-    mels, doubtful = [mel], [mel]
+    check_mel(mel, config, finite=False)
+    mels, counts = [mel], None
     if lengths is not None:
-        check_mel(mel, config, finite=False)
         counts = read_lengths(lengths, mel.shape)
         mels = [row[:, :count] for row, count in zip(mel, counts, strict=True)]
-        clear = _clear(mel, counts, source) if check else []
-        doubtful = [item for item, known in zip(mels, clear, strict=check) if not known]
+    judge: Callable[[], None] = _nothing
+    if check:
+        clear = _look(mel, counts, source) if later or counts is not None else None
+        judge = partial(_judge, mels, config, source, clear)
+    return Reading([_converted(item, source, config) for item in mels], judge)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _judge(
+    mels: list[Tensor],
+    config: MelConfig | FeatureConfig,
+    source: MelConfig | FeatureConfig,
+    clear: Callable[[], bool | list[bool]] | None,
+) -> None:
+    """Warn of mels that are hardly of a convention, and refuse what is not finite, but for what is clear."""
+    known = False if clear is None else clear()
+    each = [known] * len(mels) if isinstance(known, bool) else known
+    doubtful = [item for item, one in zip(mels, each, strict=True) if not one]
     for item in doubtful:
-        check_mel(item, config, finite=check)
-    if not check:
-        return [_converted(item, source, config) for item in mels]
+        check_mel(item, config)
     suspicions = (_suspicion(item, source) for item in doubtful if item.numel())
     if suspected := next(filter(None, suspicions), None):
         warnings.warn(f"Vocoder: {suspected}", stacklevel=4)
-    return [_converted(item, source, config) for item in mels]
 
 
 def _source(config: MelConfig | FeatureConfig, convention: MelConfig | str | None) -> MelConfig | FeatureConfig:
@@ -80,9 +111,17 @@ def _suspicion(mel: Tensor, source: MelConfig | FeatureConfig) -> str | None:
     return None if isinstance(source, FeatureConfig) else suspicion(mel, source)
 
 
-def _clear(mel: Tensor, lengths: Sequence[int], source: MelConfig | FeatureConfig) -> list[bool]:
-    """Tell of each mel of a padded batch whether it need not be looked at alone."""
-    return [False] * len(mel) if isinstance(source, FeatureConfig) else none_suspected(mel, lengths, source)
+def _look(
+    mel: Tensor, lengths: Sequence[int] | None, source: MelConfig | FeatureConfig
+) -> Callable[[], bool | list[bool]]:
+    """Begin to tell which of the mels of a padded batch need not be looked at alone, or whether all that was given."""
+    batch = mel if mel.ndim == 3 else mel[None]
+    if isinstance(source, FeatureConfig):
+        return lambda: False
+    if lengths is not None:
+        return look(batch, lengths, source)
+    each = look(batch, [batch.shape[-1]] * len(batch), source)
+    return lambda: all(each())
 
 
 class ChunkReader:

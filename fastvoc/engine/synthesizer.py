@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fastvoc import ops
+from fastvoc.device import sent
 from fastvoc.engine.cpu_plan import Plan
 from fastvoc.engine.cuda_graphs import CudaGraphs
 from fastvoc.engine.opaque import OpaqueStream, is_opaque
@@ -137,7 +138,7 @@ class Synthesizer:
         if len(items) == 1:
             return [self._voice(run, *items[0])]
         rows = [self._extended(mel).T.to(self.runner.weight) for mel, _ in items]
-        lengths = torch.tensor([len(row) for row in rows], dtype=torch.int32, device=self.runner.weight.device)
+        lengths = sent([len(row) for row in rows], self.runner.weight.device, torch.int32)
         conditions = [condition for _, condition in items if condition is not None]
         waves = self._pass(
             partial(run, lengths=lengths),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -100,14 +100,16 @@ def describe(layers: Sequence[Layer], *, precision: str, isa: int = 0, in_order:
 
 def with_weights(layers: Sequence[Layer], dtype: torch.dtype) -> list[Layer]:
     """Return layers with contiguous weights of a dtype, copied only if they are not."""
+    return [replace(layer, weight=plain(layer.weight, dtype), bias=plain(layer.bias, dtype)) for layer in layers]
 
-    def plain(tensor: Tensor) -> Tensor:
-        return tensor.detach().to(dtype).contiguous()
 
-    return [
-        replace(layer, weight=plain(layer.weight), bias=None if layer.bias is None else plain(layer.bias))
-        for layer in layers
-    ]
+@overload
+def plain(weight: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def plain(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None: ...
+def plain(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return a contiguous weight of a dtype, copied only if it is none."""
+    return None if weight is None else weight.detach().to(dtype).contiguous()
 
 
 def frames_of(layers: Sequence[Layer], frames: int) -> dict[int, int]:

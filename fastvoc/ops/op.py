@@ -22,6 +22,7 @@ from torch.autograd import forward_ad
 
 from fastvoc.ops import availability
 from fastvoc.ops.case import Case
+from fastvoc.ops.ragged import is_ragged
 
 
 class Call(Protocol):
@@ -63,8 +64,31 @@ class Call(Protocol):
 C = TypeVar("C", bound=Call)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-Prepared = Callable[[], Any] | str
+
+class Repeatable:
+    """What runs a call and any other of its signature, in the same surroundings.
+
+    A signature is the shapes, strides, dtypes and device of the tensors, and all that is no tensor. Where another
+    processor computes, the host must be done with a call before it is, so nothing is asked again at the next one:
+    neither whether the call fits, nor what runs it.
+
+    Parameters
+    ----------
+    run : callable
+        Is given the call, and returns its results.
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        self.run = run
+
+
+Prepared = Callable[[], Any] | Repeatable | str
 """What a kernel makes of a call: what runs it and returns its results, or a sentence that says why it cannot."""
+
+MOST_REPEATABLE = 4096
+"""Signatures that an operator remembers; then it forgets them all."""
 
 OPS: dict[str, Op[Any]] = {}
 _OF: dict[type, Op[Any]] = {}
@@ -128,6 +152,7 @@ class Op(Generic[C]):
         self.last: str | None = None
         """The backend that ran the latest call in this process, or None before the first."""
         self.has_formula = hasattr(kind, "differentiate")
+        self._repeatable: dict[Any, tuple[str, Callable[[C], Any]]] = {}
         self._tensors = sum(hint in (Tensor, Tensor | None) for hint in _hints(kind).values())
         schema = f"{self.name}({', '.join(_arguments(kind))}) -> {_results(kind)}"
         if unknown := sorted(kernels.keys() - set(availability.NAMES)):
@@ -147,6 +172,10 @@ class Op(Generic[C]):
         """Make a function the public face of this operator, for `explain`; a decorator."""
         self.function = function
         return function
+
+    def forget(self) -> None:
+        """Ask anew what runs a call, where the machine is another one than it was; tests make it so."""
+        self._repeatable.clear()
 
     def explain(self, call: C) -> dict[str, str | None]:
         """Return, for each backend, why it cannot run a call, or None; the first None is the choice."""
@@ -204,6 +233,9 @@ class Op(Generic[C]):
 
     def _run(self, *args: Any) -> Any:
         call = self.kind(*args)
+        if self._repeatable and (known := self._repeatable.get(self._signature(args))) is not None:
+            self.last, run = known
+            return run(call)
         call.check()
         if forward_ad._current_level >= 0:
             raise NotImplementedError(
@@ -216,18 +248,38 @@ class Op(Generic[C]):
                 if availability.missing(backend) is None:
                     made = prepare(call)
                     if not isinstance(made, str):
-                        self.last = backend
-                        return made()
+                        return self._start(backend, made, call)
         elif forced != "reference" and (forced in self.kernels or not self.composed):
             made = self._prepared(known_backend(forced, "FASTVOC_BACKEND"), call)
             if isinstance(made, Slower) and made.run is not None:
                 made = made.run
             if isinstance(made, str):
                 raise NotImplementedError(f"{self.name}: backend {forced!r} cannot run this call: {made}")
-            self.last = forced
-            return made()
+            return self._start(forced, made, call)
         self.last = "reference"
         return call.reference()
+
+    def _start(self, backend: str, made: Callable[[], Any] | Repeatable, call: C) -> Any:
+        """Run a call that a kernel has taken, and remember what runs it, where that runs others too."""
+        self.last = backend
+        if not isinstance(made, Repeatable):
+            return made()
+        signature = self._signature(tuple(call))
+        if signature is not None:
+            if len(self._repeatable) >= MOST_REPEATABLE:
+                self._repeatable.clear()
+            self._repeatable[signature] = backend, made.run
+        return made.run(call)
+
+    def _signature(self, args: Sequence[Any]) -> Any:
+        """Return what a kernel's choice depends on, or None where more than that decides."""
+        if forward_ad._current_level >= 0 or is_ragged():
+            return None
+        exact = args[0].dtype == torch.float32 and not availability.tf32_allowed()
+        signature: list[Any] = [_forced.get(), exact]
+        for value in args:
+            signature.append(_described(value) if isinstance(value, (Tensor, list, tuple)) else value)
+        return tuple(signature)
 
     def _prepared(self, backend: str, call: C) -> Prepared:
         absent = availability.missing(backend)
@@ -271,25 +323,25 @@ class Slower(str):
     Parameters
     ----------
     reason : str
-    run : callable, optional
+    run : callable or Repeatable, optional
         What runs the call all the same.
     """
 
-    run: Callable[[], Any] | None
+    run: Callable[[], Any] | Repeatable | None
 
-    def __new__(cls, reason: str, run: Callable[[], Any] | None = None) -> Slower:
+    def __new__(cls, reason: str, run: Callable[[], Any] | Repeatable | None = None) -> Slower:
         """Make the sentence."""
         made = super().__new__(cls, reason)
         made.run = run
         return made
 
 
-def prepared(run: Callable[[], Any], reason: str | None) -> Prepared:
+def prepared(run: Callable[[], Any] | Repeatable, reason: str | None) -> Prepared:
     """Return what a kernel makes of a call that `run` would run, if there is no reason against it.
 
     Parameters
     ----------
-    run : callable
+    run : callable or Repeatable
     reason : str or None
         Why not; where it is only `Slower`, forcing the backend runs the call.
     """
@@ -424,6 +476,14 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, (list, tuple)):
         return [_cast(item, dtype) for item in value]
     return value
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (
+            (value.shape, value.stride(), value.dtype, value.device) if value.layout is torch.strided else value.layout
+        )
+    return tuple(map(_described, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _requires_grad(value: Any) -> bool:

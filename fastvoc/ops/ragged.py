@@ -42,6 +42,11 @@ def ragged(lengths: Tensor, bucket: int) -> Iterator[None]:
         _ragged.reset(token)
 
 
+def is_ragged() -> bool:
+    """Tell whether items end before their tensors do, here and now."""
+    return _ragged.get() is not None
+
+
 def ragged_arguments(frames: int) -> dict[str, Any]:
     """Return the arguments of a Triton kernel that say where the items of an input of so many frames end."""
     context = _ragged.get()

@@ -8,7 +8,7 @@ speech changes in time by so much and no more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from torch import Tensor
 from fastvoc.audio.mels.convention import MelConfig, Normalization
 from fastvoc.audio.mels.levels import level_scales, plausible_range, silence
 from fastvoc.audio.mels.presets import CONVENTIONS
+from fastvoc.constants import kept
+from fastvoc.device import sent
 
 LONG_ENOUGH = 60
 """Frames from which changes in time say something."""
@@ -150,9 +152,17 @@ def none_suspected(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> li
         Frames of each, from 1; what stands behind them is not looked at.
     config : MelConfig
     """
+    return look(mel, lengths, config)()
+
+
+def look(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> Callable[[], list[bool]]:
+    """Begin to look at a padded batch; what is returned waits for the answer of `none_suspected`.
+
+    Until that is called, the host waits for no GPU.
+    """
     if config.normalization.unknown or not len(mel):
-        return [False] * len(mel)
-    frames = torch.tensor(lengths, device=mel.device)
+        return lambda: [False] * len(mel)
+    frames = sent(lengths, mel.device)
     inside = (torch.arange(mel.shape[-1], device=mel.device) < frames[:, None])[:, None]
     mel = mel.masked_fill(~inside, 0)
     finite = mel.isfinite().all(-1).all(-1)
@@ -162,7 +172,11 @@ def none_suspected(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> li
     mel, inside = mel[..., :_LOOKED_AT].float(), inside[..., :_LOOKED_AT]
     lowest, highest = (mel.masked_fill(~inside, end).flatten(1) for end in (math.inf, -math.inf))
     sounds = _sounds(mel, inside, config)
-    facts = torch.stack([finite & ~still, lowest.amin(-1), highest.amax(-1), *sounds], dim=-1).tolist()
+    facts = torch.stack([finite & ~still, lowest.amin(-1), highest.amax(-1), *sounds], dim=-1)
+    return lambda: _judged(facts.tolist(), lengths, config)
+
+
+def _judged(facts: list[list[float]], lengths: Sequence[int], config: MelConfig) -> list[bool]:
     return [
         bool(clear)
         and not count == config.bands >= LONG_ENOUGH
@@ -180,9 +194,14 @@ def _frame(mel: Tensor, place: Tensor) -> Tensor:
     return mel.gather(-1, place[:, None, None].expand(-1, mel.shape[1], 1))[..., 0]
 
 
+@kept(256)
+def _scales_on(config: MelConfig, device: torch.device) -> Tensor:
+    return level_scales(config).to(device)
+
+
 def _sounds(mel: Tensor, inside: Tensor, config: MelConfig) -> tuple[Tensor, ...]:
     """Measure each mel of a batch, (B, bands, frames), where it is, (B, 1, frames): the numbers of a `_Sound`, (B,)."""
-    factor, offset, share = level_scales(config).to(mel.device)
+    factor, offset, share = _scales_on(config, mel.device)
     level, count = mel * factor + offset, inside.sum(-1)
     power = (2 * level).exp().mul(share).sum(dim=-2).mul(inside[:, 0]).amax(-1)
     louder = (level[..., 1:] > level.masked_fill(~inside, math.nan).flatten(1).nanmedian(-1).values[:, None, None]) & (

@@ -10,12 +10,16 @@ from fastvoc.ops.op import Prepared
 
 def prepare(call: Conv1d) -> Prepared:
     """Return what runs the kernels, or why they cannot run this call."""
-    return operator.prepare([_layer(call)], call.x, call.residual)
+    return operator.prepare(call, lambda call: [_layer(call)], _operands)
 
 
 def prepare_backward(call: Conv1dBackward) -> Prepared:
     """Return what runs the kernels, or why they cannot run this call."""
-    return gradients.prepare(call.grad, call.x, _layer(call.forward), call.needs)
+    return gradients.prepare(call, _layer(call.forward))
+
+
+def _operands(call: Conv1d) -> operator.Operands:
+    return operator.Operands([(call.weight, call.bias)], call.x, call.residual)
 
 
 def _layer(call: Conv1d) -> Layer:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -122,7 +122,8 @@ def stream(device: torch.device) -> Iterator[Any]:
         with _in_place:
             yield ffi.NULL
         return
-    with torch.cuda.device(device):
+    other = device.index not in (None, torch.cuda.current_device())
+    with torch.cuda.device(device) if other else nullcontext():
         number = torch.cuda.current_device()
         begun: set[int] = _begun.__dict__.setdefault("devices", set())
         if number not in begun:
@@ -141,5 +142,36 @@ def memory(size: int, device: torch.device) -> Tensor:
 
 def pointer(tensor: Tensor | None) -> Any:
     """Return where a tensor begins, or null."""
+    return native.library()[0].NULL if tensor is None else _pointer()(tensor.data_ptr())
+
+
+@functools.cache
+def _pointer() -> Callable[[int], Any]:
+    """Return what casts an address: an operator does it a dozen times a call."""
     ffi, _ = native.library()
-    return ffi.NULL if tensor is None else ffi.cast("void *", tensor.data_ptr())
+    return functools.partial(ffi.cast, ffi.typeof("void *"))
+
+
+class Template:
+    """A structure of a native call that is filled once, and copied for each call with other tensors.
+
+    Parameters
+    ----------
+    kind : str
+        Of a pointer to it, such as ``"fastvoc_cuda_call *"``.
+    **fields
+        All but the tensors.
+    """
+
+    def __init__(self, kind: str, **fields: Any) -> None:
+        ffi, _ = native.library()
+        self._new = functools.partial(ffi.new, ffi.typeof(kind))
+        self._filled = self._new(fields)
+
+    def __call__(self, **tensors: Tensor | None) -> Any:
+        """Return a copy with the addresses of these."""
+        made = self._new(self._filled[0])
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                setattr(made, name, _pointer()(tensor.data_ptr()))
+        return made

@@ -6,22 +6,20 @@ bias are products over time, in parts that are added in order: twice the same ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc import native
-from fastvoc.ops.cuda.device import PRECISIONS, gpu, kernels, memory, pointer, refuses, stream
-from fastvoc.ops.cuda.network import Network
+from fastvoc.ops.cuda.device import PRECISIONS, Template, gpu, kernels, memory, pointer, refuses, stream
+from fastvoc.ops.cuda.network import Network, Packing, Run
 from fastvoc.ops.cuda.operator import network_for
 from fastvoc.ops.layout import empty_like_layout, in_layout_of, to_channels_last
 from fastvoc.ops.network import INPUT, Layer, describe
-from fastvoc.ops.op import Prepared, Slower, prepared
+from fastvoc.ops.op import Prepared, Repeatable, Slower, prepared
 
 REACH = 2**30
 """Elements of one item, with its padding, that 32-bit offsets inside the kernels can reach."""
@@ -50,24 +48,42 @@ class Adjoint(NamedTuple):
         return Layer(kind="conv1d", input=INPUT, weight=weight, bias=None, padding=self.padding, dilation=self.dilation)
 
 
-def prepare(grad: Tensor, x: Tensor, layer: Layer, needs: Sequence[bool]) -> Prepared:
+class Gradient(Protocol):
+    """A call of the gradient of a layer."""
+
+    @property
+    def grad(self) -> Tensor:
+        """Of the layer's result, shape (B, C_out, T_out)."""
+
+    @property
+    def x(self) -> Tensor:
+        """Its input, shape (B, C, T)."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Its weight."""
+
+    @property
+    def needs(self) -> tuple[bool, bool, bool]:
+        """Whether the gradients of input, weight and bias are wanted."""
+
+
+def prepare(call: Gradient, layer: Layer) -> Prepared:
     """Return what differentiates a layer, or why the kernels cannot.
 
     Parameters
     ----------
-    grad : Tensor, shape (B, C_out, T_out)
-        The gradient of its result.
-    x : Tensor, shape (B, C, T)
-        Its input.
+    call : Gradient
+        With `grad` of shape (B, C_out, T_out) and `x` of shape (B, C, T).
     layer : Layer
-    needs : sequence of bool
-        Whether the gradients of input, weight and bias are wanted.
+        What is differentiated.
 
     Returns
     -------
     callable or str
-        The results are these gradients; those that are not wanted are empty.
+        The results are the gradients of input, weight and bias; those that are not wanted are empty.
     """
+    grad, x, needs = call.grad, call.x, call.needs
     reason = refuses(x.device, x.dtype)
     if reason is not None and not isinstance(reason, Slower):
         return reason
@@ -85,32 +101,82 @@ def prepare(grad: Tensor, x: Tensor, layer: Layer, needs: Sequence[bool]) -> Pre
     if needs[0]:
         adjoint = _adjoint(layer, x.shape[2])
         read = grad.new_empty(1).expand(grad.shape[0], adjoint.weight[1], adjoint.frames)
-        network = network_for([adjoint.layer(layer.weight.new_empty(1).expand(adjoint.weight))], read)
+        network = network_for([adjoint.layer(_stand_in(layer.weight, adjoint.weight))], read)
     if isinstance(network, str):
         return network
-    return prepared(partial(_run, grad, x, layer, needs, adjoint, network), reason)
+    # of the weight only the shape is kept
+    settings = replace(layer, weight=_stand_in(layer.weight, layer.weight.shape), bias=None)
+    return prepared(Repeatable(_Way(settings, adjoint, network)), reason)
 
 
-def _run(
-    grad: Tensor, x: Tensor, layer: Layer, needs: Sequence[bool], adjoint: Adjoint | None, network: Network | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    if needs[0] and layer.kind == "conv1d":
-        grad = to_channels_last(grad)  # once, for all kernels
-    if grad.numel() == 0:
+def _stand_in(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return what has a shape, and the dtype and device of a weight, but no memory."""
+    return weight.detach().new_empty(1).expand(shape)
+
+
+class _Way:
+    """What runs the calls of a signature; all but the tensors is computed at the first one."""
+
+    def __init__(self, layer: Layer, adjoint: Adjoint | None, network: Network | None) -> None:
+        self._layer, self._adjoint, self._network = layer, adjoint, network
+        self._products: _Products | None = None
+        self._packing: Packing | None = None
+        self._run: Run | None = None
+        self._rest: Template | None = None
+
+    def __call__(self, call: Gradient) -> tuple[Tensor, Tensor, Tensor]:
+        grad, x, needs, layer = call.grad, call.x, call.needs, self._layer
+        if needs[0] and layer.kind == "conv1d":
+            grad = to_channels_last(grad)  # once, for all kernels
+        if grad.numel() == 0:
+            return (
+                torch.empty_like(x) if needs[0] else x.new_empty(0),
+                x.new_zeros(layer.weight.shape) if needs[1] else x.new_empty(0),
+                x.new_zeros(layer.out_channels) if needs[2] else x.new_empty(0),
+            )
+        grad_weight = x.new_empty(layer.weight.shape) if needs[1] else None
+        grad_bias = x.new_empty(layer.out_channels) if needs[2] else None
+        if needs[1] or needs[2]:
+            if self._products is None:
+                self._products = _Products(grad, x, layer)
+            self._products(grad, x, grad_weight, grad_bias)
         return (
-            torch.empty_like(x) if needs[0] else x.new_empty(0),
-            torch.zeros_like(layer.weight, memory_format=torch.contiguous_format) if needs[1] else x.new_empty(0),
-            x.new_zeros(layer.out_channels) if needs[2] else x.new_empty(0),
+            self._input_gradient(grad, x, call.weight) if needs[0] else x.new_empty(0),
+            x.new_empty(0) if grad_weight is None else grad_weight,
+            x.new_empty(0) if grad_bias is None else grad_bias,
         )
-    grad_weight = x.new_empty(layer.weight.shape) if needs[1] else None
-    grad_bias = x.new_empty(layer.out_channels) if needs[2] else None
-    if needs[1] or needs[2]:
-        _weight_gradient(grad, x, layer, grad_weight, grad_bias)
-    return (
-        x.new_empty(0) if adjoint is None or network is None else _input_gradient(grad, x, layer, adjoint, network),
-        x.new_empty(0) if grad_weight is None else grad_weight,
-        x.new_empty(0) if grad_bias is None else grad_bias,
-    )
+
+    def _input_gradient(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        layer, adjoint, network = self._layer, self._adjoint, self._network
+        assert adjoint is not None and network is not None
+        if layer.kind == "upsample":
+            stride = layer.stride
+            inner, out, taps = weight.shape
+            behind = adjoint.frames * stride - adjoint.before - grad.shape[2]
+            rows = F.pad(grad.transpose(1, 2), (0, 0, adjoint.before, behind)).contiguous()
+            read = rows.view(x.shape[0], adjoint.frames, stride * out).transpose(1, 2)
+            phases = F.pad(weight, (0, adjoint.weight[2] * stride - taps)).view(inner, out, adjoint.weight[2], stride)
+            weight = phases.permute(0, 3, 1, 2).reshape(adjoint.weight)
+        else:
+            read = grad[:, :, -adjoint.before : adjoint.frames - adjoint.before]
+            weight = weight.transpose(0, 1).flip(2)
+        if self._packing is None:
+            self._packing = Packing(network, [adjoint.layer(weight)])
+        if self._run is None:
+            self._run = Run(network, read, x.dtype, None)
+        padded = self._run(self._packing([(weight, None)]), read)
+        if layer.slope == 1.0 and padded.shape == x.shape:
+            return in_layout_of(x, padded)
+        y = empty_like_layout(x, x.shape[1], x.shape[2])
+        if self._rest is None:
+            self._rest = _rest(layer, x, y, padded)
+        _, library = native.library()
+        with stream(x.device) as current:
+            code = library.fastvoc_cuda_input_gradient_run(
+                kernels(x.device), current, self._rest(padded=padded, x=x, y=y)
+            )
+        native.check("cuda", code)
+        return y
 
 
 def _adjoint(layer: Layer, frames: int) -> Adjoint:
@@ -129,71 +195,51 @@ def _adjoint(layer: Layer, frames: int) -> Adjoint:
     return Adjoint((inner, out, taps), layer.dilation, (max(before, 0), max(behind, 0)), read, min(before, 0))
 
 
-def _input_gradient(grad: Tensor, x: Tensor, layer: Layer, adjoint: Adjoint, network: Network) -> Tensor:
-    if layer.kind == "upsample":
-        stride, weight = layer.stride, layer.weight
-        inner, out, taps = weight.shape
-        behind = adjoint.frames * stride - adjoint.before - grad.shape[2]
-        rows = F.pad(grad.transpose(1, 2), (0, 0, adjoint.before, behind)).contiguous()
-        read = rows.view(x.shape[0], adjoint.frames, stride * out).transpose(1, 2)
-        phases = F.pad(weight, (0, adjoint.weight[2] * stride - taps)).view(inner, out, adjoint.weight[2], stride)
-        weight = phases.permute(0, 3, 1, 2).reshape(adjoint.weight)
-    else:
-        read = grad[:, :, -adjoint.before : adjoint.frames - adjoint.before]
-        weight = layer.weight.transpose(0, 1).flip(2)
-    padded = network.run(network.pack([adjoint.layer(weight)]), read, dtype=x.dtype)
-    if layer.slope == 1.0 and padded.shape == x.shape:
-        return in_layout_of(x, padded)
+def _rest(layer: Layer, x: Tensor, y: Tensor, padded: Tensor) -> Template:
+    """Describe what is left of the gradient of an input, whose padding and slope the convolution does not know."""
+    _, library = native.library()
     copies = layer.kind == "conv1d" and layer.padding_mode != "zero"
-    y = empty_like_layout(x, x.shape[1], x.shape[2])
-    ffi, library = native.library()
-    call = {
-        "precision": getattr(library, f"FASTVOC_{PRECISIONS[x.dtype]}"),
-        "padding_mode": getattr(library, f"FASTVOC_{(layer.padding_mode if copies else 'zero').upper()}"),
-        "batch": x.shape[0],
-        "channels": x.shape[1],
-        "frames": x.shape[2],
-        "left": layer.padding[0] if copies else 0,
-        "right": layer.padding[1] if copies else 0,
-        "slope": layer.slope,
-        "padded": pointer(padded),
-        "x": pointer(x),
-        "y": pointer(y),
-        "padded_strides": padded.stride(),
-        "x_strides": x.stride(),
-        "y_strides": y.stride(),
-    }
-    with stream(x.device) as current:
-        code = library.fastvoc_cuda_input_gradient_run(
-            kernels(x.device), current, ffi.new("fastvoc_cuda_input_gradient *", call)
-        )
-    native.check("cuda", code)
-    return y
-
-
-def _weight_gradient(
-    grad: Tensor, x: Tensor, layer: Layer, grad_weight: Tensor | None, grad_bias: Tensor | None
-) -> None:
-    ffi, library = native.library()
-    description = describe([replace(layer, bias=None)], precision=PRECISIONS[x.dtype])
-    device = ffi.new("fastvoc_gpu *", gpu(x.device)._asdict())
-    call = ffi.new(
-        "fastvoc_cuda_weight_gradient *",
-        {
-            "precision": getattr(library, f"FASTVOC_{PRECISIONS[x.dtype]}"),
-            "batch": x.shape[0],
-            "frames": x.shape[2],
-            "x": pointer(x),
-            "grad": pointer(grad),
-            "x_strides": x.stride(),
-            "grad_strides": grad.stride(),
-            "weight": pointer(grad_weight),
-            "bias": pointer(grad_bias),
-        },
+    return Template(
+        "fastvoc_cuda_input_gradient *",
+        precision=getattr(library, f"FASTVOC_{PRECISIONS[x.dtype]}"),
+        padding_mode=getattr(library, f"FASTVOC_{(layer.padding_mode if copies else 'zero').upper()}"),
+        batch=x.shape[0],
+        channels=x.shape[1],
+        frames=x.shape[2],
+        left=layer.padding[0] if copies else 0,
+        right=layer.padding[1] if copies else 0,
+        slope=layer.slope,
+        padded_strides=padded.stride(),
+        x_strides=x.stride(),
+        y_strides=y.stride(),
     )
-    workspace = memory(library.fastvoc_cuda_weight_gradient_workspace_size(description.layers, device, call), x.device)
-    with stream(x.device) as current:
-        code = library.fastvoc_cuda_weight_gradient_run(
-            description.layers, device, kernels(x.device), pointer(workspace), current, call
+
+
+class _Products:
+    """Makes the gradients of weight and bias, for tensors like these."""
+
+    def __init__(self, grad: Tensor, x: Tensor, layer: Layer) -> None:
+        ffi, library = native.library()
+        self._description = describe([layer], precision=PRECISIONS[x.dtype])
+        self._device = ffi.new("fastvoc_gpu *", gpu(x.device)._asdict())
+        self._call = Template(
+            "fastvoc_cuda_weight_gradient *",
+            precision=getattr(library, f"FASTVOC_{PRECISIONS[x.dtype]}"),
+            batch=x.shape[0],
+            frames=x.shape[2],
+            x_strides=x.stride(),
+            grad_strides=grad.stride(),
         )
-    native.check("cuda", code)
+        self._size: int | None = None
+
+    def __call__(self, grad: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+        _, library = native.library()
+        call, layers = self._call(x=x, grad=grad, weight=weight, bias=bias), self._description.layers
+        if self._size is None:
+            self._size = library.fastvoc_cuda_weight_gradient_workspace_size(layers, self._device, call)
+        workspace = memory(self._size, x.device)
+        with stream(x.device) as current:
+            code = library.fastvoc_cuda_weight_gradient_run(
+                layers, self._device, kernels(x.device), pointer(workspace), current, call
+            )
+        native.check("cuda", code)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastvoc import native
-from fastvoc.ops.cuda.device import PRECISIONS, Gpu, kernels, memory, pointer, stream
-from fastvoc.ops.network import Layer, describe, with_weights
+from fastvoc.ops.cuda.device import PRECISIONS, Gpu, Template, kernels, memory, pointer, stream
+from fastvoc.ops.network import Layer, describe, plain
 
 _compiled: dict[Any, Network | str] = {}
 
@@ -37,6 +37,13 @@ class Network:
     dtype : torch.dtype
         Of the operands of multiplications and of what lies between layers; torch.float32 is TF32. Sums are float32.
 
+    Attributes
+    ----------
+    plan : Tensor
+        The native one.
+    channels : int
+        Of the result.
+
     Raises
     ------
     RuntimeError
@@ -47,12 +54,12 @@ class Network:
         ffi, library = native.library()
         self.dtype = dtype
         self._in_channels = layers[0].weight.shape[0 if layers[0].kind == "upsample" else 1]
-        self._channels = layers[-1].out_channels
+        self.channels = layers[-1].out_channels
         description = describe(layers, precision=PRECISIONS[dtype])
         size = library.fastvoc_cuda_plan_size(description.pointer)
-        self._plan = native.host_memory(max(size, 0), dtype=torch.uint8)
+        self.plan = native.host_memory(max(size, 0), dtype=torch.uint8)
         code = library.fastvoc_cuda_plan_make(
-            description.pointer, ffi.new("fastvoc_gpu *", gpu._asdict()), pointer(self._plan)
+            description.pointer, ffi.new("fastvoc_gpu *", gpu._asdict()), pointer(self.plan)
         )
         native.check("cuda", code)
 
@@ -64,28 +71,17 @@ class Network:
         layers : sequence of Layer
             Like those that were compiled, with weights on one device.
         """
-        _, library = native.library()
-        narrow = all(layer.weight.dtype == self.dtype != torch.float32 for layer in layers)
-        layers = with_weights(layers, self.dtype if narrow else torch.float32)
-        device = layers[0].weight.device
-        packed = memory(library.fastvoc_cuda_plan_packed_size(pointer(self._plan)), device)
-        description = describe(layers, precision=PRECISIONS[self.dtype])
-        with stream(device) as current:
-            code = library.fastvoc_cuda_plan_pack(
-                description.pointer, pointer(self._plan), kernels(device), narrow, pointer(packed), current
-            )
-        native.check("cuda", code)
-        return packed
+        return Packing(self, layers)([(layer.weight, layer.bias) for layer in layers])
 
     def out_frames(self, frames: int) -> int:
         """Count the frames of the result of so many."""
         _, library = native.library()
-        return int(library.fastvoc_cuda_plan_out_frames(pointer(self._plan), frames))
+        return int(library.fastvoc_cuda_plan_out_frames(pointer(self.plan), frames))
 
     def launches(self, batch: int, frames: int) -> list[str]:
         """Name the kernels of a run, in order."""
         ffi, library = native.library()
-        plan = pointer(self._plan)
+        plan = pointer(self.plan)
         count = library.fastvoc_cuda_plan_launches(plan, batch, frames)
         names = (library.fastvoc_cuda_plan_kernel(plan, batch, frames, number) for number in range(count))
         return [ffi.string(name).decode() for name in names]
@@ -93,7 +89,7 @@ class Network:
     def clocks(self, batch: int, frames: int) -> list[float]:
         """Predict the clocks of the GPU that each kernel of a run takes, by the model that chose it."""
         _, library = native.library()
-        plan = pointer(self._plan)
+        plan = pointer(self.plan)
         count = library.fastvoc_cuda_plan_launches(plan, batch, frames)
         return [library.fastvoc_cuda_plan_clocks(plan, batch, frames, number) for number in range(count)]
 
@@ -134,46 +130,8 @@ class Network:
         TypeError
             If a tensor is of a dtype that the network does not take.
         """
-        ffi, library = native.library()
         self._check(packed, x, other, lengths)
-        batch, _, frames = x.shape
-        rows = self.out_frames(frames) if frames else 0
-        if rows < 0:
-            raise ValueError(f"cuda: a signal of {frames} frames is too short or too long for these layers")
-        if other is not None and other.shape != (batch, self._channels, rows):
-            raise ValueError(
-                f"cuda: the second input has shape {tuple(other.shape)}; expected {(batch, self._channels, rows)}"
-            )
-        y = torch.empty(batch, rows, self._channels, dtype=dtype, device=x.device)
-        if y.numel() == 0:
-            return y.transpose(1, 2)
-        plan = pointer(self._plan)
-        workspace = memory(library.fastvoc_cuda_plan_workspace_size(plan, batch, frames), x.device)
-        call = {
-            "batch": batch,
-            "frames": frames,
-            "lengths": ffi.NULL if lengths is None else ffi.cast("int *", lengths.data_ptr()),
-            "x": pointer(x),
-            "x_strides": x.stride(),
-            "x_type": self._type(x.dtype),
-            "y": pointer(y),
-            "y_item": y.stride(0),
-            "y_row": y.stride(1),
-            "y_type": self._type(dtype),
-        }
-        if other is not None:
-            call |= {"other": pointer(other), "other_strides": other.stride(), "other_type": self._type(other.dtype)}
-        with stream(x.device) as current:
-            code = library.fastvoc_cuda_plan_run(
-                plan,
-                kernels(x.device),
-                pointer(packed),
-                pointer(workspace),
-                current,
-                ffi.new("fastvoc_cuda_call *", call),
-            )
-        native.check("cuda", code)
-        return y.transpose(1, 2)
+        return Run(self, x, dtype, other)(packed, x, other=other, lengths=lengths)
 
     def _check(self, packed: Tensor, x: Tensor, other: Tensor | None, lengths: Tensor | None) -> None:
         for name, tensor in (("x", x), ("the second input", other), ("lengths", lengths)):
@@ -190,10 +148,109 @@ class Network:
                 f"expected ({x.shape[0]},), contiguous, torch.int32"
             )
 
-    def _type(self, dtype: torch.dtype) -> int:
+    def type_of(self, dtype: torch.dtype) -> int:
+        """Return what native code calls a dtype of this network's tensors.
+
+        Raises
+        ------
+        TypeError
+            If it takes and makes none of it.
+        """
         _, library = native.library()
         if dtype == torch.float32:
             return int(library.FASTVOC_FLOATS)
         if dtype == self.dtype:
             return int(library.FASTVOC_ELEMENTS)
         raise TypeError(f"cuda: a tensor is {dtype}; this network takes and makes {self.dtype} or torch.float32")
+
+
+class Packing:
+    """Puts the weights of a network into the order of its kernels; what does not depend on their values is kept.
+
+    Parameters
+    ----------
+    network : Network
+    layers : sequence of Layer
+        Like those that it was compiled of, with weights of the shapes, dtypes and device of those that will be packed.
+    """
+
+    def __init__(self, network: Network, layers: Sequence[Layer]) -> None:
+        _, library = native.library()
+        self._network = network
+        self._narrow = all(layer.weight.dtype == network.dtype != torch.float32 for layer in layers)
+        self._dtype = network.dtype if self._narrow else torch.float32
+        self._described = describe(layers, precision=PRECISIONS[network.dtype])
+        self._size = library.fastvoc_cuda_plan_packed_size(pointer(network.plan))
+
+    def __call__(self, weights: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """Return weights and biases in that order, as bytes on their device."""
+        ffi, library = native.library()
+        own = [(plain(weight, self._dtype), plain(bias, self._dtype)) for weight, bias in weights]
+        layers = ffi.new("fastvoc_layer[]", len(own))
+        ffi.memmove(layers, self._described.layers, ffi.sizeof(layers))
+        for layer, (weight, bias) in zip(layers, own, strict=True):
+            layer.weight, layer.bias = native.floats(weight), native.floats(bias)
+        network = ffi.new("fastvoc_network *", self._described.pointer[0])
+        network.layers = layers
+        device = weights[0][0].device
+        packed = memory(self._size, device)
+        with stream(device) as current:
+            code = library.fastvoc_cuda_plan_pack(
+                network, pointer(self._network.plan), kernels(device), self._narrow, pointer(packed), current
+            )
+        native.check("cuda", code)
+        return packed
+
+
+class Run:
+    """Runs a network on inputs of one shape, dtype, device and order in memory, whose sizes are computed once.
+
+    Parameters
+    ----------
+    network : Network
+    x, dtype, other
+        As of `Network.run`, which checks them; other tensors like these can be run.
+    """
+
+    def __init__(self, network: Network, x: Tensor, dtype: torch.dtype, other: Tensor | None) -> None:
+        _, library = native.library()
+        batch, _, frames = x.shape
+        rows = network.out_frames(frames) if frames else 0
+        if rows < 0:
+            raise ValueError(f"cuda: a signal of {frames} frames is too short or too long for these layers")
+        if other is not None and other.shape != (batch, network.channels, rows):
+            raise ValueError(
+                f"cuda: the second input has shape {tuple(other.shape)}; expected {(batch, network.channels, rows)}"
+            )
+        self._plan = network.plan
+        self._shape, self._dtype = (batch, rows, network.channels), dtype
+        self._workspace = library.fastvoc_cuda_plan_workspace_size(pointer(network.plan), batch, frames)
+        fields = {
+            "batch": batch,
+            "frames": frames,
+            "x_strides": x.stride(),
+            "x_type": network.type_of(x.dtype),
+            "y_item": rows * network.channels,
+            "y_row": network.channels,
+            "y_type": network.type_of(dtype),
+        }
+        if other is not None:
+            fields |= {"other_strides": other.stride(), "other_type": network.type_of(other.dtype)}
+        self._call = Template("fastvoc_cuda_call *", **fields)
+
+    def __call__(
+        self, packed: Tensor, x: Tensor, *, other: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Run it, as `Network.run` does."""
+        _, library = native.library()
+        y = torch.empty(self._shape, dtype=self._dtype, device=x.device)
+        if y.numel() == 0:
+            return y.transpose(1, 2)
+        workspace = memory(self._workspace, x.device)
+        call = self._call(x=x, other=other, lengths=lengths, y=y)
+        with stream(x.device) as current:
+            code = library.fastvoc_cuda_plan_run(
+                pointer(self._plan), kernels(x.device), pointer(packed), pointer(workspace), current, call
+            )
+        native.check("cuda", code)
+        return y.transpose(1, 2)

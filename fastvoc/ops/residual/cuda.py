@@ -10,7 +10,11 @@ from fastvoc.ops.residual.call import Residual
 
 def prepare(call: Residual) -> Prepared:
     """Return what runs the kernels, or why they cannot run this call."""
-    return operator.prepare(_layers(call), call.x)
+    return operator.prepare(call, _layers, _operands)
+
+
+def _operands(call: Residual) -> operator.Operands:
+    return operator.Operands([(layer.weight, layer.bias) for layer in _layers(call)], call.x)
 
 
 def _layers(call: Residual) -> list[Layer]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastvoc.ops.availability import interpreted
-from fastvoc.ops.op import Prepared, prepared
+from fastvoc.ops.op import Prepared, Repeatable, prepared
 from fastvoc.ops.packing import packed
 from fastvoc.ops.ragged import ragged_arguments
 from fastvoc.ops.residual.call import Residual
@@ -24,7 +23,7 @@ from fastvoc.ops.triton.tuning import launch_for
 
 def prepare(call: Residual) -> Prepared:
     """Return what runs the kernels, or why they cannot run this call."""
-    return prepared(partial(_run, call), refuses(call.x, items=call.branches * call.x.shape[0]))
+    return prepared(Repeatable(_run), refuses(call.x, items=call.branches * call.x.shape[0]))
 
 
 def _run(call: Residual) -> Tensor:

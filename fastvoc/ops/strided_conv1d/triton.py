@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops.layout import empty_channels_last, to_channels_last
-from fastvoc.ops.op import Prepared, prepared
+from fastvoc.ops.op import Prepared, Repeatable, prepared
 from fastvoc.ops.packing import packed
 from fastvoc.ops.ragged import ragged_lengths
 from fastvoc.ops.strided_conv1d.call import StridedConv1d, StridedConv1dBackward
-from fastvoc.ops.triton import refuses
-from fastvoc.ops.triton.convolution import convolution
+from fastvoc.ops.triton import Launches, refuses
+from fastvoc.ops.triton.convolution import convolve
 from fastvoc.ops.triton.launch import REACH
 from fastvoc.ops.triton.packing import block_diagonal, merged_groups, phases_first, taps_first
 from fastvoc.ops.triton.tiles import shape_of, slower
@@ -30,7 +30,7 @@ def prepare(call: StridedConv1d) -> Prepared:
     reason = _refuses_size(call.x, *call.shape[1:]) or slower(
         shape_of("strided_conv1d", taps * width if width < FEW else width, columns, taps, 1, call.x)
     )
-    return prepared(partial(_run, call), reason)
+    return prepared(Repeatable(partial(_run, Launches())), reason)
 
 
 def prepare_backward(call: StridedConv1dBackward) -> Prepared:
@@ -41,10 +41,10 @@ def prepare_backward(call: StridedConv1dBackward) -> Prepared:
     reason = _refuses_size(call.x, *call.grad.shape[1:]) or slower(
         shape_of("strided_conv1d_backward", depth, call.stride * width, rounds, 1, call.x)
     )
-    return prepared(partial(_run_backward, call), reason)
+    return prepared(Repeatable(partial(_run_backward, Launches())), reason)
 
 
-def _run(call: StridedConv1d) -> Tensor:
+def _run(launches: Launches, call: StridedConv1d) -> Tensor:
     """Run the kernel, a convolution with a hop."""
     groups, slope = call.groups, call.slope
     merged, width, _ = _widths(call.weight, groups)
@@ -53,7 +53,8 @@ def _run(call: StridedConv1d) -> Tensor:
         return taps_first(block_diagonal(weight, groups, merged))
 
     y = call.empty()
-    convolution(
+    convolve(
+        launches,
         call.x,
         packed(f"strided_conv1d in {groups} groups", pack, call.weight),
         call.bias,
@@ -66,18 +67,19 @@ def _run(call: StridedConv1d) -> Tensor:
         out_slope=slope,
         flat=width < FEW,
         fold=True,
-    )()
+    )
     return y
 
 
-def _run_backward(call: StridedConv1dBackward) -> tuple[Tensor, Tensor, Tensor]:
+def _run_backward(launches: Launches, call: StridedConv1dBackward) -> tuple[Tensor, Tensor, Tensor]:
     """Run the kernels: one for the input, a transposed convolution, and one for weight and bias."""
     stride, groups, slope = call.stride, call.groups, call.slope
     merged, _, columns = _widths(call.weight, groups)
     g = to_channels_last(call.grad) if slope == 1.0 else _gated(call.grad, call.y, slope)
     grad_x, grad_weight, grad_bias = call.empty()
     if call.needs[0]:
-        convolution(  # dx[i, t stride + k - left] += w[o, i, k] g[o, t]
+        convolve(  # dx[i, t stride + k - left] += w[o, i, k] g[o, t]
+            launches,
             g,
             phases_first(stride)(block_diagonal(call.weight, groups, merged)),
             None,
@@ -89,8 +91,9 @@ def _run_backward(call: StridedConv1dBackward) -> tuple[Tensor, Tensor, Tensor]:
             crop=call.left,
             flat=columns < FEW,
             fold=True,
-        )()
+        )
     weight_gradient(  # dw[o, i, k] = sum_t g[o, t] x[i, t stride + k - left]; db[o] = sum_t g[o, t]
+        launches,
         call.x,
         g,
         grad_weight if call.needs[1] else None,

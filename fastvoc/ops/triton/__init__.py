@@ -5,6 +5,6 @@ first launch. Whether kernels are interpreted is decided then, once for the proc
 """
 
 from fastvoc.ops.availability import interpreted
-from fastvoc.ops.triton.launch import Launch, precision, refuses
+from fastvoc.ops.triton.launch import Launch, Launches, precision, refuses
 
-__all__ = ["Launch", "interpreted", "precision", "refuses"]
+__all__ = ["Launch", "Launches", "interpreted", "precision", "refuses"]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from fastvoc.ops.availability import interpreted
 from fastvoc.ops.ragged import ragged_arguments
-from fastvoc.ops.triton.launch import Launch, dense, precision, strides
+from fastvoc.ops.triton.launch import Launch, Launches, dense, precision, strides
 from fastvoc.ops.triton.tiles import Tile, shape_of
 from fastvoc.ops.triton.tuning import launch_for
+
+
+def convolve(
+    launches: Launches, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, *, name: str, **settings: Any
+) -> None:
+    """Run a convolution, which is described once for all calls of a signature; the arguments are `convolution`'s."""
+    bias = None if bias is None else bias.contiguous()
+    beside: Tensor | None = settings.get("beside")
+    describe = partial(convolution, x, weight, bias, y, name=name, **settings)
+    launches.run(name, describe, x=x, weight=weight, bias=bias, beside=beside, y=y)
 
 
 def convolution(
@@ -43,7 +54,7 @@ def convolution(
     x : Tensor, shape (B, CHANNELS, frames)
     weight : Tensor, shape ([groups,] taps, phases * OUT / groups, CHANNELS / groups), contiguous
         The matrix of each tap; row `r` of the result meets row ``r * hop + tap * dilation - shift`` of `x` in it.
-    bias : Tensor, shape (OUT,), optional
+    bias : Tensor, shape (OUT,), contiguous, optional
     y : Tensor, shape (B, OUT, out_frames)
         Where the result goes.
     name : str
@@ -63,7 +74,6 @@ def convolution(
         shift, crop = shift - hop * crop, 0
     first = crop // phases
     rows = (out_frames - 1 + crop) // phases + 1 - first
-    bias = None if bias is None else bias.contiguous()
     arguments: dict[str, Any] = {"x": x, "weight": weight, "bias": bias, "beside": beside, "y": y}
     arguments |= ragged_arguments(frames)
     fold = fold and arguments["lengths"] is None

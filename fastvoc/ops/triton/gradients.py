@@ -192,14 +192,22 @@ def add_splits(
     fixed_stride,
     SHIFTED: tl.constexpr,
     FIXED: tl.constexpr,
+    SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Add up the splits of a workspace in order, round once, and put weight and bias where they belong."""
+    """Add up the splits of a workspace, round once, and put weight and bias where they belong.
+
+    SPLITS of them are added side by side, each to those that stand SPLITS further, and at last to each other: the order
+    is the same in every run, and no load waits for the one before.
+    """
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for _ in range(splits):
-        total += tl.load(workspace + place, mask=place < size, other=0.0)
-        workspace += size
+    rows = tl.arange(0, SPLITS)
+    partial = tl.zeros((SPLITS, BLOCK), tl.float32)
+    for first in range(0, splits, SPLITS):
+        row = first + rows
+        values = workspace + row.to(tl.int64)[:, None] * size + place[None, :]
+        partial += tl.load(values, mask=(row < splits)[:, None] & (place < size)[None, :], other=0.0)
+    total = tl.sum(partial, axis=0)
     if weight is not None:
         where = (
             place // (SHIFTED * FIXED) * taps_stride

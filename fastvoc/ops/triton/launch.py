@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastvoc.ops.availability import interpreted, tf32_allowed, too_old_for_triton
 from fastvoc.ops.op import Slower
+from fastvoc.ops.ragged import is_ragged
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -90,6 +91,8 @@ class Launch:
         Of 32 threads each, in a program; and of its software pipeline.
     smaller : callable, optional
         Makes the launch that runs where the GPU has no room for this one, or None.
+    compiled : triton.compiler.CompiledKernel, optional
+        What Triton made of it, of a launch that ran.
     """
 
     kernel: Any
@@ -99,6 +102,7 @@ class Launch:
     warps: int
     stages: int
     smaller: Callable[[], Launch | None] = lambda: None
+    compiled: Any = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,10 +113,9 @@ class Launch:
         """Enqueue the kernel on the current stream of its tensors' device, and return the launch that ran."""
         if 0 in self.grid:
             return self
-        device = next(value.device for value in self.arguments.values() if isinstance(value, Tensor))
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        with _on(next(value.device for value in self.arguments.values() if isinstance(value, Tensor))):
             try:
-                self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+                compiled = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
             except Exception as error:
                 from triton.runtime.errors import OutOfResources
 
@@ -120,4 +123,85 @@ class Launch:
                 if smaller is None:
                     raise
                 return smaller()
-        return self
+        return replace(self, compiled=compiled)
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a device the current one, where it is another."""
+    other = device.type == "cuda" and device.index != torch.cuda.current_device()
+    return torch.cuda.device(device) if other else nullcontext()
+
+
+ALIGNED = 16
+"""Bytes to which the start of a tensor is aligned, or not: kernels are compiled for either."""
+
+
+class Ready:
+    """A launch that ran, for other tensors of the same shapes, strides, dtypes and device.
+
+    Triton's own way to a kernel specialises and names some fifty arguments at every launch to find the one that it
+    compiled; here only the tensors change.
+
+    Parameters
+    ----------
+    launch : Launch
+        Which ran.
+    names : sequence of str
+        Of its arguments, those that will be others.
+    """
+
+    def __init__(self, launch: Launch, names: Sequence[str]) -> None:
+        values = [{**launch.arguments, **launch.constants}[name] for name in launch.kernel.arg_names]
+        tensors = {name: launch.arguments[name] for name in names if launch.arguments[name] is not None}
+        self.shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        self._aligned = {name: _aligned(tensor) for name, tensor in tensors.items()}
+        self._places = [(name, launch.kernel.arg_names.index(name)) for name in tensors]
+        for _, place in self._places:
+            values[place] = None  # no tensor outlives its call here
+        self._values = values
+        self._device = next(iter(tensors.values())).device
+        self._run = launch.compiled[launch.grid]
+
+    def takes(self, **tensors: Tensor | None) -> bool:
+        """Tell whether tensors lie in memory as those did that it was compiled for."""
+        return all(tensor is None or _aligned(tensor) == self._aligned[name] for name, tensor in tensors.items())
+
+    def __call__(self, **tensors: Tensor | None) -> None:
+        """Enqueue the kernel for other tensors, on the current stream of their device."""
+        values = self._values.copy()
+        for name, place in self._places:
+            values[place] = tensors[name]
+        with _on(self._device):
+            self._run(*values)
+
+
+def _aligned(tensor: Tensor) -> bool:
+    return tensor.data_ptr() % ALIGNED == 0
+
+
+class Launches:
+    """The launches of a call, kept by name for the calls that follow with the same signature."""
+
+    def __init__(self) -> None:
+        self._ready: dict[str, Ready] = {}
+
+    def ready(self, name: str, **tensors: Tensor | None) -> Ready | None:
+        """Return a launch that takes these tensors, if one has run, and if all calls can be launched as it was."""
+        ready = None if is_ragged() else self._ready.get(name)
+        return ready if ready is not None and ready.takes(**tensors) else None
+
+    def begin(self, name: str, launch: Launch, *names: str) -> Launch:
+        """Run a launch, return the one that ran, and keep it for other tensors of these names."""
+        ran = launch()
+        # Triton's interpreter compiles nothing
+        if ran.compiled is not None and not is_ragged() and name not in self._ready:
+            self._ready[name] = Ready(ran, names)
+        return ran
+
+    def run(self, name: str, describe: Callable[[], Launch], **tensors: Tensor | None) -> None:
+        """Run what `describe` makes for these tensors, or what is kept of it."""
+        ready = self.ready(name, **tensors)
+        if ready is None:
+            self.begin(name, describe(), *tensors)
+        else:
+            ready(**tensors)

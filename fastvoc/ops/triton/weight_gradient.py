@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from fastvoc.ops.availability import interpreted
-from fastvoc.ops.triton.launch import Launch, precision
+from fastvoc.ops.triton.launch import Launch, Launches, precision
 from fastvoc.ops.triton.tiles import Tile, shape_of
 from fastvoc.ops.triton.tuning import launch_for
 
-BLOCK = 256
-"""Sums that one program adds up over the splits; the interpreter, which takes as long for many, has more."""
+BLOCK = 2048
+"""Numbers that one program adds up at a time: so many sums, times so many of their splits side by side."""
+
+MOST_SPLITS = 32
+"""Of the splits of a sum that are added side by side."""
 
 
 def weight_gradient(
+    launches: Launches,
     shifted: Tensor,
     fixed: Tensor,
     weight: Tensor | None,
@@ -43,6 +48,8 @@ def weight_gradient(
 
     Parameters
     ----------
+    launches : Launches
+        Of the calls of this signature.
     shifted : Tensor, shape (B, SHIFTED, shifted_frames)
     fixed : Tensor, shape (B, FIXED, frames)
     weight : Tensor, shape (FIXED, SHIFTED / groups, taps), optional
@@ -56,7 +63,11 @@ def weight_gradient(
     """
     if weight is None and bias is None:
         return
-    sums, add = launches(
+    atomic = os.environ.get("FASTVOC_ATOMICS") == "1"
+    name = "atomic sums" if atomic else "sums"
+    ready = launches.ready(name, shifted=shifted, fixed=fixed)
+    describe = partial(
+        describe_launches,
         shifted,
         fixed,
         weight,
@@ -72,11 +83,22 @@ def weight_gradient(
         groups=groups,
         merged=merged,
         flat=flat,
+        atomic=atomic,
     )
-    add(sums())()
+    if ready is None:
+        sums, _ = describe()
+        workspace = launches.begin(name, sums, "shifted", "fixed", "workspace").arguments["workspace"]
+    else:
+        workspace = _workspace(ready.shapes["workspace"], fixed.device, atomic=atomic)
+        ready(shifted=shifted, fixed=fixed, workspace=workspace)
+    launches.run(f"{name} of splits", lambda: describe()[1](workspace), workspace=workspace, weight=weight, bias=bias)
 
 
-def launches(
+def _workspace(shape: Sequence[int], device: torch.device, *, atomic: bool) -> Tensor:
+    return (torch.zeros if atomic else torch.empty)(shape, dtype=torch.float32, device=device)
+
+
+def describe_launches(
     shifted: Tensor,
     fixed: Tensor,
     weight: Tensor | None,
@@ -93,16 +115,15 @@ def launches(
     groups: int = 1,
     merged: int = 1,
     flat: bool = False,
-) -> tuple[Launch, Callable[[Launch], Launch]]:
-    """Describe the launches: the sums of the splits, and, of the one that ran, their sum."""
+    atomic: bool = False,
+) -> tuple[Launch, Callable[[Tensor], Launch]]:
+    """Describe the launches: the sums of the splits, and, of the workspace of the one that ran, their sum."""
     from fastvoc.ops.triton import gradients
 
     batch, fixed_channels, frames = fixed.shape
     shifted_channels = shifted.shape[1]
     weights = 0 if weight is None else weight.numel()
     size = weights + (0 if bias is None else bias.numel())
-    block = BLOCK << 8 if interpreted() else BLOCK
-    atomic = os.environ.get("FASTVOC_ATOMICS") == "1"
     products = groups // merged
     width, columns = shifted_channels // products, fixed_channels // products
     rows = taps * width if flat else width
@@ -114,9 +135,7 @@ def launches(
         # Four programs for each multiprocessor hide each other's waiting; more would only enlarge the workspace.
         steps = -(-batch * frames // tile.channels) if flat else batch * -(-frames // tile.channels)
         splits = max(1, min(steps, 4 * _multiprocessors(fixed.device) // places))
-        workspace = (torch.zeros if atomic else torch.empty)(
-            (1 if atomic else splits, size), dtype=torch.float32, device=fixed.device
-        )
+        workspace = _workspace((1 if atomic else splits, size), fixed.device, atomic=atomic)
         return Launch(
             kernel=gradients.weight_gradient,
             grid=(places, splits, 1),
@@ -161,23 +180,31 @@ def launches(
 
     fixed_stride, shifted_stride, taps_stride = (0, 0, 0) if weight is None else weight.stride()
 
-    def add(ran: Launch) -> Launch:
-        workspace = ran.arguments["workspace"]
+    def add(workspace: Tensor) -> Launch:
+        splits = workspace.shape[0]
+        # a power of two by which no more than a few lengths differ
+        rows = min(MOST_SPLITS, 1 << (splits - 1).bit_length())
+        block = BLOCK << 5 if interpreted() else BLOCK  # the interpreter takes as long for many as for few
         return Launch(
             kernel=gradients.add_splits,
-            grid=(-(-size // block), 1, 1),
+            grid=(-(-size // (block // rows)), 1, 1),
             arguments={
                 "workspace": workspace,
                 "weight": weight,
                 "bias": bias,
-                "splits": workspace.shape[0],
+                "splits": splits,
                 "weights": weights,
                 "size": size,
                 "taps_stride": taps_stride,
                 "shifted_stride": shifted_stride,
                 "fixed_stride": fixed_stride,
             },
-            constants={"SHIFTED": shifted_channels // groups, "FIXED": fixed_channels, "BLOCK": block},
+            constants={
+                "SHIFTED": shifted_channels // groups,
+                "FIXED": fixed_channels,
+                "SPLITS": rows,
+                "BLOCK": block // rows,
+            },
             warps=4,
             stages=1,
         )

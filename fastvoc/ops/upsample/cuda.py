@@ -10,12 +10,16 @@ from fastvoc.ops.upsample.call import Upsample, UpsampleBackward
 
 def prepare(call: Upsample) -> Prepared:
     """Return what runs the kernels, or why they cannot run this call."""
-    return operator.prepare([_layer(call)], call.x)
+    return operator.prepare(call, lambda call: [_layer(call)], _operands)
 
 
 def prepare_backward(call: UpsampleBackward) -> Prepared:
     """Return what runs the kernels, or why they cannot run this call."""
-    return gradients.prepare(call.grad, call.x, _layer(call.forward), call.needs)
+    return gradients.prepare(call, _layer(call.forward))
+
+
+def _operands(call: Upsample) -> operator.Operands:
+    return operator.Operands([(call.weight, call.bias)], call.x)
 
 
 def _layer(call: Upsample) -> Layer:

@@ -7,10 +7,10 @@ from functools import partial
 from torch import Tensor
 
 from fastvoc.ops.layout import in_layout_of
-from fastvoc.ops.op import Prepared, prepared
+from fastvoc.ops.op import Prepared, Repeatable, prepared
 from fastvoc.ops.packing import packed
-from fastvoc.ops.triton import refuses
-from fastvoc.ops.triton.convolution import convolution
+from fastvoc.ops.triton import Launches, refuses
+from fastvoc.ops.triton.convolution import convolve
 from fastvoc.ops.triton.packing import phases_first, taps_first
 from fastvoc.ops.triton.tiles import shape_of, slower
 from fastvoc.ops.triton.weight_gradient import weight_gradient
@@ -23,7 +23,7 @@ def prepare(call: Upsample) -> Prepared:
     reason = refuses(call.x, (out, call.shape[2])) or slower(
         shape_of("upsample", channels, call.stride * out, -(-taps // call.stride), 1, call.x)
     )
-    return prepared(partial(_run, call), reason)
+    return prepared(Repeatable(partial(_run, Launches())), reason)
 
 
 def prepare_backward(call: UpsampleBackward) -> Prepared:
@@ -32,16 +32,17 @@ def prepare_backward(call: UpsampleBackward) -> Prepared:
     reason = refuses(call.x, (call.grad.shape[1], call.grad.shape[2])) or slower(
         shape_of("upsample_backward", out, channels, taps, 1, call.x)
     )
-    return prepared(partial(_run_backward, call), reason)
+    return prepared(Repeatable(partial(_run_backward, Launches())), reason)
 
 
-def _run(call: Upsample) -> Tensor:
+def _run(launches: Launches, call: Upsample) -> Tensor:
     """Run the kernel: frame ``q stride + r - left`` adds up tap ``r + i stride`` of row ``q - i``, for every `i`.
 
     Each row of the matrix product makes `stride` neighbouring frames, so that channels-last results are contiguous.
     """
     y = call.empty()
-    convolution(
+    convolve(
+        launches,
         call.x,
         packed(f"upsample by {call.stride}", phases_first(call.stride), call.weight),
         call.bias,
@@ -52,17 +53,18 @@ def _run(call: Upsample) -> Tensor:
         phases=call.stride,
         crop=call.left,
         slope=call.slope,
-    )()
+    )
     return y
 
 
-def _run_backward(call: UpsampleBackward) -> tuple[Tensor, Tensor, Tensor]:
+def _run_backward(launches: Launches, call: UpsampleBackward) -> tuple[Tensor, Tensor, Tensor]:
     """Run the kernels: one for the input, a convolution with a hop, and one for weight and bias."""
     x, stride, slope = call.x, call.stride, call.slope
     grad = in_layout_of(x, call.grad)
     grad_x, grad_weight, grad_bias = call.empty()
     if call.needs[0]:
-        convolution(  # du[i, s] = sum_ok w[i, o, k] g[o, s stride + k - left]; dx = du (1 or slope)
+        convolve(  # du[i, s] = sum_ok w[i, o, k] g[o, s stride + k - left]; dx = du (1 or slope)
+            launches,
             grad,
             taps_first(call.weight),
             None,
@@ -74,8 +76,9 @@ def _run_backward(call: UpsampleBackward) -> tuple[Tensor, Tensor, Tensor]:
             beside=x if slope != 1.0 else None,
             role="gate",
             out_slope=slope,
-        )()
+        )
     weight_gradient(  # dw[i, o, k] = sum_s u[i, s] g[o, s stride + k - left]; db[o] = sum_t g[o, t]
+        launches,
         grad,
         x,
         grad_weight if call.needs[1] else None,
