@@ -12,13 +12,15 @@ from torch import Tensor
 
 from fastvoc.engine.cuda_graphs import CudaGraphs, bucket_of
 from fastvoc.models import hifigan, melgan
-from fastvoc.ops import OPS, conv1d, last_backends, residual, upsample, use_backend
+from fastvoc.ops import OPS, conv1d, last_backends, residual, smooth_snake, upsample, use_backend
 from fastvoc.ops.availability import interpreted
 from fastvoc.ops.contract import errors
 from fastvoc.ops.conv1d.call import Conv1d
 from fastvoc.ops.layout import to_channels_last
 from fastvoc.ops.packing import keep
 from fastvoc.ops.ragged import ragged
+from fastvoc.ops.smooth_snake import triton as smooth_snake_triton
+from fastvoc.ops.smooth_snake.call import SmoothSnake, SmoothSnakeBackward
 from fastvoc.ops.strided_conv1d.call import StridedConv1d, StridedConv1dBackward
 from fastvoc.ops.triton import tiles
 from fastvoc.ops.upsample.call import Upsample
@@ -57,12 +59,14 @@ def test_the_tiles_of_a_gpu_compute_the_same(name: str, case: str, capability: i
 def test_items_of_a_ragged_batch_are_those_of_each_alone(mode: str, last: bool) -> None:
     lengths, bucket = [11, 16, 9], 16
     first, up, head = weight(6, 4, 3), weight(6, 5, 6), weight(1, 5, 7)
+    alpha, beta = 0.3 * torch.randn(5), 0.3 * torch.randn(5)
     units, biases = [weight(5, 5, 3, seed=n) for n in range(4)], [torch.randn(5) for _ in range(4)]
 
     def network(mel: Tensor) -> Tensor:
         x = conv1d(mel, first, padding=(1, 1), padding_mode=mode)
         x = upsample(x, up, stride=3, crop=(2, 1), slope=0.1)
         x = residual(x, units, biases, [3, 1, 1, 2], branches=2, padding_mode=mode)
+        x = smooth_snake(x, alpha, beta)
         return conv1d(x, head, padding=(3, 3), padding_mode=mode, slope=0.01, tanh=True)
 
     mel = torch.randn(3, 4, bucket)
@@ -341,3 +345,18 @@ def test_a_graph_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) ->
     with use_backend("triton"):
         alone = model(mel)
     assert graphs.explain(2, 9) is None and torch.equal(graphs(mel), alone)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_lanes_that_see_no_end_compute_the_same_as_those_that_do(last: bool) -> None:
+    x, grad = torch.randn(2, 8, 97), torch.randn(2, 8, 97)
+    x = to_channels_last(x) if last else x
+    alpha, beta = 0.3 * torch.randn(8), 0.3 * torch.randn(8)
+    forward, backward = SmoothSnake(x, alpha, beta), SmoothSnakeBackward(grad, x, alpha, beta, True, (True, True, True))
+    with use_backend("triton"):
+        expected = OPS["smooth_snake"](forward), OPS["smooth_snake_backward"](backward)[0]
+        with patch.object(smooth_snake_triton, "_lanes", lambda block: {"BLOCK": 16 if last else 4, "STRETCHES": 2}):
+            y, (grad_x, *others) = OPS["smooth_snake"](forward), OPS["smooth_snake_backward"](backward)
+    assert torch.equal(y, expected[0]) and torch.equal(grad_x, expected[1])
+    for worst, allowed in errors(backward, (grad_x, *others)):
+        assert worst <= allowed

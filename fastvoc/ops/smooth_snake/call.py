@@ -146,6 +146,12 @@ class SmoothSnakeBackward(NamedTuple):
         return both.to(self.x.dtype), divisor.to(self.x.dtype)
 
 
+def in_double(call: SmoothSnake | SmoothSnakeBackward) -> SmoothSnakeBackward:
+    """Return a call whose parameters are in double precision, in which so few numbers cost nothing."""
+    beta = None if call.beta is None else call.beta.double()
+    return SmoothSnakeBackward(call.x, call.x, call.alpha.double(), beta, call.logarithmic, (True, True, True))
+
+
 def widened(x: Tensor) -> Tensor:
     """Return the values in single precision at least, in which everything is computed and rounded once at the end."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from fastvoc.ops.cpu import convolution, gradients, refuses
 from fastvoc.ops.layout import empty_like_layout
 from fastvoc.ops.op import Prepared
-from fastvoc.ops.smooth_snake.call import SMALLEST, SmoothSnake, SmoothSnakeBackward
+from fastvoc.ops.smooth_snake.call import SMALLEST, SmoothSnake, SmoothSnakeBackward, in_double
 
 
 def prepare(call: SmoothSnake) -> Prepared:
@@ -31,14 +31,8 @@ def packed(call: SmoothSnake | SmoothSnakeBackward) -> Tensor:
     -------
     Tensor, shape (C, 1, 2), float32
     """
-    frequency, divisor = _exact(call).forward.scales()
+    frequency, divisor = in_double(call).forward.scales()
     return torch.cat([frequency, 1 / (divisor + SMALLEST)], dim=1)[:, None].float()
-
-
-def _exact(call: Any) -> SmoothSnakeBackward:
-    """Return a call whose parameters are in double precision, in which so few numbers cost nothing."""
-    beta = None if call.beta is None else call.beta.double()
-    return SmoothSnakeBackward(call.x, call.x, call.alpha.double(), beta, call.logarithmic, (True, True, True))
 
 
 class _Call(NamedTuple):
@@ -94,5 +88,5 @@ def _run_backward(call: SmoothSnakeBackward) -> tuple[Tensor, Tensor, Tensor]:
         return grad_x, none, none
     # of amount = 1 / (b + 1e-9): db = -damount amount²
     frequency, amount = grad_weight[:, 0, 0].double(), grad_weight[:, 0, 1].double()
-    alpha, beta = _exact(call).of_parameters(frequency, -amount * weight[:, 0, 1].double().square())
+    alpha, beta = in_double(call).of_parameters(frequency, -amount * weight[:, 0, 1].double().square())
     return grad_x, alpha if needs[1] else none, beta if needs[2] else none
