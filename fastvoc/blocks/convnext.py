@@ -125,8 +125,6 @@ class ConvNextCall(Node):
         What `fastvoc.ops.convnext` takes beside its input.
     """
 
-    edges = "zero"
-
     def __init__(self, weights: tuple[Tensor, ...]) -> None:
         self.weights = weights
         self.side = weights[0].shape[-1] // 2
@@ -135,10 +133,14 @@ class ConvNextCall(Node):
         """Rows of the input that rows `first … last` read."""
         return first - self.side, last + self.side
 
+    def zeros(self, window: Window, first: int, last: int) -> tuple[int, int]:
+        """Count the rows that rows `first … last` read before and behind the signal, which the operator pads with zeros."""
+        before, after = self.needs(first, last)
+        return window.first - before, after + 1 - window.first - window.rows[0].shape[-1]
+
     def valid(self, window: Window, first: int, last: int) -> Tensor:
         """Compute rows `first … last`."""
-        (x,) = window.rows
-        return ops.convnext(x, *self.weights, eps=EPS)
+        return ops.convnext(window.rows[0], *self.weights, padding=self.zeros(window, first, last), eps=EPS)
 
     def packed(self, dtype: torch.dtype) -> Node:
         """Return the same with weights packed once."""
@@ -161,7 +163,7 @@ class PackedConvNextCall(ConvNextCall):
 
     def valid(self, window: Window, first: int, last: int) -> Tensor:
         """Compute rows `first … last`."""
-        return self._packed(window.rows[0].float())
+        return self._packed(window.rows[0].float(), *self.zeros(window, first, last))
 
 
 def drawn(*shape: int) -> nn.Parameter:

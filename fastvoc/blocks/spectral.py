@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.blocks.conv import Conv1d
-from fastvoc.blocks.heads import CentredInverse, Inverse, OverlapAdd, hann_window, overlap_add, overlap_of
+from fastvoc.blocks.heads import (
+    CentredInverse,
+    Inverse,
+    OverlapAdd,
+    hann_window,
+    overlap_add,
+    overlap_of,
+    spectrum_of,
+)
 from fastvoc.graph import Graph, Node, Pointwise, Window
 
 LOUDEST = 100.0
@@ -49,7 +57,7 @@ class SpectralHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) → (B, 1, T·hop), or a hop less with the padding "centre"."""
-        spectrum = torch.polar(*self.polar(x))
+        spectrum = spectrum_of(*self.polar(x))
         window = hann_window(self.fft_size, spectrum.real.dtype, x.device)
         frames = (torch.fft.irfft(spectrum.mT, n=self.fft_size) * window).mT
         # as streams add them, and `torch.istft`
@@ -62,7 +70,7 @@ class SpectralHead(nn.Module):
     def lower(self, graph: Graph, x: int) -> int:
         """Add the product, the transform of each frame, and their sum to a graph."""
         y = graph.lower(self.conv, x)
-        spectrum = graph.add(Pointwise(lambda y: torch.polar(*self._polar(y))), y)
+        spectrum = graph.add(Pointwise(lambda y: spectrum_of(*self._polar(y))), y)
         frames = graph.add(Inverse(self.fft_size), spectrum)
         centred = self.padding == "centre"
         node = CentredInverse(self.fft_size, self.rate) if centred else EvenInverse(self.fft_size, self.rate)

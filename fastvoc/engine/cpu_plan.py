@@ -229,7 +229,8 @@ class NativeRun(Native):
         return state, results.to(self._made)
 
     def _rows(self, batch: int, count: int) -> Tensor:
-        return native.host_memory(batch, self._channels, count, dtype=torch.float32)
+        # channels are neighbours in memory, as in the tiles that are written, and as functions of rows read them
+        return native.host_memory(batch, count, self._channels, dtype=torch.float32).mT
 
     def _ready(self, states: Tensor, new: int, *, ended: bool, known: int) -> int:
         """Count the rows that are certain once so many new ones have come."""
