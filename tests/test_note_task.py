@@ -226,7 +226,10 @@ def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
         ({"losses": {"mel": 1}}, "losses of its own; leave out mel"),
         ({"continue_from": "x"}, "one adversary, the mirror of its generator; leave out continue_from"),
         ({"data.families": ["flutes"]}, "'flutes' is no family of instruments; did you mean 'flute'?"),
-        ({"data.spectrum.frames": 64}, "the generator makes pictures of 32 frames and 1024 bins but the spectrum has 64"),
+        (
+            {"data.spectrum.frames": 64},
+            "the generator makes pictures of 32 frames and 1024 bins but the spectrum has 64",
+        ),
         ({"generator": {"kind": "hifigan"}}, "generator hifigan does not play notes"),
     ],
 )

@@ -168,7 +168,7 @@ def note_wave(
 def mel_band(hertz: float, config: NoteSpectrum = HIGH) -> int:
     """Return the band that a tone is loudest in; low bands are not quite in mel, since neighbours move their edges."""
     bin_of_transform = round(hertz * config.fft_size / config.sample_rate)
-    return int(_filters(config, torch.float64)[min(max(bin_of_transform, 2), config.bins) - 1].argmax())
+    return int(_filters(config)[min(max(bin_of_transform, 2), config.bins) - 1].argmax())
 
 
 def normalise(picture: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ def _turns(angle: Tensor) -> Tensor:
 
 
 @kept(16)
-def _filters(config: NoteSpectrum, dtype: torch.dtype) -> Tensor:
+def _filters(config: NoteSpectrum, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return triangles, (bins, bands), none of which is narrower than one and a half bins; bin 0 is left out."""
     return torch.from_numpy(_triangles(config)).to(dtype)
 

@@ -99,6 +99,8 @@ def growth(notes: int, steps: NoteConfig, blocks: int) -> float:
 
 def blurred(picture: Tensor, progress: float, blocks: int) -> Tensor:
     """Return real pictures, (B, 2, T, F), as a generator of this progress could make them at best."""
+    if progress == blocks - 1:  # full-grown
+        return picture
     result = torch.zeros_like(picture)
     for block in range(math.floor(progress), math.ceil(progress) + 1):
         factor = 1 << blocks - 1 - block
