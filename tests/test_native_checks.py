@@ -65,6 +65,7 @@ def sanitized() -> Path:
         ("random_calls", 300),
         ("random_strided_conv1d", 300),
         ("random_convnext", 300),
+        ("random_griffin_lim", 150),
         ("random_recurrent", 60),
         ("random_networks", 60),
         ("hostile_calls", 3000),

@@ -126,7 +126,6 @@ TRANSFORMED = [
     "istftnet",
     "istftnet, symmetric",
     "istftnet, angle",
-    "griffin-lim-net",
     "vocos",
     "vocos, same",
     "wavenext",
