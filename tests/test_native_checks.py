@@ -66,6 +66,7 @@ def sanitized() -> Path:
         ("random_strided_conv1d", 300),
         ("random_convnext", 300),
         ("random_gated", 300),
+        ("random_griffin_lim", 150),
         ("random_recurrent", 60),
         ("random_networks", 60),
         ("hostile_calls", 3000),

@@ -130,7 +130,6 @@ TRANSFORMED = [
     "istftnet",
     "istftnet, symmetric",
     "istftnet, angle",
-    "griffin-lim-net",
     "vocos",
     "vocos, same",
     "wavenext",

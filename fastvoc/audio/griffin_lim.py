@@ -7,7 +7,6 @@ Balazs and Soendergaard 2013, *A fast Griffin-Lim algorithm*.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -78,8 +77,6 @@ def retrieve_phase(
     *,
     iterations: int,
     momentum: float,
-    revise: Callable[[Tensor], Tensor] | None = None,
-    revisions: int = 0,
 ) -> Tensor:
     """Make phases consistent with magnitudes, from given first phases; differentiable.
 
@@ -94,11 +91,6 @@ def retrieve_phase(
     iterations : int
         Rounds in which every spectrum takes the given magnitudes.
     momentum : float
-    revise : callable, optional
-        Maps magnitudes (B, fft_size // 2 + 1, frames) to better ones.
-    revisions : int
-        Rounds that follow, in which a spectrum takes what `revise` makes of its own magnitudes: for magnitudes that
-        are an estimate, of which something surer is known.
 
     Returns
     -------
@@ -112,10 +104,8 @@ def retrieve_phase(
     gain = 1 / overlap.clamp(min=(0.01 * overlap.max().double()).to(overlap.dtype))
     spectrum = magnitude * phase
     previous: Tensor | None = None
-    for n in range(iterations + revisions):
+    for _ in range(iterations):
         rebuilt = torch.fft.rfft(_wave(spectrum, window, hop, gain).unfold(-1, len(window), hop) * window)
-        if revise is not None and n >= iterations:
-            magnitude = revise(_squared(rebuilt).clamp(min=1e-14).sqrt().mT).mT
         ahead = rebuilt if previous is None else torch.sub(rebuilt, previous, alpha=momentum / (1 + momentum))
         # Below 1e-8 there is no sound, and dividing by less would make gradients overflow.
         spectrum = ahead * (magnitude * (_squared(ahead) + 1e-16).rsqrt())
