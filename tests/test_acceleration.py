@@ -328,6 +328,28 @@ def test_changed_weights_are_heard(name: str, change: str) -> None:
         assert not torch.allclose(network(mel), before, atol=1e-4)
 
 
+def another_slope(network: Any) -> None:
+    if hasattr(network, "config"):
+        network.config.leaky_relu_slope = 0.3
+    for module in network.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = 0.3
+
+
+@pytest.mark.parametrize("name", ["SpeechT5", "ParallelWaveGAN", "ParallelWaveGAN MelGAN", "Coqui MelGAN"])
+def test_another_slope_is_heard(name: str) -> None:
+    network, mel = NETWORKS[name](), mel_for(name)
+    accelerated = fastvoc.accelerate(network)
+    with torch.no_grad():
+        before = network(mel)
+        another_slope(network)
+    holds(network, mel)
+    # ours has the slopes of the published networks, where settings do not say them
+    assert accelerated.latest is None or "it is another network" in accelerated.latest
+    with torch.no_grad():
+        assert not torch.allclose(network(mel), before, atol=1e-4)
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_steps_of_optimisers_are_heard(fused: bool) -> None:
     network, mel = NETWORKS["jik876"](), mel_for("jik876")
