@@ -32,6 +32,8 @@ def read_device(device: str | torch.device, where: str) -> torch.device:
         read = torch.device(device)
     except (RuntimeError, TypeError):
         raise ValueError(f"{where}: is not a device; known: auto, cpu, cuda, cuda:N") from None
+    if read.type == "meta":
+        raise ValueError(f"{where}: holds no values; use auto, cpu, cuda or cuda:N")
     if read.type != "cuda":
         return read
     if (read.index or 0) >= count:

@@ -372,7 +372,7 @@ class Vocoder(Face[Generator]):
         with own_arithmetic(tensor.device, self.device):
             later = self._looks_later
             reading: Reading = read_mels(tensor, self.config.mel, convention, lengths, check=check, later=later)
-            mels = reading.mels
+            mels: list[Tensor] = reading.mels
             if not later:
                 reading.judge()
             conditions: Sequence[Tensor | None] | Tensor = read_conditions(

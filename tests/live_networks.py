@@ -139,6 +139,8 @@ class CoquiStack(nn.Module):
 
 
 class CoquiMelGAN(nn.Module):
+    """With the sub-bands of a multi-band one as its forward makes them; its ``inference`` joins them here by a sum."""
+
     def __init__(self, config: MelGANConfig) -> None:
         super().__init__()
         width = config.channels
@@ -146,14 +148,15 @@ class CoquiMelGAN(nn.Module):
         for rate in config.rates:
             layers += [nn.LeakyReLU(0.2), up(width, rate), CoquiStack(width // 2, config.units)]
             width //= 2
-        layers += [nn.LeakyReLU(0.2), nn.ReflectionPad1d(3), normed(nn.Conv1d(width, 1, 7)), nn.Tanh()]
+        bands = config.pqmf.bands if config.pqmf else 1
+        layers += [nn.LeakyReLU(0.2), nn.ReflectionPad1d(3), normed(nn.Conv1d(width, bands, 7)), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, c: Tensor) -> Tensor:
         return self.layers(c)
 
     def inference(self, c: Tensor) -> Tensor:
-        return self.layers(F.pad(c, (2, 2), "replicate"))
+        return self.layers(F.pad(c, (2, 2), "replicate")).sum(1, keepdim=True)
 
 
 def filled(network: Any, gain: float = 1.0) -> Any:

@@ -97,6 +97,7 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "Coqui": lambda: filled(CoquiHiFiGAN(SMALL)),
     "Coqui, no bias": lambda: filled(CoquiHiFiGAN(SMALL, bias=False)),
     "Coqui MelGAN": lambda: filled(CoquiMelGAN(replace(SMALL_MELGAN, channels=512, units=1))),
+    "Coqui multi-band": lambda: filled(CoquiMelGAN(replace(MULTI, channels=384, units=1))),
     "SpeechBrain": lambda: filled(SpeechBrainHiFiGAN(SMALL)),
     "ParallelWaveGAN": lambda: filled(
         KanBayashiHiFiGAN(replace(SMALL, rates=(5, 2), rate_kernel_sizes=(10, 4), crop_rule="output-padded"))
@@ -190,7 +191,9 @@ def test_a_condition_goes_along(kind: Any) -> None:
             assert "its condition is not a plain tensor of shape (2, 6, 1)" in str(accelerated.latest)
 
 
-@pytest.mark.parametrize("name", ["Coqui", "SpeechBrain", "ParallelWaveGAN multi-band", "Coqui MelGAN"])
+@pytest.mark.parametrize(
+    "name", ["Coqui", "SpeechBrain", "ParallelWaveGAN multi-band", "Coqui MelGAN", "Coqui multi-band"]
+)
 def test_what_calls_the_network_inside_is_faster_too(name: str) -> None:
     network, mel = NETWORKS[name](), mel_for(name, batch=1)
     mel = mel[0].T if name.startswith("Parallel") else mel
@@ -322,6 +325,28 @@ def test_changed_weights_are_heard(name: str, change: str) -> None:
     holds(network, mel.to(next(network.parameters()).dtype))
     assert accelerated.latest is None
     if change not in ("double precision", "bfloat16"):
+        assert not torch.allclose(network(mel), before, atol=1e-4)
+
+
+def another_slope(network: Any) -> None:
+    if hasattr(network, "config"):
+        network.config.leaky_relu_slope = 0.3
+    for module in network.modules():
+        if isinstance(module, nn.LeakyReLU):
+            module.negative_slope = 0.3
+
+
+@pytest.mark.parametrize("name", ["SpeechT5", "ParallelWaveGAN", "ParallelWaveGAN MelGAN", "Coqui MelGAN"])
+def test_another_slope_is_heard(name: str) -> None:
+    network, mel = NETWORKS[name](), mel_for(name)
+    accelerated = fastvoc.accelerate(network)
+    with torch.no_grad():
+        before = network(mel)
+        another_slope(network)
+    holds(network, mel)
+    # ours has the slopes of the published networks, where settings do not say them
+    assert accelerated.latest is None or "it is another network" in accelerated.latest
+    with torch.no_grad():
         assert not torch.allclose(network(mel), before, atol=1e-4)
 
 

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils._pytree import tree_map
 
 from fastvoc import Vocoder
-from fastvoc.blocks import Conv1d
+from fastvoc.blocks import Conv1d, ResidualBlocks
 from fastvoc.checkpoints import Checkpoint, Int8Layer
 from fastvoc.engine import CudaGraphs, WeightVersion
 from fastvoc.engine.cuda_graphs import Operators
@@ -665,3 +665,14 @@ def test_what_is_wrapped_so_that_nobody_knows_its_reach_is_named(place: str) -> 
     setattr(holder, name, Adapter(nn.Identity()))
     with pytest.raises(TypeError, match="Adapter does not say which samples its results read"):
         vocoder.streamer()
+
+
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_hooks_on_the_gradients_of_a_convolution_inside_a_block_are_run(register: str) -> None:
+    blocks, x = ResidualBlocks(4, [[[(3, 1)], [(5, 1)]]], slope=0.1), torch.randn(1, 4, 20, requires_grad=True)
+    plain = torch.autograd.grad(blocks(x).square().sum(), x)
+    heard: list[object] = []
+    getattr(next(blocks._elements()), register)(lambda module, *grads: heard.append(module))
+    hooked = torch.autograd.grad(blocks(x).square().sum(), x)
+    assert len(heard) == 1
+    torch.testing.assert_close(hooked, plain)

@@ -89,6 +89,20 @@ def test_what_is_misspelt_or_absent_is_refused_at_once(make: Any, monkeypatch: p
 def test_help_shows_the_arguments_of_training() -> None:
     assert list(inspect.signature(fastvoc.train).parameters)[:3] == ["config", "data", "folder"]
     assert {"accelerate", "audio", "blocks", "engine", "models", "ops"} <= set(dir(fastvoc))
+    assert {name for name in dir(fastvoc) if not name.startswith("__")} == set(fastvoc.__all__) - {"__version__"}
+
+
+def test_tensors_and_devices_without_values_are_refused_by_name() -> None:
+    vocoder, mel = Vocoder(checkpoint("hifigan")), torch.empty(BANDS, 40, device="meta")
+    sentence = "mel is a tensor on the meta device; it must have values"
+    for use in (lambda: vocoder(mel), lambda: vocoder(mel[None], lengths=[3]), lambda: [*vocoder.stream([mel])]):
+        with pytest.raises(TypeError, match=sentence):
+            use()
+    with pytest.raises(TypeError, match="wave is a tensor on the meta device"):
+        vocoder.mel(torch.empty(9000, device="meta"))
+    with pytest.raises(ValueError, match="Vocoder: device 'meta': holds no values; use auto, cpu, cuda or cuda:N"):
+        vocoder.to("meta")
+    assert vocoder.device.type == "cpu"
 
 
 @pytest.mark.parametrize("use", ["at once", "a streamer", "a mel"])

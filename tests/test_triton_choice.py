@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.errors import OutOfResources
 
 from fastvoc.graph import Convolution
-from fastvoc.models import hifigan, istftnet, melgan
+from fastvoc.models import bigvgan, hifigan, istftnet, melgan, vocos
+from fastvoc.models.discriminators import DISCRIMINATORS
 from fastvoc.ops import OPS
 from fastvoc.ops.conv1d.call import Conv1d
 from fastvoc.ops.op import Slower
 from fastvoc.ops.strided_conv1d.call import StridedConv1d
-from fastvoc.ops.triton import Launch, tiles, tuning
+from fastvoc.ops.triton import Launch, Launches, tiles, tuning, weight_gradient
+from fastvoc.ops.triton import launch as launch_module
 from fastvoc.ops.triton.tiles import Shape, Tile, candidates, rule, shape_of
 from fastvoc.ops.upsample.call import Upsample
 
@@ -260,3 +265,84 @@ def test_the_tile_of_every_layer_of_every_model_fits_the_smallest_gpus(name: str
     assert len(shapes) > 9
     for shape in shapes:
         assert tiles.footprint(shape, rule(shape)) <= 99 * 1024, shape
+
+
+class Calls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls of operators, forward and backward, in the order in which they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "fastvoc":
+            name = func.name().removeprefix("fastvoc::").removesuffix(".default")
+            defaults = [argument.default_value for argument in func._schema.arguments[len(args) :]]
+            self.made.append((name, OPS[name].kind(*args, *defaults)))
+        return func(*args, **(kwargs or {}))
+
+
+def launched_by(name: str, call: Any) -> list[Launch]:
+    """The launches of a call on a GPU with 99 KiB, none of which runs."""
+    module = import_module(f"fastvoc.ops.{name.removesuffix('_backward')}.triton")
+    run = module._run_backward if name.endswith("_backward") else module._run
+    made: list[Launch] = []
+
+    def describe(launch: Launch) -> Launch:
+        made.append(launch)
+        return launch
+
+    with (
+        torch.no_grad(),
+        patch.object(Launch, "__call__", describe),
+        patch.object(tiles, "_capability", lambda device: 86),
+        patch.object(weight_gradient, "_multiprocessors", lambda device: 84),
+    ):
+        run(*(() if name == "residual" else (Launches(),)), call)
+    return made
+
+
+def bytes_of(launch: Launch) -> int:
+    """Shared memory that the pipeline of a launch takes at most, as `footprint` counts it of a tile."""
+    rows, columns, channels, stages = (
+        launch.constants[name] for name in ("BLOCK_ROWS", "BLOCK_COLUMNS", "BLOCK_CHANNELS", "STAGES")
+    )
+    x: torch.Tensor = launch.arguments["x" if "x" in launch.arguments else "fixed"]
+    return int(stages * (rows + columns) * channels * x.element_size())
+
+
+TRAINED: dict[str, Callable[[], Any]] = {
+    # all that convolve in one dimension
+    **{f"discriminator {kind}": DISCRIMINATORS[kind] for kind in ("melgan", "scale", "period")},
+    "BigVGAN": lambda: bigvgan.V2_24K,
+    "Vocos": lambda: vocos.MEL_24K,
+    "HiFi-GAN V1": lambda: hifigan.V1,
+    "multi-band MelGAN": lambda: melgan.MULTI_BAND,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_launches_of_a_training_step_fit_the_smallest_gpus(
+    name: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_module, "tf32_allowed", lambda: dtype == "tf32")
+    config = TRAINED[name]()
+    with torch.device("meta"):
+        network: Any = config.build().to("meta", torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    weight = next(network.parameters())
+    shape = (2, 1, 8192) if name.startswith("discriminator") else (2, network.mel_bands, 32)
+    with Calls() as calls:
+        made = network(weight.new_empty(shape).requires_grad_())
+        tensors = [made] if isinstance(made, torch.Tensor) else [feature for maps in made for feature in maps]
+        torch.autograd.backward([tensor.float().sum() for tensor in tensors])
+    launches = [
+        launch
+        for name, call in calls.made
+        if "triton" in OPS[name].kernels
+        for launch in launched_by(name, call)
+        if "BLOCK_ROWS" in launch.constants
+    ]
+    assert len(launches) >= 3
+    for launch in launches:
+        assert bytes_of(launch) <= 99 * 1024, launch.constants

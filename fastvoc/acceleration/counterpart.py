@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,8 @@ class _Made:
     weights: tuple[Tensor, ...] = ()
     shortest: int = 1
     """Frames that it needs, since layers reflect so many."""
+    slopes: tuple[Any, ...] = ()
+    """Of the leaky ReLUs of the original, which are settings that no version counts."""
 
     @property
     def runner(self) -> Runner:
@@ -56,6 +58,7 @@ class Counterpart:
         self._lock = threading.RLock()
         self._compared: Any = None
         self._made: _Made | None = None
+        self._slopes: list[tuple[object, str]] = []
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """Run a call of the module's forward."""
@@ -96,18 +99,26 @@ class Counterpart:
         """Return what runs with the weights as they are."""
         revision = self.version.revision()
         made = self._made
-        if made is None or made.revision is not revision:
+        if not self._is_of(made, revision):
             with self._lock:
                 made = self._made
-                if made is None or made.revision is not revision:
+                if not self._is_of(made, revision):
                     # nothing that surrounds the first call after a change belongs to what is made
                     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"), own_arithmetic(_CPU):
+                        self._slopes = _slopes_of(module)
                         try:
                             made = self._make(module, revision)
                         except ValueError as error:
                             made = _Made(revision, str(error), weights=tuple(module.parameters()))
-                    self._made = made
+                    self._made = made = replace(made, slopes=self._slopes_now())
+        assert made is not None
         return made
+
+    def _is_of(self, made: _Made | None, revision: object) -> bool:
+        return made is not None and made.revision is revision and made.slopes == self._slopes_now()
+
+    def _slopes_now(self) -> tuple[Any, ...]:
+        return tuple(getattr(owner, name, None) for owner, name in self._slopes)
 
     def _make(self, module: nn.Module, revision: object) -> _Made:
         weights = tuple(module.parameters())
@@ -231,6 +242,14 @@ def _surroundings(weights: tuple[Tensor, ...]) -> str | None:
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
         return _GRADIENTS
     return None
+
+
+def _slopes_of(module: nn.Module) -> list[tuple[object, str]]:
+    """Return where the slopes of a network stand: modules, and settings that they read, with the attribute."""
+    owners: list[object] = [*module.modules()]
+    owners += [vars(module)["config"]] if "config" in vars(module) else []
+    names = ("negative_slope", "leaky_relu_slope")
+    return [(owner, name) for owner in owners for name in names if owner is not module and hasattr(owner, name)]
 
 
 def _watched(module: nn.Module) -> nn.Module:

@@ -37,6 +37,8 @@ def as_tensor(value: Tensor | NDArray[np.floating], name: str, where: str = "Voc
     if isinstance(value, Tensor):
         if value.layout != torch.strided:
             raise TypeError(f"{where}: {name} is a tensor of {value.layout}; it must be dense")
+        if value.is_meta:
+            raise TypeError(f"{where}: {name} is a tensor on the meta device; it must have values")
         return value
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{where}: {name} is a {type(value).__name__}; it must be a torch.Tensor or a numpy.ndarray")

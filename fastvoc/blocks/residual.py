@@ -181,6 +181,7 @@ class ResidualBlocks(nn.Module):
         return (
             isinstance(conv, Conv1d)
             and not (conv._forward_hooks or conv._forward_pre_hooks or "forward" in conv.__dict__)
+            and not (conv._backward_hooks or conv._backward_pre_hooks)
             and type(conv).forward is Conv1d.forward
             and type(conv).__call__ is nn.Module.__call__
             and (conv.padding_mode, conv.causal) == (self.padding_mode, self.causal)

@@ -170,4 +170,5 @@ def _source(module: nn.Module, state: Mapping[str, Tensor], live: Live) -> Sourc
 
 
 def _state(module: nn.Module, live: Live) -> dict[str, Tensor]:
-    return {f"{live.prefix}{name}": tensor.detach() for name, tensor in module.state_dict().items()}
+    own = {f"{live.prefix}{name}": tensor.detach() for name, tensor in module.state_dict().items()}
+    return {**own, **live.beside}

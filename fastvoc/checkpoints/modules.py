@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 BLOCK = re.compile(r"(.+)\.(convs1|convs2|convs)\.\d+")
 """Names of the convolutions in a residual block of HiFi-GAN, the same in all projects up to what is around a layer."""
@@ -33,6 +33,8 @@ class Live:
         What stands before the names of its tensors in the project's files.
     subbands : bool
         Whether it makes sub-bands, (B, bands, samples), which something behind it joins.
+    beside : dict of str to Tensor
+        Tensors that the project's files have beside those of the module, whose values its `forward` does not need.
     """
 
     settings: dict[str, Any]
@@ -41,6 +43,7 @@ class Live:
     condition: str | None = None
     prefix: str = ""
     subbands: bool = False
+    beside: dict[str, Tensor] = field(default_factory=dict)
 
 
 def layers_in(module: nn.Module) -> dict[str, nn.Conv1d | nn.ConvTranspose1d]:

@@ -38,7 +38,7 @@ from fastvoc.models import HiFiGANConfig, MelGANConfig
 WIDTHS = {"melgan_generator": 512, "fullband_melgan_generator": 512, "multiband_melgan_generator": 384}
 """Channels of each kind of MelGAN, which are written in the original's code."""
 
-FILTERS = "pqmf_layer."
+FILTERS, TAPS = "pqmf_layer.", 63
 
 
 @config
@@ -221,10 +221,9 @@ def _normalization(features: Features, source: Source) -> Any:
 
 
 def live(module: nn.Module) -> Live | None:
-    """Read a ``HifiganGenerator``, or the sequence of layers inside a MelGAN of the full band.
+    """Read a ``HifiganGenerator``, or the sequence of layers inside a MelGAN, multi-band ones too.
 
-    It is that sequence which both its `forward` and its ``inference`` run. A multi-band MelGAN is not known without the
-    filters beside it.
+    It is that sequence which both its `forward` and its ``inference`` run; of a multi-band one it makes the sub-bands.
     """
     layers = layers_in(module)
     if layers.keys() >= hifigan.LAYERS and (hasattr(module, "inference_padding") or "cond_layer" in layers):
@@ -234,11 +233,14 @@ def live(module: nn.Module) -> Live | None:
         return None
     stem, *_, head = layers.values()
     rates = [one.stride[0] for one in layers.values() if isinstance(one, nn.ConvTranspose1d)]
-    if not rates or head.out_channels != 1 or stem.out_channels != WIDTHS["melgan_generator"]:
+    bands = head.out_channels
+    kind = "melgan_generator" if bands == 1 else "multiband_melgan_generator"
+    if not rates or stem.out_channels != WIDTHS[kind]:
         return None
     parameters = {"upsample_factors": rates, "num_res_blocks": len(shortcuts) // len(rates)}
-    settings = _live_settings("melgan_generator", parameters, math.prod(rates), stem.in_channels)
-    return Live(settings=settings, prefix="layers.")
+    settings = _live_settings(kind, parameters, bands * math.prod(rates), stem.in_channels)
+    filters = {} if bands == 1 else {f"{FILTERS}G": torch.zeros(1, bands, TAPS)}
+    return Live(settings=settings, prefix="layers.", subbands=bands > 1, beside=filters)
 
 
 def _live_hifigan(module: nn.Module) -> Live | None:
