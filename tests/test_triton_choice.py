@@ -22,7 +22,9 @@ from fastvoc.models import bigvgan, hifigan, istftnet, melgan, vocos
 from fastvoc.models.discriminators import DISCRIMINATORS
 from fastvoc.ops import OPS
 from fastvoc.ops.conv1d.call import Conv1d
+from fastvoc.ops.gated.call import Gated
 from fastvoc.ops.op import Slower
+from fastvoc.ops.smooth_snake.call import SmoothSnake
 from fastvoc.ops.strided_conv1d.call import StridedConv1d
 from fastvoc.ops.triton import Launch, Launches, tiles, tuning, weight_gradient
 from fastvoc.ops.triton import launch as launch_module
@@ -84,6 +86,8 @@ LONG: dict[str, tuple[Any, tuple[int, ...], int]] = {
     # the call of an input and a weight; the weight's shape; frames that make the result LAST frames
     "conv1d": (lambda x, w: Conv1d(x, w, dilation=5, left=1, right=2), (2048, 1, 3), LAST - 3 + 10),
     "upsample": (lambda x, w: Upsample(x, w, None, 8, 4, 4), (1, 2048, 16), LAST // 8),
+    "gated": (lambda x, w: Gated(x, w, None, None, w[:1, :1].expand(1, 1024, 1), None, None, 0), (2048, 1, 1), LAST),
+    "smooth_snake": (lambda x, w: SmoothSnake(x, w[0, 0]), (1, 1, 1), 2**31),
     "strided_conv1d": (lambda x, w: StridedConv1d(x, w, stride=4, left=1, right=1), (2048, 1, 5), 4 * LAST),
 }
 
@@ -156,7 +160,7 @@ def test_a_new_length_never_tunes_again(store: Path, timed: list[Tile], monkeypa
 @pytest.mark.parametrize("dtype", ["float32", "tf32", "float16", "bfloat16"])
 @pytest.mark.parametrize("channels", [1, 8, 13, 32, 48, 80, 96, 256, 512])
 @pytest.mark.parametrize("columns", [1, 4, 16, 18, 32, 33, 64, 256])
-@pytest.mark.parametrize("name", ["conv1d", "weight_gradient"])
+@pytest.mark.parametrize("name", ["conv1d", "weight_gradient", "gated"])
 def test_tiles_fit_every_gpu(name: str, columns: int, channels: int, dtype: str) -> None:
     for shape in (Shape(name, channels, columns, 7, 3, dtype, 89), Shape(name, channels, channels, 7, 3, dtype, 89)):
         tile = rule(shape)

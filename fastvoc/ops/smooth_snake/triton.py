@@ -11,7 +11,7 @@ from fastvoc.ops.availability import interpreted
 from fastvoc.ops.layout import channels_last
 from fastvoc.ops.op import Prepared, prepared
 from fastvoc.ops.ragged import ragged_arguments
-from fastvoc.ops.smooth_snake.call import SmoothSnake, SmoothSnakeBackward, in_double
+from fastvoc.ops.smooth_snake.call import SMALLEST, SmoothSnake, SmoothSnakeBackward, in_double
 from fastvoc.ops.triton.launch import Launch, dense, refuses, strides
 
 WARPS = 4
@@ -46,7 +46,9 @@ def _run_backward(call: SmoothSnakeBackward) -> tuple[Tensor, Tensor, Tensor]:
     if sums is None:
         return grads
     frequency, divisor = sums.sum((1, 2), dtype=torch.float64)
-    made = in_double(call).of_parameters(frequency, divisor)
+    exact = in_double(call)
+    amount = 1 / (exact.forward.scales()[1][:, 0] + SMALLEST)
+    made = exact.of_parameters(frequency * amount, -divisor * amount.square())
     for needed, into, value in zip(call.needs[1:], grads[1:], made, strict=True):
         if needed and into.numel():
             into.copy_(value)

@@ -248,7 +248,7 @@ def walk_back(
     x, grad, grad_x, x_row, grad_row, grad_x_row, first, frames, a, amount, real,
     INPUT: tl.constexpr, PARAMETERS: tl.constexpr, EDGES: tl.constexpr, STRETCHES: tl.constexpr,
 ):  # fmt: skip
-    """Make the gradients of the frames of all lanes, and sum those of frequency and divisor over them.
+    """Make the gradients of the frames of all lanes, and sum over them g u sin(2 a u) and g sin²(a u).
 
     The filters' gradients are the filters backwards, over the same frames. What was repeated beyond an end gives its
     gradient back to the outermost frame: a sum over frames that are at hand then.
@@ -283,20 +283,20 @@ def walk_back(
             # of u: ds = du (1 + a sin(2 a u) amount); what other lanes sum too counts here only within these frames
             u = 2.0 * even_taps(x0, x1, x2, x3, x4, x5)
             sine, cosine = sine_and_cosine(reduced(a * u))
-            slope = 2.0 * sine * cosine * amount
+            slope = 2.0 * sine * cosine
             if PARAMETERS:
                 own = tl.where((place >= 2) & (place < FRAMES + 2), even, 0.0)
-                frequency += own * u * slope
-                divisor -= own * (sine * amount) * (sine * amount)
-            even = even * (1.0 + a * slope)
+                frequency += own * (u * slope)
+                divisor += own * (sine * sine)
+            even = even * (1.0 + a * amount * slope)
             u = 2.0 * even_taps(x5, x4, x3, x2, x1, x0)
             sine, cosine = sine_and_cosine(reduced(a * u))
-            slope = 2.0 * sine * cosine * amount
+            slope = 2.0 * sine * cosine
             if PARAMETERS:
                 own = tl.where((place >= 3) & (place < FRAMES + 3), odd, 0.0)
-                frequency += own * u * slope
-                divisor -= own * (sine * amount) * (sine * amount)
-            odd = odd * (1.0 + a * slope)
+                frequency += own * (u * slope)
+                divisor += own * (sine * sine)
+            odd = odd * (1.0 + a * amount * slope)
             e0, e1, e2, e3, e4, e5 = e1, e2, e3, e4, e5, even
             o0, o1, o2, o3, o4, o5 = o1, o2, o3, o4, o5, odd
             if INPUT:
@@ -346,7 +346,8 @@ def smooth_gradient(
 ):
     """Make the gradients of 6 · STRETCHES - 5 frames of each of BLOCK lanes.
 
-    `sums` has the shape (2, batch, parts of time, CHANNELS): what the gradients of frequency and divisor are sums of.
+    `sums` has the shape (2, batch, parts of time, CHANNELS): the gradients of frequency and divisor are sums of them,
+    times the amount and minus its square.
     """
     if GRAD_DENSE:
         grad_batch = frames * CHANNELS

@@ -118,8 +118,13 @@ def rule(shape: Shape) -> Tile:
     if shape.dtype == "float32":
         # No matrix unit multiplies float32: its multiply-adds are the bound, and small tiles leave registers for them.
         return Tile(64, min(columns, 64), _power(shape.channels, 16, 32), 4, 2)
+    if shape.name == "gated":
+        # Two columns make a gate, and products follow in the same launch where a tile holds them all. Where none does,
+        # the widest has room for its sums beside the operands only on GPUs that multiply from shared memory.
+        narrow = shape.dtype == "tf32" or (shape.columns > 256 and shape.capability < 90)
+        columns = _power(shape.columns, 32, 128 if narrow else 256)
     rows = 256 if columns <= 32 and shape.channels > 8 and shape.dtype != "tf32" else 128
-    channels = _power(shape.channels, 16, 32 if shape.dtype == "tf32" or rows == 256 else 64)
+    channels = _power(shape.channels, 16, 32 if shape.dtype == "tf32" or rows == 256 or columns == 256 else 64)
     return Tile(rows, columns, channels, 8 if rows * columns >= 128 * 128 else 4, 3)
 
 
@@ -132,10 +137,11 @@ def footprint(shape: Shape, tile: Tile) -> int:
 def candidates(shape: Shape) -> list[Tile]:
     """Return the tiles that tuning tries, the one by rule first."""
     first = rule(shape)
+    widest = 256 if shape.name == "gated" else 128
     others = [
         Tile(rows, columns, channels, warps, stages)
         for rows in (64, 128, 256)
-        for columns in {min(width, _power(shape.columns, 16, 128)) for width in (16, 32, 64, 128)}
+        for columns in {min(width, _power(shape.columns, 16, widest)) for width in (16, 32, 64, 128, widest)}
         for channels in {min(width, _power(shape.channels, 16, 64)) for width in (32, 64)}
         for warps in (4, 8)
         for stages in (2, 3, 4)
