@@ -17,6 +17,7 @@ from fastvoc.checkpoints import hub, unrecognised
 from fastvoc.checkpoints.checkpoint import (
     AutoencoderConfig,
     Checkpoint,
+    CodeDecoderConfig,
     InferenceFrames,
     InstrumentConfig,
     Int8Layer,
@@ -36,6 +37,7 @@ __all__ = [
     "FORMATS",
     "AutoencoderConfig",
     "Checkpoint",
+    "CodeDecoderConfig",
     "Format",
     "InferenceFrames",
     "InstrumentConfig",
