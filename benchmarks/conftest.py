@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that benchmarks are the package `benchmarks`
 
 from benchmarks import ceilings as machine
-from benchmarks import report
+from benchmarks import report, stopwatch
 from benchmarks.provenance import Rows
 from benchmarks.stopwatch import interleaved, seconds
 
@@ -35,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--rounds", type=int, default=15, help="timed runs per case, interleaved; the median counts")
     group.addoption("--budget", type=float, default=8.0, help="seconds per vocoder after which no round begins")
+    group.addoption(
+        "--clock", default="wall", choices=stopwatch.CLOCKS, help="processor: for one thread where other work runs"
+    )
     group.addoption("--networks", help="names of vocoders, separated by commas; by default all")
     group.addoption("--precisions", help="such as float32,bfloat16; by default all of the device")
     group.addoption("--seconds", default="1", help="of sound, such as 0.2,1,10 (%(default)s)")
@@ -48,6 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    stopwatch.clock = config.getoption("--clock")
     config.stash[ROWS] = Rows(config.getoption("--results"))
 
 

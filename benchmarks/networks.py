@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastvoc import Vocoder
-from fastvoc.audio import CONVENTIONS
+from fastvoc.audio import CONVENTIONS, MelConfig
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.models import Generator, bigvgan, hifigan, melgan
 
@@ -24,13 +24,19 @@ NETWORKS: dict[str, Any] = {
     "mb-melgan": melgan.MULTI_BAND,
     "bigvgan-base": bigvgan.BASE_22K,
     "bigvgan": bigvgan.LARGE_22K,
+    "bigvgan-24k": bigvgan.LARGE_24K,
 }
-"""Name → configuration. All take 80 bands at 22050 Hz and a hop of 256."""
+"""Name → configuration. All take 80 bands at 22050 Hz but the last, 100 at 24 kHz; the hop is 256."""
 
 POWERS = {"stem": 1 / 30, ".residual.": 0.5, "head": 0.05}
 """Variance of the weights of a part, times its fan-in."""
 
 MEL = CONVENTIONS["hifigan"]
+
+
+def mel_of(config: Any) -> MelConfig:
+    """Return the convention of a network."""
+    return MEL if config.mel_bands == MEL.bands else CONVENTIONS["bigvgan-24k"]
 
 
 def seeded(config: Any, *, seed: int = 0) -> Generator:
@@ -55,7 +61,7 @@ def seeded_vocoder(
     config: Any, *, device: str = "cpu", dtype: torch.dtype = torch.float32, backend: str | None = None
 ) -> Vocoder:
     """Return a vocoder around `seeded`, as a user holds it."""
-    checkpoint = Checkpoint(VocoderConfig(generator=config, mel=MEL), seeded(config).state_dict(), "seeded")
+    checkpoint = Checkpoint(VocoderConfig(generator=config, mel=mel_of(config)), seeded(config).state_dict(), "seeded")
     return Vocoder(checkpoint, device=device, dtype=dtype, backend=backend)
 
 
@@ -64,12 +70,12 @@ def runs_on(vocoder: Vocoder) -> str:
     return next(name for name, reason in vocoder.explain().items() if reason is None)
 
 
-def some_mel(frames: int, *, batch: int = 1, device: str = "cpu") -> Tensor:
-    """Return log-mels with the mean and spread of speech, shape (batch, 80, frames)."""
-    values = torch.randn(batch, MEL.bands, frames, generator=torch.Generator().manual_seed(1))
+def some_mel(frames: int, *, batch: int = 1, device: str = "cpu", mel: MelConfig = MEL) -> Tensor:
+    """Return log-mels with the mean and spread of speech, shape (batch, bands, frames)."""
+    values = torch.randn(batch, mel.bands, frames, generator=torch.Generator().manual_seed(1))
     return (2 * values - 5).clamp(-11, 1).to(device)
 
 
-def frames_of(seconds: float) -> int:
+def frames_of(seconds: float, mel: MelConfig = MEL) -> int:
     """Return how many frames are nearest to a length of sound."""
-    return max(1, round(seconds * MEL.sample_rate / MEL.hop))
+    return max(1, round(seconds * mel.sample_rate / mel.hop))

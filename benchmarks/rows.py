@@ -39,6 +39,7 @@ NAMES = {
     "mb-melgan": "multi-band MelGAN",
     "bigvgan-base": "BigVGAN base",
     "bigvgan": "BigVGAN",
+    "bigvgan-24k": "BigVGAN 24 kHz",
     "griffin-lim-net": "Griffin-Lim network",
 }
 

@@ -12,16 +12,24 @@ import torch
 FEWEST = 3
 """Rounds that are timed whatever they take; a median needs as many."""
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+"""What tells the time on a CPU: that of the world, or what the process had of processors, all threads together. For one
+thread both are the same on a machine that is free, and the latter hardly changes where other work shares it."""
 
-def seconds(run: Callable[[], Any], device: str, clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return how long a run takes, until the device is done with it, by a clock that counts seconds."""
+clock = "wall"
+"""The one in use, of `CLOCKS`."""
+
+
+def seconds(run: Callable[[], Any], device: str) -> float:
+    """Return how long a run takes, until the device is done with it."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = clock()
+    now = CLOCKS[clock if device == "cpu" else "wall"]
+    start = now()
     run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return clock() - start
+    return now() - start
 
 
 def on_device(run: Callable[[], Any], device: str, *, rounds: int, runs: int = 20) -> float:
@@ -56,12 +64,7 @@ def on_device(run: Callable[[], Any], device: str, *, rounds: int, runs: int = 2
 
 
 def interleaved(
-    runs: Sequence[Callable[[], Any]],
-    device: str,
-    *,
-    rounds: int,
-    budget: float = float("inf"),
-    clock: Callable[[], float] = time.perf_counter,
+    runs: Sequence[Callable[[], Any]], device: str, *, rounds: int, budget: float = float("inf")
 ) -> list[list[float]]:
     """Time callables in turn, round after round, so that a machine that drifts drifts for all of them.
 
@@ -74,8 +77,6 @@ def interleaved(
         At most so many.
     budget : float
         No further round begins after so many seconds, if there have been `FEWEST`.
-    clock : callable
-        As in `seconds`: `time.process_time` is what the processor spent on it, whoever else it served meanwhile.
 
     Returns
     -------
@@ -88,5 +89,5 @@ def interleaved(
         if done >= FEWEST and time.perf_counter() - begin > budget:
             break
         for run, column in zip(runs, taken, strict=True):
-            column.append(seconds(run, device, clock))
+            column.append(seconds(run, device))
     return taken

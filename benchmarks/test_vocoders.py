@@ -23,7 +23,7 @@ from torch import _dynamo
 
 from benchmarks.ceilings import peak_flops
 from benchmarks.gate import Gate
-from benchmarks.networks import MEL, NETWORKS, frames_of, runs_on, seeded_vocoder, some_mel
+from benchmarks.networks import NETWORKS, frames_of, runs_on, seeded_vocoder, some_mel
 from benchmarks.peers import ENGINES, Run, Setting
 from benchmarks.plain import PlainGenerator
 from benchmarks.stopwatch import interleaved, seconds
@@ -44,7 +44,8 @@ def test_vocoder(
 ) -> None:
     option = request.config.getoption
     vocoder = seeded_vocoder(NETWORKS[network])
-    mel = some_mel(frames_of(length), batch=batch)
+    convention = vocoder.config.mel
+    mel = some_mel(frames_of(length, convention), batch=batch, mel=convention)
     setting = Setting(files=files(network), mel=mel.numpy(), device=device, precision=precision, threads=threads)
     case = {"suite": "vocoders", "network": network, "precision": precision, "seconds": length, "batch": batch}
     with arithmetic(precision, threads):
@@ -62,7 +63,7 @@ def test_vocoder(
     taken = dict(zip(runs, columns, strict=True))
     peers = {name: median(column) for name, column in taken.items() if name != "fastvoc"}
     best = min(peers, key=peers.__getitem__, default=None)
-    sound = mel.shape[-1] * MEL.hop / MEL.sample_rate * batch
+    sound = mel.shape[-1] * vocoder.hop / vocoder.sample_rate * batch
     flops = 2 * multiply_accumulates(vocoder) * sound
     for name, engine in started.items():
         row = case | {"threads": threads, "engine": name, "rounds": len(columns[0])}
@@ -74,7 +75,7 @@ def test_vocoder(
                 "milliseconds": round(middle * 1e3, 3),
                 "milliseconds_quartiles": [round(low * 1e3, 3), round(high * 1e3, 3)],
                 "times_real_time": round(sound / middle, 2),
-                "samples_per_second": round(sound * MEL.sample_rate / middle),
+                "samples_per_second": round(sound * vocoder.sample_rate / middle),
                 "ratio_to_fastvoc": round(middle / median(taken["fastvoc"]), 3),
                 "share_of_peak": round(flops / middle / peak, 3),
                 "peak_gflops": round(peak / 1e9, 1),

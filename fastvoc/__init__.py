@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fastvoc import audio, blocks, checkpoints, engine, models, noise, ops
     from fastvoc.acceleration import accelerate
     from fastvoc.autoencoder import Autoencoder
+    from fastvoc.code_decoder import CodeDecoder
     from fastvoc.instrument import Instrument
     from fastvoc.opening import open
     from fastvoc.ops import explain, use_backend
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Autoencoder": "fastvoc.autoencoder",
+    "CodeDecoder": "fastvoc.code_decoder",
     "Instrument": "fastvoc.instrument",
     "Vocoder": "fastvoc.vocoder",
     "accelerate": "fastvoc.acceleration",
@@ -40,6 +42,7 @@ _ROOMS = ("audio", "blocks", "checkpoints", "engine", "models", "noise", "ops", 
 
 __all__ = [
     "Autoencoder",
+    "CodeDecoder",
     "Instrument",
     "Vocoder",
     "Voice",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import fastvoc.autoencoder
+import fastvoc.code_decoder
 import fastvoc.instrument
 import fastvoc.voice  # noqa: F401 (faces that register themselves)
 from fastvoc.checkpoints import open_checkpoint
@@ -26,7 +27,7 @@ def open(
     """Open a trained network as the face that it has.
 
     A `Vocoder` makes waves of mels, an `Autoencoder` codes of waves and waves of codes, an `Instrument` notes of
-    pitches, and a `Voice` speaks.
+    pitches, a `CodeDecoder` waves of the codes of a codec, and a `Voice` speaks.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def open(
 
     Returns
     -------
-    Vocoder, Autoencoder, Instrument, Voice, or another `fastvoc.face.Face`
+    Vocoder, Autoencoder, Instrument, CodeDecoder, Voice, or another `fastvoc.face.Face`
         Which one, the `kind` of its network says; `fastvoc.face.register` has the list. A file whose name ends in
         ``.onnx`` is a voice.
 

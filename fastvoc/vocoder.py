@@ -256,7 +256,7 @@ class Vocoder(Face[Generator]):
     @property
     def sample_rate(self) -> int:
         """Samples per second of the waves, in Hz."""
-        return self.config.mel.sample_rate
+        return self.config.sample_rate
 
     @property
     def hop(self) -> int:
@@ -467,7 +467,7 @@ class Vocoder(Face[Generator]):
         wave : Tensor or ndarray, shape (samples,) or (B, samples), floating point
             Samples in [−1, 1].
         sample_rate : int, optional
-            Of the wave, in Hz; another rate than the vocoder's is resampled. By default the vocoder's.
+            Of the wave, in Hz; another rate than the convention's is resampled. By default the vocoder's.
 
         Returns
         -------
@@ -491,8 +491,9 @@ class Vocoder(Face[Generator]):
         if loud := too_loud(tensor):
             warnings.warn(f"Vocoder.mel: {loud}", stacklevel=3)
         tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-        if sample_rate is not None:
-            tensor = resample(tensor, sample_rate, self.sample_rate)
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        if sample_rate is not None or rate != convention.sample_rate:
+            tensor = resample(tensor, rate, convention.sample_rate)
         with own_arithmetic(tensor.device):
             return as_given(mel_spectrogram(tensor, convention), wave)
 

@@ -91,6 +91,11 @@ def bshall(folder: Path, config: HiFiGANConfig, mel: MelConfig, **options: Any) 
     return path
 
 
+def gpt_sovits(folder: Path, config: HiFiGANConfig, mel: MelConfig, **options: Any) -> Path:
+    torch.save(state_of(config, hifigan.table, spelling="plain", **options), folder / "vocoder.pth")
+    return folder / "vocoder.pth"
+
+
 def seungwonpark(folder: Path, config: MelGANConfig, mel: MelConfig, **options: Any) -> Path:
     settings = {
         "data": {"train": "", "validation": ""},

@@ -117,9 +117,7 @@ def test_a_gate_is_right_to_an_ulp_everywhere() -> None:
         ramps = [a, torch.zeros_like(a)] if not first else [torch.full_like(a, 30.0), a]
         x = torch.stack(ramps)[None]
         with use_backend("triton"):
-            _, y = gated(
-                x, torch.eye(2)[..., None], torch.ones(1, 1, 1), skip_channels=1, sigmoid_first=first
-            )
+            _, y = gated(x, torch.eye(2)[..., None], torch.ones(1, 1, 1), skip_channels=1, sigmoid_first=first)
         rows = x[0].double()
         exact = rows[0].sigmoid() * rows[1].tanh() if first else rows[0].tanh() * rows[1].sigmoid()
         assert ((y[0, 0].double() - exact).abs() <= 4 * torch.finfo(torch.float32).eps * exact.abs()).all()

@@ -37,7 +37,15 @@ from fastvoc.checkpoints import (
     save_native,
 )
 from fastvoc.checkpoints.formats import bshall as bshall_format
-from fastvoc.checkpoints.formats import coqui, deep_learning_examples, espnet, nemo, parallel_wavegan, transformers
+from fastvoc.checkpoints.formats import (
+    coqui,
+    deep_learning_examples,
+    espnet,
+    gpt_sovits,
+    nemo,
+    parallel_wavegan,
+    transformers,
+)
 from fastvoc.cli import main
 from fastvoc.models import Generator, HiFiGANConfig, ISTFTNetConfig, MelGANConfig
 from fastvoc.models.hifigan import V1
@@ -213,6 +221,7 @@ def test_a_tensor_that_is_missing_or_left_over_is_named(tmp_path: Path, name: st
 
 LARGE: dict[str, tuple[Callable[..., Path], Any, MelConfig]] = {
     "bshall": (foreign.bshall, bshall_format.GENERATOR, CONVENTIONS["bshall"]),
+    "gpt-sovits": (foreign.gpt_sovits, gpt_sovits.GENERATOR, CONVENTIONS["gpt-sovits-v4"]),
     "seungwonpark": (foreign.seungwonpark, DESCRIPT, CONVENTIONS["tacotron2"]),
 }
 """Formats whose code leaves no choice of sizes."""

@@ -141,7 +141,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "hop": ({"hop": 5}, r"hop is 5; expected an even part of the transform's 16 samples, which 9 channels are of"),
     "hop, odd beyond": ({"hop": 1}, r"hop is 1; expected an even part"),
     "no hop": ({"hop": 0}, r"hop is 0; expected"),
-    "frames": ({"mel": torch.zeros(1, 3, 5)}, r"mel has shape \(1, 3, 5\); expected \(1, 3, 6\), as many frames as x has"),
+    "frames": (
+        {"mel": torch.zeros(1, 3, 5)},
+        r"mel has shape \(1, 3, 5\); expected \(1, 3, 6\), as many frames as x has",
+    ),
     "filters": ({"filters": torch.ones(3, 8)}, r"filters has shape \(3, 8\); expected \(3, 9\), a row per band"),
     "rounds": ({"iterations": -1}, r"iterations is -1; expected a number from 0 to 4096"),
     "updates": ({"after": 5000}, r"after is 5000; expected a number from 0 to 4096"),

@@ -460,9 +460,9 @@ def test_hooks_and_adapters_inside_are_called() -> None:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "codes": (
-        lambda s: s["feature_extractor"].update(class_path="vocos.feature_extractors.EncodecFeatures"),
-        "is a Vocos of the codes of EnCodec; fastvoc opens those of mels",
+    "other features": (
+        lambda s: s["feature_extractor"].update(class_path="vocos.feature_extractors.Others"),
+        "is made of Others; fastvoc opens a Vocos made of MelSpectrogramFeatures or EncodecFeatures",
     ),
     "another backbone": (
         lambda s: s["backbone"].update(class_path="vocos.models.VocosResNetBackbone"),

@@ -134,7 +134,7 @@ class ConvNextCall(Node):
         return first - self.side, last + self.side
 
     def zeros(self, window: Window, first: int, last: int) -> tuple[int, int]:
-        """Count the rows that rows `first … last` read before and behind the signal, which the operator pads with zeros."""
+        """Count the rows before and behind the signal that rows `first … last` read, which are zeros."""
         before, after = self.needs(first, last)
         return window.first - before, after + 1 - window.first - window.rows[0].shape[-1]
 

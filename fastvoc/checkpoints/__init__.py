@@ -17,6 +17,7 @@ from fastvoc.checkpoints import unrecognised
 from fastvoc.checkpoints.checkpoint import (
     AutoencoderConfig,
     Checkpoint,
+    CodeDecoderConfig,
     InferenceFrames,
     InstrumentConfig,
     Int8Layer,
@@ -37,6 +38,7 @@ __all__ = [
     "FORMATS",
     "AutoencoderConfig",
     "Checkpoint",
+    "CodeDecoderConfig",
     "Format",
     "InferenceFrames",
     "InstrumentConfig",

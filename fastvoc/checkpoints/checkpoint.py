@@ -13,7 +13,14 @@ from typing_extensions import Self
 from fastvoc.audio.instantaneous_frequency import HIGH, NoteSpectrum, Second
 from fastvoc.audio.mels.convention import Convention, MelConfig
 from fastvoc.config import config, to_dict
-from fastvoc.models import AUTOENCODERS, AutoencoderNetwork, GeneratorConfig, GeneratorSettings, InstrumentNetwork
+from fastvoc.models import (
+    AUTOENCODERS,
+    AutoencoderNetwork,
+    CodeDecoderNetwork,
+    GeneratorConfig,
+    GeneratorSettings,
+    InstrumentNetwork,
+)
 
 FORMAT_NUMBER: Literal[1] = 1
 """The newest native format that this version reads, and the one that it writes."""
@@ -88,6 +95,10 @@ class VocoderConfig:
     mel: Convention
     """How the mel spectrograms that it was trained on were made, or that it takes features instead."""
 
+    wave_rate: int | None = Field(None, gt=0, le=1 << 20)
+    """Samples per second of the waves that are made, in Hz, where it is another than that of the waves whose mels were
+    taken: GPT-SoVITS v4 makes 48 kHz of mels of 32 kHz. By default it is the mel's."""
+
     inference: InferenceFrames = InferenceFrames()
     """What the original's inference code does around the network; nothing by default."""
 
@@ -103,12 +114,22 @@ class VocoderConfig:
                 f"the mel has {self.mel.bands} bands but the generator takes {self.generator.mel_bands}; "
                 "both must be the same"
             )
-        if self.mel.hop != self.generator.hop:
+        if self.wave_rate is None and self.mel.hop != self.generator.hop:
             raise ValueError(
                 f"the mel has a frame every {self.mel.hop} samples but the generator makes {self.generator.hop} "
                 "of each; both must be the same"
             )
+        if self.wave_rate is not None and self.mel.hop * self.wave_rate != self.generator.hop * self.mel.sample_rate:
+            raise ValueError(
+                f"the mel has a frame every {self.mel.hop} samples of {self.mel.sample_rate} Hz but the generator "
+                f"makes {self.generator.hop} of {self.wave_rate} Hz of each; both must last equally long"
+            )
         return self
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the waves that are made, in Hz."""
+        return self.mel.sample_rate if self.wave_rate is None else self.wave_rate
 
 
 @config
@@ -162,6 +183,25 @@ class InstrumentConfig:
         _refuse_absurd(to_dict(self.spectrum) | {"samples": 0}, "spectrum")
         if self.spectrum.samples > _LONGEST_NOTE:
             raise ValueError(f"a note of {self.spectrum.samples} samples; no instrument has more than {_LONGEST_NOTE}")
+        return self
+
+
+@config
+class CodeDecoderConfig:
+    """Everything about a decoder of codes but its weights."""
+
+    format: Literal[1] = FORMAT_NUMBER
+    """Number of the native format."""
+
+    generator: CodeDecoderNetwork
+    """The codebooks and the network."""
+
+    sample_rate: int = Field(24000, gt=0, le=1 << 20)
+    """Samples per second of the waves, in Hz."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        _refuse_absurd(to_dict(self.generator), "generator")
         return self
 
 

@@ -67,6 +67,11 @@ def refuse_unsaid(name: str, config: VocoderConfig, mel: MelConfig) -> None:
         The convention that the format's settings express, which that of `config` has to be. The original's inference
         adds no frames to a mel.
     """
+    if config.wave_rate is not None:
+        raise ValueError(
+            f"{name}: the original has no setting for waves of {config.wave_rate} Hz of mels of "
+            f"{config.mel.sample_rate} Hz"
+        )
     expressed = as_mel_config(config.mel, name)
     for what, ours, theirs in (("mel", expressed, mel), ("inference", config.inference, InferenceFrames())):
         for one in fields(ours):

@@ -1,4 +1,6 @@
-"""Networks, one file per paper; `GENERATORS`, `AUTOENCODERS` and `INSTRUMENTS` list their settings, and take others."""
+"""Networks, one file per paper; `GENERATORS`, `AUTOENCODERS`, `INSTRUMENTS` and `CODE_DECODERS` list their settings, and
+take others.
+"""
 
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from fastvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from fastvoc.models.istftnet import ISTFTNet, ISTFTNetConfig
 from fastvoc.models.melgan import MelGAN, MelGANConfig
 from fastvoc.models.nsynth import NSynth, NSynthConfig
-from fastvoc.models.vocos import Vocos, VocosConfig
+from fastvoc.models.vocos import CodeVocos, CodeVocosConfig, Vocos, VocosConfig
 from fastvoc.models.waveglow import WaveGlow, WaveGlowConfig
 from fastvoc.models.wavenet import WaveNet, WaveNetConfig
 
@@ -45,14 +47,23 @@ TRAINABLE = Kinds("generator", GENERATORS, AUTOENCODERS, INSTRUMENTS)
 Trainable = Annotated[GeneratorSettings, TRAINABLE]
 """Settings of what a run may train; those of an instrument have neither mel bands nor a hop."""
 
+CODE_DECODERS = Kinds("code decoder")
+CODE_DECODERS.add(CodeVocosConfig)
+
+CodeDecoderNetwork = Annotated[CodeVocosConfig, CODE_DECODERS]
+
 __all__ = [
     "AUTOENCODERS",
+    "CODE_DECODERS",
     "GENERATORS",
     "INSTRUMENTS",
     "TRAINABLE",
     "AutoencoderNetwork",
     "BigVGAN",
     "BigVGANConfig",
+    "CodeDecoderNetwork",
+    "CodeVocos",
+    "CodeVocosConfig",
     "GANSynth",
     "GANSynthConfig",
     "Generator",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import Self
 
 from fastvoc.blocks import Conv1d
@@ -17,7 +19,7 @@ from fastvoc.blocks.convnext import ChannelNorm, ConvNext
 from fastvoc.blocks.spectral import SampleHead, SpectralHead
 from fastvoc.config import config
 from fastvoc.graph import Graph
-from fastvoc.models.generator import Generator, Positive
+from fastvoc.models.generator import Generator, Positive, Sizes
 
 
 @config
@@ -136,3 +138,59 @@ ENCODEC_24K = VocosConfig(
 
 WAVENEXT = VocosConfig(mel_bands=80, head="samples", padding="same")
 """BSC-LT/wavenext-mel at 22050 Hz; its two last products, between which nothing is, are one here."""
+
+
+@config
+class CodeVocosConfig:
+    """A Vocos of the codes of a codec: its codebooks, and the network that takes sums of their vectors."""
+
+    kind: Literal["vocos-codes"] = "vocos-codes"
+    decoder: VocosConfig = ENCODEC_24K
+    """The network; its `mel_bands` are the width of the vectors, and of its `bandwidths` each has codebooks of its own
+    number."""
+    codebooks: Sizes = (2, 4, 8, 16)
+    """Of each bandwidth: how many codebooks it uses, from the first on; ascending."""
+    codewords: Positive = 1024
+    """Vectors of each codebook."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.codebooks) != max(1, self.decoder.bandwidths):
+            raise ValueError(
+                f"codebooks {self.codebooks} are of {len(self.codebooks)} bandwidths but the decoder has norms of "
+                f"{max(1, self.decoder.bandwidths)}"
+            )
+        if any(one >= other for one, other in zip(self.codebooks, self.codebooks[1:], strict=False)):
+            raise ValueError(f"codebooks {self.codebooks} do not ascend")
+        if self.decoder.bandwidth:
+            raise ValueError(f"decoder.bandwidth is {self.decoder.bandwidth}; the codes say it, so it is 0 here")
+        return self
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame of codes."""
+        return self.decoder.hop
+
+    def build(self) -> CodeVocos:
+        """Build both with fresh weights."""
+        return CodeVocos(self)
+
+
+class CodeVocos(nn.Module):
+    """Codebooks, and a Vocos of the sums of their vectors."""
+
+    def __init__(self, config: CodeVocosConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = (config.codebooks[-1], config.codewords, config.decoder.mel_bands)
+        self.codebooks = nn.Parameter(torch.randn(shape))
+        self.decoder = config.decoder.build()
+
+    def features(self, codes: Tensor) -> Tensor:
+        """Sum the vectors of codes: (B, codebooks, T), integers → (B, width, T)."""
+        vectors = [F.embedding(row, book) for row, book in zip(codes.unbind(1), self.codebooks, strict=False)]
+        return torch.stack(vectors).sum(0).mT
+
+
+CODES_ENCODEC_24K = CodeVocosConfig()
+"""10.1 M parameters: charactr/vocos-encodec-24khz, of 1.5, 3, 6 and 12 kbit/s."""

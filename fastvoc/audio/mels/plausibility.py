@@ -341,7 +341,8 @@ def _sound(mel: Tensor, config: MelConfig) -> _Sound:
     power = (2 * level).exp().mul(share).sum(dim=-2).amax()
     louder = level[..., 1:] > level.median()
     change = (level.diff(dim=-1).abs() * louder).sum() / louder.sum()
-    spread = level.std(dim=-1, correction=0).mean()
+    middle = level.mean(dim=-1, keepdim=True)
+    spread = (level - middle).square().mean(dim=-1).sqrt().mean()  # `std` takes ten times as long
     peaks, third = level.amax(dim=-1), max(1, level.shape[-2] // 3)
     brightness = peaks[..., -third:].mean() - peaks[..., :third].mean()
     measured = torch.stack([10 * power.log10(), brightness, spread, change])

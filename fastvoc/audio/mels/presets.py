@@ -57,6 +57,16 @@ CONVENTIONS: dict[str, MelConfig] = {
         area_normalized=False,
         floor=1e-7,
     ),
+    "gpt-sovits-v4": replace(
+        _HIFIGAN,
+        sample_rate=32000,
+        fft_size=1280,
+        hop=320,
+        window_size=1280,
+        bands=100,
+        high=None,
+        root_epsilon=1e-8,
+    ),
     "bshall": replace(_HIFIGAN, sample_rate=16000, hop=160, bands=128, root_epsilon=0),
     "fish": replace(
         _HIFIGAN, sample_rate=44100, fft_size=2048, hop=512, window_size=2048, bands=128, high=None, root_epsilon=1e-6

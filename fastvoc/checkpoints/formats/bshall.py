@@ -18,7 +18,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.checkpoints.reading.source import Source
-from fastvoc.checkpoints.tensor_names import SPELLINGS, to_native
+from fastvoc.checkpoints.tensor_names import to_native
 from fastvoc.models import HiFiGANConfig
 
 GENERATOR = HiFiGANConfig(mel_bands=128, rates=(10, 4, 2, 2), rate_kernel_sizes=(20, 8, 4, 4))
@@ -29,13 +29,8 @@ def recognises(source: Source) -> bool:
     state = source.state()
     if not hifigan.is_layout(state) or source.settings_path(*hifigan.names(source)):
         return False
-    shapes = {
-        layer: tuple(state[name].shape)
-        for layer in ("conv_pre", "ups.0")
-        for ending in ("weight", *(direction for _, direction in SPELLINGS))
-        if (name := f"{layer}.{ending}") in state
-    }
     known = {"conv_pre": (512, 128, 7), "ups.0": (512, 256, 20)}
+    shapes = hifigan.shapes_of(state, known)
     return bool(shapes) and shapes.items() <= known.items()  # one that is missing is to be named
 
 

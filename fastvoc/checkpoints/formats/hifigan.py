@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from fastvoc.checkpoints.foreign_settings import refuse_other
 from fastvoc.checkpoints.format import Format, each, names_begin, refuse_unsaid, write_torch
 from fastvoc.checkpoints.modules import Live, attributes_of, fitting_mel, hifigan_sizes, layers_in
 from fastvoc.checkpoints.reading.source import Source, layers_of
-from fastvoc.checkpoints.tensor_names import Table, from_native, to_native
+from fastvoc.checkpoints.tensor_names import SPELLINGS, Table, from_native, to_native
 from fastvoc.config import from_dict, to_dict
 from fastvoc.models import GeneratorConfig, HiFiGANConfig, ISTFTNetConfig
 from fastvoc.models.hifigan import V1, V2, V3
@@ -264,6 +264,16 @@ def is_layout(state: Mapping[str, Tensor]) -> bool:
         and bool(BLOCKS & layers_of(state))
         and not any("alpha" in name or name.startswith(("noise_", "m_source", "cond")) for name in state)
     )
+
+
+def shapes_of(state: Mapping[str, Tensor], layers: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the weights of layers, under weight norm or without it, of those that are there."""
+    return {
+        layer: tuple(state[name].shape)
+        for layer in layers
+        for ending in ("weight", *(direction for _, direction in SPELLINGS))
+        if (name := f"{layer}.{ending}") in state
+    }
 
 
 def checked_settings(source: Source, extra: frozenset[str] = frozenset()) -> tuple[dict[str, Any], tuple[str, ...]]:

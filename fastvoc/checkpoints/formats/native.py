@@ -1,6 +1,7 @@
 """fastvoc's own folder: ``config.json`` and ``model.safetensors`` (plain weights and biases).
 
-The settings are a `VocoderConfig`, an `AutoencoderConfig` or an `InstrumentConfig`.
+The settings are a `VocoderConfig`, or those of another face: an `AutoencoderConfig`, an `InstrumentConfig` or a
+`CodeDecoderConfig`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fastvoc.checkpoints.checkpoint import (
     FORMAT_NUMBER,
     AutoencoderConfig,
     Checkpoint,
+    CodeDecoderConfig,
     InstrumentConfig,
     VocoderConfig,
 )
@@ -25,7 +27,7 @@ from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import account, needed_tensors
 from fastvoc.config import from_dict, write_json
-from fastvoc.models import AUTOENCODERS, INSTRUMENTS
+from fastvoc.models import AUTOENCODERS, CODE_DECODERS, INSTRUMENTS
 from fastvoc.writing import complete_file
 
 
@@ -98,9 +100,8 @@ def _class_of(settings: Mapping[str, Any]) -> Any:
     """Return the class of settings, by what their generator is."""
     generator = settings.get("generator")
     kind = str(generator.get("kind")) if isinstance(generator, Mapping) else None
-    if kind in AUTOENCODERS:
-        return AutoencoderConfig
-    return InstrumentConfig if kind in INSTRUMENTS else VocoderConfig
+    of = ((AUTOENCODERS, AutoencoderConfig), (INSTRUMENTS, InstrumentConfig), (CODE_DECODERS, CodeDecoderConfig))
+    return next((settings for kinds, settings in of if kind in kinds), VocoderConfig)
 
 
 def save_native(folder: str | Path, config: Any, weights: dict[str, Tensor], *, half: bool = False) -> None:

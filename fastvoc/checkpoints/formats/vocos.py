@@ -9,8 +9,10 @@ Mel
     torchaudio's: ln of magnitudes, floor 1e-7, peaks of 1 on HTK's scale, centred frames or ``padding: same``. Forks
     add torchaudio's ``f_min``, ``f_max``, ``norm`` and ``mel_scale``, and ``clip_val`` for the floor.
 Oddities
-    WaveNeXt ends in two products with nothing between them, which become one; so it is read only. What reads EnCodec's
-    codes instead of mels, and backbones and heads other than the published ones, are named and not opened.
+    WaveNeXt ends in two products with nothing between them, which become one; so it is read only. So is what takes the
+    codes of EnCodec at 24 kHz instead of mels (``EncodecFeatures``), a decoder of codes: its codebooks lie beside the
+    network, one behind the other, and of each bandwidth of the settings a tenth of the kbit per frame is the number of
+    them. Backbones and heads other than the published ones are named and not opened.
 """
 
 from __future__ import annotations
@@ -27,17 +29,22 @@ from fastvoc.audio import CONVENTIONS, MelConfig
 from fastvoc.audio.mels.convention import as_mel_config
 from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.checkpoints import foreign_settings
-from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
+from fastvoc.checkpoints.checkpoint import Checkpoint, CodeDecoderConfig, VocoderConfig
 from fastvoc.checkpoints.format import Format, each, names_begin, refuse_unsaid, write_torch
 from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import Table, from_native, to_native
 from fastvoc.config import config, from_dict, to_dict
-from fastvoc.models import VocosConfig
+from fastvoc.models import CodeVocosConfig, VocosConfig
 
 SETTINGS = ("config.yaml", "config.yml", "vocos.yaml")
 
 PARTS = ("backbone.", "head.")
 """Of the network; beside them lie filter banks, losses and discriminators."""
+
+CODEBOOKS = "feature_extractor.codebook_weights"
+
+CODEC = ("encodec_24khz", 24000, 10)
+"""The codec whose codes are decoded: its name in settings, the rate of its waves in Hz, and the bits of a code."""
 
 CONSTANTS = ("head.istft.window",)
 """What the settings tell."""
@@ -73,6 +80,15 @@ class Features:
 
 
 @config
+class Codes:
+    """The arguments of ``EncodecFeatures``, with the defaults of its code."""
+
+    encodec_model: str = "encodec_24khz"
+    bandwidths: tuple[float, ...] = (1.5, 3.0, 6.0, 12.0)
+    train_codebooks: bool = False
+
+
+@config
 class Backbone:
     """The arguments of ``VocosBackbone``."""
 
@@ -98,22 +114,60 @@ def read(source: Source) -> Checkpoint:
     values, path = source.required("Vocos", *SETTINGS)
     where = str(path)
     features, backbone, head = (_part(values, name, where) for name in ("feature_extractor", "backbone", "head"))
-    if features.name == "EncodecFeatures":
-        raise ValueError(f"{where}: is a Vocos of the codes of EnCodec; fastvoc opens those of mels")
-    for part, known in ((features, ("MelSpectrogramFeatures",)), (backbone, ("VocosBackbone",)), (head, HEADS)):
+    inputs = ("MelSpectrogramFeatures", "EncodecFeatures")
+    for part, known in ((features, inputs), (backbone, ("VocosBackbone",)), (head, HEADS)):
         if part.name not in known:
             raise ValueError(f"{where}: is made of {part.name}; fastvoc opens a Vocos made of {' or '.join(known)}")
-    convention = foreign_settings.pick(Features, features.init_args, where)
     ends = foreign_settings.pick(Head, head.init_args, where)
     generator = network(foreign_settings.pick(Backbone, backbone.init_args, where), ends, HEADS[head.name], where)
+    if features.name == "EncodecFeatures":
+        codes = of_codes(foreign_settings.pick(Codes, features.init_args, where), generator, where)
+        return Checkpoint(codes, _weights_of_codes(source, codes.generator), "Vocos of EnCodec's codes")
+    convention = foreign_settings.pick(Features, features.init_args, where)
     vocoder: VocoderConfig = from_dict(VocoderConfig, {"generator": generator, "mel": mel_of(convention)}, where)
+    weights = _weights(source, generator)
+    return Checkpoint(vocoder, weights, "WaveNeXt" if generator.head == "samples" else "Vocos")
+
+
+def _weights(source: Source, generator: VocosConfig) -> dict[str, Tensor]:
+    """Return the weights of the network under our names."""
     state = {
         name: tensor for name, tensor in source.state().items() if name.startswith(PARTS) and name not in CONSTANTS
     }
     state = _as_one(state, str(source.file)) if generator.head == "samples" else state
     state = {name: _with_a_tap(name, tensor) for name, tensor in state.items()}
-    weights = to_native(state, table(generator), generator, str(source.file))
-    return Checkpoint(vocoder, weights, "WaveNeXt" if generator.head == "samples" else "Vocos")
+    return to_native(state, table(generator), generator, str(source.file))
+
+
+def of_codes(codes: Codes, generator: VocosConfig, where: str) -> CodeDecoderConfig:
+    """Return our settings of what decodes the codes of EnCodec."""
+    name, rate, bits = CODEC
+    if codes.encodec_model != name:
+        raise ValueError(f"{where}: takes the codes of {codes.encodec_model}; fastvoc decodes those of {name}")
+    counts = [kilobits * 1000 * generator.hop / rate / bits for kilobits in codes.bandwidths]
+    if any(count != int(count) for count in counts):
+        raise ValueError(
+            f"{where}: bandwidths {list(codes.bandwidths)} are not of whole codebooks at hop {generator.hop}"
+        )
+    network = {"decoder": generator, "codebooks": [int(count) for count in counts], "codewords": 1 << bits}
+    made: CodeDecoderConfig = from_dict(
+        CodeDecoderConfig, {"generator": network | {"kind": "vocos-codes"}, "sample_rate": rate}, where
+    )
+    return made
+
+
+def _weights_of_codes(source: Source, generator: CodeVocosConfig) -> dict[str, Tensor]:
+    """Return the weights of the network, and the codebooks, which are cut apart."""
+    books, where = source.state().get(CODEBOOKS), str(source.file)
+    shape = (generator.codebooks[-1], generator.codewords, generator.decoder.mel_bands)
+    if books is None:
+        raise ValueError(f"{where}: has no {CODEBOOKS}; the settings belong to other weights")
+    if books.shape != (shape[0] * shape[1], shape[2]):
+        raise ValueError(
+            f"{where}: {CODEBOOKS} has shape {tuple(books.shape)}; the settings need {(shape[0] * shape[1], shape[2])}"
+        )
+    decoder = _weights(source, generator.decoder)
+    return {"codebooks": books.reshape(shape).clone()} | {f"decoder.{name}": value for name, value in decoder.items()}
 
 
 HEADS: dict[str, Literal["spectral", "samples"]] = {"ISTFTHead": "spectral", "WaveNextHead": "samples"}

@@ -36,11 +36,13 @@ class Info(Command):
     def run(self) -> int:
         """Print the facts."""
         import fastvoc
-        from fastvoc import Autoencoder, Vocoder
+        from fastvoc import Autoencoder, CodeDecoder, Vocoder
 
         opened = fastvoc.open(self.path, config=self.config)
         if isinstance(opened, Autoencoder):
             return self._autoencoder(opened)
+        if isinstance(opened, CodeDecoder):
+            opened = opened.vocoder(opened.codebooks[-1])
         assert isinstance(opened, Vocoder)
         return self._vocoder(opened)
 
