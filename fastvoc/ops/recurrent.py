@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fastvoc import native
 from fastvoc.ops.availability import backends
+from fastvoc.optimiser_steps import OptimiserSteps
 
 _PRECISIONS = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16"}
 
@@ -25,7 +27,8 @@ class WaveNetWeights:
     dilations : tuple of int
         Of each layer, in samples.
     residual_scale, skip_scale, smallest_log_scale : float
-    input : Tensor, shape (classes, channels) or (channels, input_taps)
+    input : Tensor, shape (input_taps, classes, channels) or (channels, input_taps)
+        Of classes, a table for each tap, oldest first.
     input_bias : Tensor, shape (channels,)
     dilated : Tensor, shape (layers, 2·gated, channels, taps)
         The rows of tanh before those of the sigmoid.
@@ -41,6 +44,8 @@ class WaveNetWeights:
         Of the convolved input itself.
     hidden_weight : Tensor, shape (hidden, skips)
     hidden_bias : Tensor, shape (hidden,)
+    hidden_condition : Tensor, shape (hidden, condition), optional
+        What the head is given of the condition.
     output : Tensor, shape (outputs, hidden)
     output_bias : Tensor, shape (outputs,)
     """
@@ -62,6 +67,7 @@ class WaveNetWeights:
     first_skip: Tensor | None
     hidden_weight: Tensor
     hidden_bias: Tensor
+    hidden_condition: Tensor | None
     output: Tensor
     output_bias: Tensor
 
@@ -78,7 +84,7 @@ class WaveNetWeights:
             "layers": layers,
             "taps": taps,
             "condition": 0 if self.conditions is None else self.conditions.shape[-1],
-            "input_taps": 1 if self.distribution == "CLASSES" else self.input.shape[1],
+            "input_taps": self.input.shape[0 if self.distribution == "CLASSES" else 1],
         }
 
 
@@ -117,9 +123,14 @@ class NativeWaveNet:
     weights : WaveNetWeights
     precision : torch.dtype
         Of what is multiplied, float32 or bfloat16; sums are in float32.
+    steps : sequence of float, optional
+        With bfloat16, what the convolutions of layers that multiply in 8 bits are given in: two numbers for each layer,
+        of the dilated one and of the two behind the gates. 0 leaves one in bfloat16.
     """
 
-    def __init__(self, weights: WaveNetWeights, precision: torch.dtype) -> None:
+    def __init__(
+        self, weights: WaveNetWeights, precision: torch.dtype, steps: Sequence[float] | None = None
+    ) -> None:
         ffi, library = native.library()
         self.sizes, self.isa = weights.sizes, native.isa()
         self._numbers = 2 if weights.distribution == "LOGISTICS" else 1
@@ -134,6 +145,9 @@ class NativeWaveNet:
         }
         self._kept: list[Any] = [ffi.new("int64_t[]", weights.dilations)]
         fields["dilations"] = self._kept[0]
+        if steps is not None:
+            self._kept.append(ffi.new("float[]", [*steps]))
+            fields["input_scales"] = self._kept[1]
         tensors = {name: value for name, value in vars(weights).items() if isinstance(value, Tensor)}
         single = {name: value.detach().float().contiguous() for name, value in tensors.items()}
         self._network = ffi.new("fastvoc_recurrent *", fields)
@@ -201,6 +215,45 @@ class NativeWaveNet:
             "WaveNet",
             library.fastvoc_recurrent_run(self._network, _pointer(self._packed), described, _pointer(workspace)),
         )
+
+
+class Packing:
+    """Weights of a module as native code reads them, packed again whenever they have changed."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Any, int, NativeWaveNet] | None = None
+
+    def of(self, weights: Sequence[Tensor], make: Callable[[], NativeWaveNet], *settings: Any) -> NativeWaveNet:
+        """Return what `make` makes of these weights and settings, or has made of them before."""
+        samples = self.fingerprint(weights)
+        versions = sum(0 if weight.is_inference() else weight._version for weight in weights)
+        key = samples, versions, native.isa(), settings, *(weight.data_ptr() for weight in weights)
+        OptimiserSteps.count()
+        steps, kept = OptimiserSteps.taken, self._kept
+        if (
+            kept is None
+            or kept[0] != key
+            or (kept[1] != steps and OptimiserSteps.reached(weights, kept[1]))  # whose values need not be among samples
+        ):
+            kept = key, steps, make()
+            self._kept = kept
+        return kept[2]
+
+    @staticmethod
+    def fingerprint(weights: Sequence[Tensor]) -> int:
+        """Return a number made of a few values of each weight: another one where most of one was written."""
+        ffi, library = native.library()
+        pointers = ffi.new("void *[]", [ffi.cast("void *", weight.data_ptr()) for weight in weights])
+        sizes = ffi.new("int64_t[]", [weight.numel() * weight.element_size() for weight in weights])
+        return int(library.fastvoc_fingerprint(len(weights), pointers, sizes))
+
+    def forget(self) -> None:
+        """Pack again the next time."""
+        self._kept = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # packed weights belong to this processor
+        return {"_kept": None}
 
 
 def _pointer(memory: Tensor) -> Any:
