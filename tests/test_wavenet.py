@@ -489,7 +489,7 @@ def parameters_given(voice: Vocoder, mel: Tensor, inputs: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["mu-law", "logistics", "two taps"])
 def test_eight_bits_keep_the_ratio_that_was_asked_for(name: str, tmp_path: Path) -> None:
     voice, mel, fresh = vocoder(name), mel_of(BANDS, 40), mel_of(BANDS, 80)[:, 40:]
-    narrow = voice.quantise([mel], smallest_snr=20)
+    narrow = voice.quantise([mel], smallest_snr=30)
     assert {layer.layer for layer in narrow.config.int8} == set(range(12))
     way = "native steps with 12 of 12 convolutions in int8"
     assert next(iter(narrow.explain().items())) == (way, None)
@@ -513,10 +513,10 @@ def test_eight_bits_keep_the_ratio_that_was_asked_for(name: str, tmp_path: Path)
     inputs = torch.cat([silence, samples[:-1]])
     right, near = parameters_given(voice, fresh, inputs), parameters_given(narrow, fresh, inputs)
     if classes:
-        assert float((right.argmax(-1) == near.argmax(-1)).float().mean()) > 0.9
+        assert float((right.argmax(-1) == near.argmax(-1)).float().mean()) > 0.95
         right, near = right - right.mean(-1, keepdim=True), near - near.mean(-1, keepdim=True)
     error = float((near - right).square().sum() / right.square().sum())
-    assert 0 < error < 10**-1.8  # of a mel that was not heard
+    assert 0 < error < 10**-2.8  # of a mel that was not heard
 
     with torch.no_grad():
         network(narrow).output.weight.mul_(1.5)
@@ -528,13 +528,13 @@ def test_eight_bits_keep_the_ratio_that_was_asked_for(name: str, tmp_path: Path)
 @needs_int8
 def test_fewer_convolutions_multiply_in_eight_bits_for_a_higher_ratio() -> None:
     voice, mel = vocoder("mu-law"), mel_of(BANDS, 20)
-    ratios = {snr: len(voice.quantise([mel], smallest_snr=snr).config.int8) for snr in (20, 34)}
-    assert 0 < ratios[34] < ratios[20] == 12
+    ratios = {snr: len(voice.quantise([mel], smallest_snr=snr).config.int8) for snr in (30, 40)}
+    assert 0 < ratios[40] < ratios[30] == 12
     with pytest.raises(ValueError, match=r"no convolution can multiply in 8 bits and keep 90 dB; with all in bfloat16 "):
         voice.quantise([mel], smallest_snr=90)
     with pytest.raises(NotImplementedError, match=r"conditioned on speakers, for which nothing chooses"):
         vocoder("speakers").quantise([mel])
-    chosen = voice.quantise([mel], smallest_snr=20).config.int8
+    chosen = voice.quantise([mel], smallest_snr=30).config.int8
     for layer, sentence in (
         (replace(chosen[0], layer=12), "convolution 12 is to multiply in 8 bits, but there are only 12"),
         (replace(chosen[0], zero_point=3), "convolution 0 has the zero point 3; it must be 128"),
