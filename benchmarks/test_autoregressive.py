@@ -1,8 +1,11 @@
-"""Samples per second of WaveNets, ours and the original's cached generation, in turn, in one process.
+"""Samples per second of WaveNets: ours, the original's cached generation, a compiled step, and ONNX Runtime.
 
-The original's is re-created in plain PyTorch (`benchmarks.cached_wavenet`), with the same weights and the same random
-numbers, and both make the same classes, but where a number lies at a boundary, before anything is timed. Times are of
-the process, not of the clock, since one sample waits for the other and nothing else does.
+All are in one process, in turn, with the same weights and the same random numbers. The original's generation is
+re-created in plain PyTorch (`benchmarks.cached_wavenet`); the compiled and the exported step are lighter than that
+(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is timed.
+On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else does. Two
+threads for one stream need two cores at once; their times are of the clock, of calls of a frame, of which the best say
+what undisturbed cores do and the median what this machine had free.
 `pytest benchmarks/test_autoregressive.py --results benchmarks/results` keeps the rows.
 """
 
@@ -11,17 +14,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks.cached_wavenet import CachedWaveNet
-from fastvoc import Vocoder
+from benchmarks.wavenet_steps import compiled, exported
+from fastvoc import Autoencoder, Vocoder
 from fastvoc.audio import CONVENTIONS
-from fastvoc.checkpoints import Checkpoint, VocoderConfig
-from fastvoc.models import WaveNetConfig
+from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig
+from fastvoc.models import NSynthConfig, WaveNetConfig
 from fastvoc.models.wavenet import MU_LAW, NV_WAVENET
 
 MELS = {
@@ -33,37 +40,59 @@ MELS = {
 NETWORKS: dict[str, WaveNetConfig] = {"wavenet": replace(MU_LAW, preemphasis=0.0, gain=1.0), "nv-wavenet": NV_WAVENET}
 
 
-@pytest.mark.parametrize("batch", [1, 16])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_samples_per_second(
-    name: str, batch: int, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest, benchmark: Any
-) -> None:
-    if device != "cpu":
-        pytest.skip("native steps run on the CPU")
+def vocoders(name: str) -> dict[str, Vocoder]:
+    """Return a network with seeded weights in each precision that native steps have."""
     config = NETWORKS[name]
     torch.manual_seed(0)
     checkpoint = Checkpoint(VocoderConfig(generator=config, mel=MELS[name]), config.build().state_dict(), "a benchmark")
-    ours = {kind: Vocoder(checkpoint, dtype=kind) for kind in ("float32", "bfloat16")}
-    cached = CachedWaveNet(ours["float32"].generator)  # type: ignore[arg-type]
+    made = {kind: Vocoder(checkpoint, dtype=kind) for kind in ("float32", "bfloat16")}
+    made["int8"] = made["float32"].quantise([torch.rand(80, 24) * 6 - 8], smallest_snr=10)
+    return made
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_samples_per_second(
+    name: str,
+    batch: int,
+    device: str,
+    rows: list[dict[str, Any]],
+    request: pytest.FixtureRequest,
+    benchmark: Any,
+    tmp_path: Path,
+) -> None:
+    if device != "cpu":
+        pytest.skip("native steps run on the CPU")
+    config, ours = NETWORKS[name], vocoders(name)
+    model: Any = ours["float32"].generator
+    others: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "original": CachedWaveNet(model),
+        "compiled step": compiled(model),
+    }
+    if find_spec("onnxruntime"):
+        others["ONNX Runtime"] = exported(model, batch, tmp_path / "step.onnx")
     mel = torch.rand(batch, 80, 16) * 6 - 8
-    seeds = torch.arange(batch)
     draws = ours["float32"].draws
     assert draws is not None
-    numbers = draws(seeds, 0, 1)[:, 0]
+    numbers = draws(torch.arange(batch), 0, 1)[:, 0]
     with torch.inference_mode():
-        classes = cached(mel[..., :1], numbers)
         wave = ours["float32"](mel[..., :1], seed=0)
-    different = float((config.distribution.decode(classes) != wave).float().mean())
-    assert different <= 0.02, "other classes than the original's: no number for a wrong result"
+        for other, make in others.items():
+            different = float((config.distribution.decode(make(mel[..., :1], numbers)) != wave).float().mean())
+            assert different <= 0.02, f"{other}: other classes; no number for a wrong result"
 
-    def originals() -> int:
-        with torch.inference_mode():
-            return cached(mel[..., :1], numbers).numel()
+    def stepped(make: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], int]:
+        def run() -> int:
+            with torch.inference_mode():
+                return make(mel[..., :1], numbers).numel()
 
-    runs: dict[str, Callable[[], int]] = {
-        "float32": lambda: ours["float32"](mel, seed=0).numel(),
-        "bfloat16": lambda: ours["bfloat16"](mel, seed=0).numel(),
-        "original": originals,
+        return run
+
+    def native(vocoder: Vocoder) -> Callable[[], int]:
+        return lambda: vocoder(mel, seed=0).numel()
+
+    runs = {key: native(vocoder) for key, vocoder in ours.items()} | {
+        key: stepped(make) for key, make in others.items()
     }
     rates: dict[str, list[float]] = {key: [] for key in runs}
     for _ in range(request.config.getoption("--rounds")):
@@ -73,17 +102,82 @@ def test_samples_per_second(
             rates[key].append(count / (time.process_time() - begin))
     benchmark.pedantic(runs["float32"], rounds=1)
     found = {key: median(values) for key, values in rates.items()}
+    rate = MELS[name].sample_rate
     row = {
         "suite": "autoregressive",
         "network": name,
         "batch": batch,
-        "dtype": "float32",
-        "ways": ours["float32"].explain(),
+        "ways": {key: next(way for way, no in vocoder.explain().items() if no is None) for key, vocoder in ours.items()},
         "samples_per_cpu_second": {key: round(value) for key, value in found.items()},
-        "ratio": round(found["float32"] / found["original"], 1),
-        "bfloat16_ratio": round(found["bfloat16"] / found["original"], 1),
-        "times_real_time": round(found["float32"] / MELS[name].sample_rate, 2),
-        "bfloat16_times_real_time": round(found["bfloat16"] / MELS[name].sample_rate, 2),
+        "times_original": {key: round(found[key] / found["original"], 1) for key in ours},
+        "times_real_time": {key: round(found[key] / rate, 2) for key in ours},
     }
     rows.append(row)
     benchmark.extra_info.update(row)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_threads_for_one_stream(
+    name: str, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    if device != "cpu":
+        pytest.skip("native steps run on the CPU")
+    ours, mel = vocoders(name), torch.rand(80, 1) * 6 - 8
+    times: dict[str, list[float]] = {f"{kind}, {count} threads": [] for kind in ours for count in (1, 2)}
+    threads = torch.get_num_threads()
+    waves: dict[str, Tensor] = {}
+    try:
+        for _ in range(20 * request.config.getoption("--rounds")):
+            for key, taken in times.items():
+                kind, count = key.split(", ")
+                torch.set_num_threads(int(count.split()[0]))
+                begin = time.perf_counter()
+                wave = ours[kind](mel, seed=0)
+                taken.append(time.perf_counter() - begin)
+                assert torch.equal(waves.setdefault(kind, wave), wave), "other bits"
+    finally:
+        torch.set_num_threads(threads)
+    hop = MELS[name].hop
+    rows.append(
+        {
+            "suite": "autoregressive",
+            "network": f"{name}, one stream",
+            "batch": 1,
+            "best_samples_per_second": {key: round(hop / min(taken)) for key, taken in times.items()},
+            "median_samples_per_second": {key: round(hop / median(taken)) for key, taken in times.items()},
+            "best_times_real_time": {
+                key: round(hop / min(taken) / MELS[name].sample_rate, 2) for key, taken in times.items()
+            },
+        }
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_codes_become_sound(
+    batch: int, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    """NSynth's decoder of the published size: native steps beside those in PyTorch, which read past taps in blocks."""
+    if device != "cpu":
+        pytest.skip("native steps run on the CPU")
+    config = NSynthConfig(encoder_channels=8, encoder_layers=1)  # the encoder is not asked
+    torch.manual_seed(0)
+    weights = config.build().state_dict()
+    code = torch.randn(batch, 1, config.code_channels)
+    rates: dict[str, list[float]] = {}
+    for _ in range(min(3, request.config.getoption("--rounds"))):
+        for dtype in ("float32", "bfloat16"):
+            for way, backend in (("native", None), ("PyTorch", "reference")):
+                checkpoint = Checkpoint(AutoencoderConfig(generator=config), weights, "a benchmark")
+                autoencoder = Autoencoder(checkpoint, dtype=dtype, backend=backend)
+                autoencoder.decode(code[:1, :1], seed=0, temperature=0.0) if way == "native" else None  # packs weights
+                begin = time.process_time()
+                wave = autoencoder.decode(code, seed=0)
+                rates.setdefault(f"{way}, {dtype}", []).append(wave.numel() / (time.process_time() - begin))
+    rows.append(
+        {
+            "suite": "autoregressive",
+            "network": "nsynth",
+            "batch": batch,
+            "samples_per_cpu_second": {key: round(median(values)) for key, values in rates.items()},
+        }
+    )

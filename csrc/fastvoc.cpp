@@ -342,12 +342,12 @@ int fastvoc_recurrent_check(const fastvoc_recurrent* network) {
   const int64_t gates = 2 * network->gated + 128, columns = network->taps * network->channels + network->condition;
   if (!fits({network->layers, gates, columns + 128}) || !fits({rows, network->channels}) ||
       !fits({network->layers, network->channels + 128, gates}) || !fits({network->layers, network->skips + 128, gates}) ||
-      !fits({network->skips + 128, network->hidden + 128}) || !fits({network->hidden + 128, network->outputs + 128}) ||
+      !fits({network->skips + network->condition + 128, network->hidden + 128}) || !fits({network->hidden + 128, network->outputs + 128}) ||
       !fits({network->outputs + network->input_taps, network->channels + 128}))
     return FASTVOC_BAD_SIZE;
   switch (network->distribution) {
     case FASTVOC_CLASSES:
-      if (network->input_taps != 1) return FASTVOC_BAD_NETWORK;
+      if (!fits({network->input_taps, network->outputs, network->channels + 128})) return FASTVOC_BAD_SIZE;
       break;
     case FASTVOC_LOGISTICS:
       if (network->outputs % 3 || network->outputs / 3 > kMostLogistics) return FASTVOC_BAD_NETWORK;
@@ -359,6 +359,7 @@ int fastvoc_recurrent_check(const fastvoc_recurrent* network) {
       return FASTVOC_BAD_NETWORK;
   }
   if (!network->conditions != !network->condition) return FASTVOC_BAD_NETWORK;
+  if (network->hidden_condition && !network->condition) return FASTVOC_BAD_NETWORK;
   return find_isa(network->isa)->recurrent->check(*network);
 }
 

@@ -22,7 +22,8 @@ extern "C" {
  *   skip += skip z
  *   x = (x + residual z + bias) residual_scale
  *
- * and the head, relu(skip skip_scale), a matrix, relu, a matrix, makes the distribution that the sample is drawn from.
+ * and the head, relu(skip skip_scale), a matrix (and one of the condition, if it hears it too), relu, a matrix, makes the
+ * distribution that the sample is drawn from.
  * All of a layer that does not depend on the sample before is computed for a block of samples at once.
  *
  * The result of a stream is the same to the bit however its samples are divided among calls, whatever stands beside it
@@ -43,8 +44,8 @@ typedef struct {
   const int64_t* dilations;           /* (layers,) */
   float residual_scale, skip_scale;
   float smallest_log_scale;           /* of logistics and the Gaussian */
-  /* Weights, contiguous. An input of classes is a table, and has one tap; others are convolved. */
-  const float* input;                 /* (classes, channels), or (channels, input_taps), oldest first */
+  /* Weights, contiguous. The taps of an input of classes are a table each; others are convolved. Oldest first. */
+  const float* input;                 /* (input_taps, classes, channels), or (channels, input_taps) */
   const float* input_bias;            /* (channels,) */
   const float* dilated;               /* (layers, 2 gated, channels, taps) */
   const float* dilated_bias;          /* (layers, 2 gated) */
@@ -56,8 +57,13 @@ typedef struct {
   const float* first_skip;            /* (skips, channels), of the input itself, or null */
   const float* hidden_weight;         /* (hidden, skips) */
   const float* hidden_bias;           /* (hidden,) */
+  const float* hidden_condition;      /* (hidden, condition), or null */
   const float* output;                /* (outputs, hidden) */
   const float* output_bias;           /* (outputs,) */
+  /* With FASTVOC_BFLOAT16, what is multiplied in 8 bits: (layers, 2), or null. The dilated convolution of a layer, and
+   * residual and skip together, read scale * q with q in -127..127 where this scale is not 0, beyond that the nearest; a
+   * condition has a scale for each row that is its own. Each row of a tap, a residual or a skip has one, too. */
+  const float* input_scales;
 } fastvoc_recurrent;
 
 /* Some steps of some streams. Numbers drawn are uniform in (0, 1), one for each class, two for each logistic: which, and

@@ -40,7 +40,8 @@ class Autoencoder(Face[NSynth]):
     dtype : torch.dtype or str, optional
         Of weights, arithmetic, codes and waves, or its name; by default torch.float32.
     backend : {"cuda", "triton", "cpu", "reference"}, optional
-        On which the encoder's operators run; by default the fastest that can. The decoder is plain PyTorch.
+        On which the encoder's operators run; by default the fastest that can. The decoder has native steps on a CPU,
+        and others in PyTorch.
     """
 
     config: AutoencoderConfig
@@ -192,8 +193,8 @@ class Autoencoder(Face[NSynth]):
         -------
         Tensor or ndarray, as given, shape (T·hop,) or (B, T·hop)
             Waves in [-1, 1] at `sample_rate` Hz. With `lengths`, a list of B waves. The same seed draws the same
-            samples, however the code is cut into chunks; in a batch of another size, processors round otherwise,
-            so that waves may come to differ.
+            samples, however the code is cut into chunks, and by native steps in any batch; in PyTorch, processors
+            round otherwise in a batch of another size, so that waves may come to differ.
 
         Raises
         ------
@@ -341,14 +342,17 @@ class Autoencoder(Face[NSynth]):
         Returns
         -------
         dict of str to (str or None)
-            The backends of the encoder's operators, in order of preference, each with the reason why it cannot; the
-            first with None is what runs. The decoder has one way.
+            The backends of the encoder's operators and then what makes the decoder's samples, each in order of
+            preference, with the reason why it cannot; the first with None is what runs.
         """
         conv = self._generator.encoder.dilated[0]
         x = conv.weight.new_zeros(1, conv.weight.shape[1], self.hop)
         with nullcontext() if self.backend is None else ops.use_backend(self.backend):
             ways = ops.explain(ops.conv1d, x, conv.weight, conv.bias, padding=conv.padding, slope=0.0)
-        return {f"encoder on {name}": reason for name, reason in ways.items()} | {"decoder in plain PyTorch": None}
+            steps = self._generator.explain_steps()
+        return {f"encoder on {name}": reason for name, reason in ways.items()} | {
+            f"decoder by {name}": reason for name, reason in steps.items()
+        }
 
     def _read_code(self, code: Any, where: str) -> Tensor:
         tensor = as_tensor(code, "code", where).detach()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeGuard
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor
 
@@ -77,3 +78,21 @@ class Explained(Protocol):
 def is_explained(generator: object) -> TypeGuard[Explained]:
     """Whether a generator says itself how its samples are made; of its class, as above."""
     return is_recurrent(generator) and hasattr(type(generator), "explain_steps")
+
+
+class Narrowable(Protocol):
+    """A recurrent generator of which parts can multiply in 8 bits."""
+
+    def refuses_int8(self) -> str | None:
+        """Return why none can here, or None."""
+
+    def choose_int8(self, mels: Sequence[Tensor], *, smallest_snr: float) -> dict[int, Any]:
+        """Choose those that keep a ratio for these mels, each with the scale and the zero point of what it is given."""
+
+    def take_int8(self, chosen: Mapping[int, Any]) -> None:
+        """Use 8 bits in these as long as the weights are as they are now."""
+
+
+def is_narrowable(generator: object) -> TypeGuard[Narrowable]:
+    """Whether parts of a recurrent generator can multiply in 8 bits; of its class, as above."""
+    return is_recurrent(generator) and hasattr(type(generator), "take_int8")

@@ -42,6 +42,7 @@ from fastvoc.engine.surroundings import own_arithmetic, uncompiled
 from fastvoc.face import DEFAULT, Face, register
 from fastvoc.models import GENERATORS, Generator
 from fastvoc.noise import Draws, Seed
+from fastvoc.recurrence import is_narrowable
 
 NOTHING = 88
 """Frames of zeros, of which a generator makes what `denoising` takes away: as many as in the original of WaveGlow."""
@@ -71,11 +72,14 @@ class Vocoder(Face[Generator]):
     GENERATORS = GENERATORS
 
     def _take(self, generator: Generator) -> None:
+        int8 = {layer.layer: Quantization(layer.scale, layer.zero_point) for layer in self.config.int8}
+        if is_narrowable(generator):  # of which another one was not what the layers were chosen for
+            generator.take_int8({} if hasattr(self, "_generator") else int8)
         choice = Choice(
             generator,
             backend=self.backend,
             precision=self._asked,
-            int8={layer.layer: Quantization(layer.scale, layer.zero_point) for layer in self.config.int8},
+            int8=int8,
             loud=partial(loud_mel, self.config.mel),
         )
         self._generator = generator
@@ -223,7 +227,8 @@ class Vocoder(Face[Generator]):
         mels : sequence of Tensor or ndarray, shape (bands, T) or (B, bands, T)
             What it will be given, in this vocoder's convention: a few seconds of different speakers.
         smallest_snr : float
-            Of the wave of each of them against the one in float32, in dB. Others may come out a little below.
+            Of the wave of each of them against the one in float32, in dB. Others may come out a little below. Where
+            samples are drawn, of the parameters of their distributions, given the same samples before each.
 
         Raises
         ------
@@ -238,7 +243,12 @@ class Vocoder(Face[Generator]):
         for V1.
         """
         self._check_described("Vocoder.quantise")
-        if reason := self._runner.choice.why_no_plan() or Plan.refuses_int8(self._generator):
+        generator: Any = self._generator
+        if is_narrowable(generator):
+            reason = generator.refuses_int8()
+        else:
+            reason = self._runner.choice.why_no_plan() or Plan.refuses_int8(generator)
+        if reason:
             raise NotImplementedError(f"Vocoder.quantise: {reason}")
         examples = [self._read(mel).float() for mel in mels]
         if not examples:
@@ -246,7 +256,10 @@ class Vocoder(Face[Generator]):
                 "Vocoder.quantise: there are no mels; it needs a few seconds of what it is likely to be given"
             )
         examples = [self.config.inference.extend(mel if mel.ndim == 3 else mel[None]) for mel in examples]
-        int8 = calibrate(self._generator, examples, smallest_snr=smallest_snr)
+        if is_narrowable(generator):
+            int8 = generator.choose_int8(examples, smallest_snr=smallest_snr)
+        else:
+            int8 = calibrate(generator, examples, smallest_snr=smallest_snr)
         chosen = tuple(Int8Layer(layer=n, scale=step.scale, zero_point=step.zero_point) for n, step in int8.items())
         quantised = Checkpoint(
             replace(self.config, int8=chosen), self._generator.state_dict(), self.source, notes=self.notes

@@ -153,7 +153,7 @@ def test_it_is_saved_opened_and_moved(tmp_path: Path) -> None:
     assert opened.decode(code, seed=1).unique().numel() == 1
     with pytest.raises(TypeError, match=r"generator is a Linear; it must be a fastvoc\.models\.NSynth"):
         opened.generator = torch.nn.Linear(1, 1)
-    assert autoencoder().explain()["decoder in plain PyTorch"] is None
+    assert autoencoder().explain()["decoder by steps in PyTorch"] is None
 
 
 def test_codes_on_disk(tmp_path: Path) -> None:

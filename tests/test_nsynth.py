@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastvoc
-from fastvoc import Autoencoder
+from fastvoc import Autoencoder, native, ops
 from fastvoc.blocks import draw_class
 from fastvoc.checkpoints import open_checkpoint
 from fastvoc.checkpoints.formats import nsynth as form
@@ -189,6 +189,56 @@ def test_sample_by_sample_is_all_at_once_over_four_thousand_samples() -> None:
     logits = network.decoder(scaled(classes, torch.float64), code)
     drawn = [draw_class(logits[..., t], noise[:, 0, t], temperature) for t in range(4000)]
     assert torch.equal(torch.stack(drawn, dim=-1), classes[:, 0])
+
+
+@pytest.mark.skipif(ops.backends()["cpu"] is not None, reason=f"no native code: {ops.backends()['cpu']}")
+@pytest.mark.parametrize("isa", native.isas() if ops.backends()["cpu"] is None else [])
+@pytest.mark.parametrize("chunks", [[5], [1, 0, 3, 1]])
+def test_native_steps_draw_the_classes_of_the_whole_network(isa: str, chunks: list[int]) -> None:
+    """In float32, the classes of the parallel network in float64 for the same numbers, but at boundaries; any chunks."""
+    frames, batch, hop = 5, 3, 40
+    network = tiny(torch.float32, layers=6)
+    random = torch.Generator().manual_seed(5)
+    code = torch.randn(batch, 4, frames, generator=random)
+    noise = torch.rand(batch, 1, frames * hop, generator=random)
+    temperature = torch.tensor([1.0, 0.5, 0.0])
+    with native.use_isa(isa):
+        assert network.explain_steps()["native steps"] is None
+        whole = network(code, noise=noise, temperature=temperature)
+        state, pieces, first = network.begin(batch), [], 0
+        for count in chunks:
+            own, part = slice(first * hop, (first + count) * hop), code[..., first : first + count]
+            state, wave = network.advance(state, part, last=False, noise=noise[..., own], temperature=temperature)
+            pieces.append(wave)
+            first += count
+        assert torch.equal(torch.cat(pieces, dim=-1), whole)
+        alone = [network(code[n, None], noise=noise[n, None], temperature=temperature[n, None]) for n in range(batch)]
+        assert torch.equal(torch.cat(alone), whole)
+        # the state is that of steps in PyTorch, which go on from it
+        more = torch.rand(batch, 1, hop, generator=random)
+        going_on = network.advance(state, code[..., :1], last=True, noise=more, temperature=temperature)[1]
+    with ops.use_backend("reference"):
+        assert network.explain_steps()["native steps"] == "backend 'reference' was asked for"
+        other = network.advance(state, code[..., :1], last=True, noise=more, temperature=temperature)[1]
+    assert float((going_on != other).float().mean()) < 0.05  # until a number lies at a boundary
+    classes = quantise(whole)[:, 0]
+    exact = network.double()
+    logits = exact.decoder(scaled(classes, torch.float64)[:, None], code.double())
+    heads = (logits / temperature.clamp(min=0.1)[:, None, None]).softmax(dim=1).cumsum(dim=1)
+    drawn = [draw_class(logits[..., t], noise[:, 0, t].double(), temperature.double()) for t in range(frames * hop)]
+    different = torch.stack(drawn, dim=-1) != classes
+    near = (heads - noise).abs().amin(dim=1) < 1e-4
+    assert not bool(different[:2][~near[:2]].any()) and int(different.sum()) <= 2
+    assert classes[0].unique().numel() > 50
+
+
+@pytest.mark.skipif(ops.backends()["cpu"] is not None, reason=f"no native code: {ops.backends()['cpu']}")
+def test_native_steps_see_weights_that_change() -> None:
+    network, code = tiny(torch.float32), torch.zeros(1, 4, 2)
+    drawn = {"noise": torch.rand(1, 1, 80, generator=torch.Generator().manual_seed(1)), "temperature": torch.ones(1)}
+    before = network(code, **drawn)
+    network.decoder.classes.bias[:100] += 9
+    assert not torch.equal(network(code, **drawn), before)
 
 
 def test_the_encoder_hears_the_future_and_the_decoder_does_not() -> None:

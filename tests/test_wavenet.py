@@ -28,6 +28,7 @@ from fastvoc.checkpoints.tensor_names import to_native
 from fastvoc.cli import main
 from fastvoc.engine import StreamState
 from fastvoc.models.wavenet import GAUSSIAN, LOGISTICS, MU_LAW, NV_WAVENET, WaveNet, WaveNetConfig
+from fastvoc.ops.recurrent import Steps
 
 BANDS = 6
 
@@ -456,6 +457,113 @@ def test_bfloat16_says_and_does_what_it_can() -> None:
     assert torch.equal(torch.cat(list(voice.stream(mel.split(4, dim=-1), seed=1))), wave)
     if ops.backends()["cpu"] is None and native.multiplies_bfloat16():
         assert network(voice).explain_steps()["native steps"] is None
+
+
+needs_int8 = pytest.mark.skipif(
+    ops.backends()["cpu"] is not None or not native.multiplies_bfloat16(), reason="no multiplications in 8 bits here"
+)
+
+
+def parameters_given(voice: Vocoder, mel: Tensor, inputs: Tensor) -> Tensor:
+    """Return what native steps say of each sample, (T, outputs), given inputs."""
+    model = network(voice)
+    packed, rows = model._packed(), model.rows(mel.to(model.input.weight)[None]).mT.float().contiguous()
+    result = torch.empty(1, rows.shape[1], packed.sizes["outputs"])
+    packed.run(
+        Steps(
+            time=torch.zeros(1, dtype=torch.int64),
+            rings=torch.zeros(1, packed.rows, packed.sizes["channels"]),
+            history=torch.full((1, 1), float(model.config.distribution.silence)),
+            condition=rows,
+            gates=None,
+            noise=None,
+            temperature=None,
+            forced=inputs[None].float().contiguous(),
+            parameters=result,
+        )
+    )
+    return result[0]
+
+
+@needs_int8
+@pytest.mark.parametrize("name", ["mu-law", "logistics", "two taps"])
+def test_eight_bits_keep_the_ratio_that_was_asked_for(name: str, tmp_path: Path) -> None:
+    voice, mel, fresh = vocoder(name), mel_of(BANDS, 40), mel_of(BANDS, 80)[:, 40:]
+    narrow = voice.quantise([mel], smallest_snr=30)
+    assert {layer.layer for layer in narrow.config.int8} == set(range(12))
+    way = "native steps with 12 of 12 convolutions in int8"
+    assert next(iter(narrow.explain().items())) == (way, None)
+    wave = narrow(fresh, seed=4)
+    assert wave.dtype == torch.float32 and bool(wave.isfinite().all())
+    assert torch.equal(torch.cat(list(narrow.stream(fresh.split([3, 1, 36], dim=-1), seed=4))), wave)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(narrow(torch.stack([fresh, mel]), seed=4)[0], wave)
+    finally:
+        torch.set_num_threads(before)
+    narrow.save_pretrained(tmp_path)
+    opened = Vocoder.from_pretrained(tmp_path)
+    assert opened.explain() == narrow.explain() and torch.equal(opened(fresh, seed=4), wave)
+
+    classes = bool(voice.config.generator.distribution.classes)
+    drawn = voice(fresh, seed=4)
+    samples = inputs_of(network(voice).config, network(voice).emphasised(drawn[None]))[0] if classes else drawn
+    silence = torch.full_like(samples[:1], network(voice).config.distribution.silence)
+    inputs = torch.cat([silence, samples[:-1]])
+    right, near = parameters_given(voice, fresh, inputs), parameters_given(narrow, fresh, inputs)
+    if classes:
+        assert float((right.argmax(-1) == near.argmax(-1)).float().mean()) > 0.95
+        right, near = right - right.mean(-1, keepdim=True), near - near.mean(-1, keepdim=True)
+    error = float((near - right).square().sum() / right.square().sum())
+    assert 0 < error < 10**-2.8  # of a mel that was not heard
+
+    with torch.no_grad():
+        network(narrow).output.weight.mul_(1.5)
+    assert narrow.explain()[way] == "the generator has changed since the layers were chosen; quantise it again"
+    changed = Checkpoint(replace(narrow.config, int8=()), network(narrow).state_dict(), "a test")
+    assert torch.equal(narrow(fresh, seed=4), Vocoder(changed)(fresh, seed=4))
+
+
+@needs_int8
+def test_fewer_convolutions_multiply_in_eight_bits_for_a_higher_ratio() -> None:
+    voice, mel = vocoder("mu-law"), mel_of(BANDS, 20)
+    ratios = {snr: len(voice.quantise([mel], smallest_snr=snr).config.int8) for snr in (30, 40)}
+    assert 0 < ratios[40] < ratios[30] == 12
+    with pytest.raises(ValueError, match=r"no convolution can multiply in 8 bits and keep 90 dB; with all in bfloat16 "):
+        voice.quantise([mel], smallest_snr=90)
+    with pytest.raises(NotImplementedError, match=r"conditioned on speakers, for which nothing chooses"):
+        vocoder("speakers").quantise([mel])
+    chosen = voice.quantise([mel], smallest_snr=30).config.int8
+    for layer, sentence in (
+        (replace(chosen[0], layer=12), "convolution 12 is to multiply in 8 bits, but there are only 12"),
+        (replace(chosen[0], zero_point=3), "convolution 0 has the zero point 3; it must be 128"),
+    ):
+        config = replace(voice.config, int8=(layer,))
+        with pytest.raises(ValueError, match=sentence):
+            Vocoder(Checkpoint(config, checkpoint("mu-law").weights, "a test"))
+
+
+@needs_native
+@pytest.mark.parametrize("isa", native.isas() if ops.backends()["cpu"] is None else [])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_two_threads_for_one_stream_change_no_bit(isa: str, dtype: torch.dtype) -> None:
+    """A network large enough that a second thread looks back and sums skips: alone, with fewer streams than threads."""
+    config = WaveNetConfig(mel_bands=BANDS, layers=10, cycle=5, conditioning=RepeatedConfig(hop=8))
+    torch.manual_seed(3)
+    one = Checkpoint(VocoderConfig(generator=config, mel=mel_config(config)), config.build().state_dict(), "a test")
+    voice, mel, threads = Vocoder(one, dtype=dtype), mel_of(3, BANDS, 40), torch.get_num_threads()
+    with native.use_isa(isa):
+        if network(voice).explain_steps()["native steps"] is not None:
+            pytest.skip("this instruction set does not multiply bfloat16")
+        waves: list[Tensor] = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            try:
+                waves += [voice(mel, seed=1), torch.stack([voice(mel[n], seed=1 + n) for n in range(3)])]
+            finally:
+                torch.set_num_threads(threads)
+    assert all(torch.equal(wave, waves[0]) for wave in waves)
 
 
 def test_three_mu_laws_are_three() -> None:

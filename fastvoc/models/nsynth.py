@@ -16,12 +16,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvoc import ops
+from fastvoc import native, ops
 from fastvoc.audio import MelConfig
 from fastvoc.blocks import Conv1d, Taps, draw_class
 from fastvoc.config import config
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
+from fastvoc.ops.kept import Kept
+from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
 from fastvoc.recurrence import State
 
 CLASSES = 256
@@ -191,6 +193,7 @@ class NSynth(Generator):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        self._native: Kept[NativeWaveNet] = Kept()
         for name, value in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(value)
@@ -278,11 +281,108 @@ class NSynth(Generator):
         """Take the next codes, (B, code_channels, T), and return the new state and their samples, (B, 1, T·hop)."""
         if noise is None or temperature is None:
             raise ValueError("NSynth: noise and temperature are needed: each sample is drawn")
+        if self.explain_steps()["native steps"] is None:
+            return self._advance_native(state, mel, noise, temperature)
         classes = torch.empty(mel.shape[0], mel.shape[-1] * self.hop, dtype=torch.int64, device=mel.device)
         for frame, code in enumerate(mel.unbind(dim=-1)):
             own = slice(frame * self.hop, (frame + 1) * self.hop)
             state = self._frame(state, code, noise[:, 0, own], temperature, classes[:, own])
         return state, expand(classes, mel.dtype)[:, None]
+
+    @property
+    def multiply_accumulates(self) -> float:
+        """How many it takes for a sample: each weight of the decoder once."""
+        return sum(weight.numel() for name, weight in self.decoder.named_parameters() if name.endswith("weight"))
+
+    def explain_steps(self) -> dict[str, str | None]:
+        """Say what makes samples, best first, each with the reason why it cannot."""
+        asked = ops.forced_backend()
+        other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
+        return {
+            "native steps": other or NativeWaveNet.refuses(self.decoder.stem.weight),
+            "steps in PyTorch": None,
+        }
+
+    @property
+    def is_exact_in_batches(self) -> bool:
+        """Whether a stream has the same bits alone and beside others: products in PyTorch round otherwise."""
+        return self.explain_steps()["native steps"] is None
+
+    def forget(self) -> None:
+        """Drop the packed weights, so that the next samples are made with weights as they are then."""
+        self._native.forget()
+
+    def _advance_native(self, state: State, mel: Tensor, noise: Tensor, temperature: Tensor) -> tuple[State, Tensor]:
+        """`advance` in native code, one call for each frame, between which Python handles signals."""
+        stem, *layers = state
+        packed = self._native.of([*self.decoder.parameters()], self._native_weights)
+        # in a ring, row t modulo its length is of time t: rows in order are a ring at time 0
+        rings = torch.cat([rows.float() for rows in layers], dim=1)
+        history = (stem[..., 0].float() * _HALF + _HALF).round().contiguous()
+        drawn = native.host_memory(len(mel), mel.shape[-1] * self.hop, dtype=torch.float32)
+        for frame, code in enumerate(mel.float().unbind(dim=-1)):
+            own = slice(frame * self.hop, (frame + 1) * self.hop)
+            part = native.host_memory(len(mel), self.hop, dtype=torch.float32)
+            packed.run(
+                Steps(
+                    time=torch.full((len(mel),), own.start, device="cpu"),
+                    rings=rings,
+                    history=history,
+                    condition=code[:, None].expand(-1, self.hop, -1).contiguous(),
+                    gates=None,
+                    noise=noise[..., own].float().contiguous(),
+                    temperature=temperature.float().contiguous(),
+                    drawn=part,
+                )
+            )
+            drawn[:, own] = part
+        made, spans = drawn.shape[-1], [rows.shape[1] for rows in layers]
+        rows = [ring.roll(-(made % span), dims=1) for ring, span in zip(rings.split(spans, dim=1), spans, strict=True)]
+        levels = scaled(history, stem.dtype)[..., None]
+        return (levels, *(one.to(stem.dtype) for one in rows)), expand(drawn, mel.dtype)[:, None]
+
+    def _native_weights(self) -> NativeWaveNet:
+        """Return the decoder as native code has it: tanh before the sigmoid, a table for each tap of the input."""
+        decoder, width = self.decoder, self.config.channels
+        single = torch.promote_types(decoder.stem.weight.dtype, torch.float32)
+        layers = [*decoder.layers]
+        levels = scaled(torch.arange(CLASSES), single)
+
+        def swapped(rows: Tensor) -> Tensor:
+            return rows.roll(width, dims=0)
+
+        return NativeWaveNet(
+            WaveNetWeights(
+                distribution="CLASSES",
+                dilations=tuple(layer.dilated.dilation for layer in layers),
+                residual_scale=1.0,
+                skip_scale=1.0,
+                smallest_log_scale=0.0,
+                input=levels[:, None] * decoder.stem.weight.to(single),
+                input_bias=decoder.stem.bias,
+                dilated=torch.stack([swapped(layer.dilated.convolution) for layer in layers]),
+                dilated_bias=torch.stack(
+                    [swapped(layer.dilated.bias.to(single) + layer.condition.bias) for layer in layers]
+                ),
+                conditions=torch.stack([swapped(layer.condition.weight[0].T) for layer in layers]),
+                residual=torch.stack([layer.out.weight[0, :, :width].T for layer in layers]),
+                residual_bias=torch.stack([layer.out.bias[:width] for layer in layers]),
+                skip=torch.stack([layer.out.weight[0, :, width:].T for layer in layers]),
+                skip_bias=torch.stack(
+                    [part.bias[-self.config.skip_channels :].to(single) for part in self._skips()]
+                ).sum(dim=0),
+                first_skip=decoder.skip.weight[0].T,
+                hidden_weight=decoder.hidden.weight[0].T,
+                hidden_bias=decoder.hidden.bias.to(single) + decoder.condition.bias,
+                hidden_condition=decoder.condition.weight[0].T,
+                output=decoder.classes.weight[0].T,
+                output_bias=decoder.classes.bias,
+            ),
+            decoder.stem.weight.dtype,
+        )
+
+    def _skips(self) -> list[Taps]:
+        return [self.decoder.skip, *(layer.out for layer in self.decoder.layers)]
 
     def _frame(self, state: State, code: Tensor, noise: Tensor, temperature: Tensor, classes: Tensor) -> State:
         """Draw the samples of one code, (B, code_channels), into (B, hop).

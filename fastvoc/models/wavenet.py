@@ -8,7 +8,7 @@ conditioning and numbering of samples. `WaveNet.forward` is the whole network ov
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -23,9 +23,11 @@ from fastvoc.blocks import Conv1d
 from fastvoc.blocks.conditioning import RowsConfig, StretchedConfig, TransposedConfig
 from fastvoc.blocks.distributions import DistributionConfig, GaussianConfig, LogisticsConfig, MuLawConfig
 from fastvoc.config import config
+from fastvoc.models import eight_bits
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept
+from fastvoc.ops.network import Quantization
 from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
 from fastvoc.recurrence import State
 
@@ -187,6 +189,8 @@ class WaveNet(Generator):
         self.hidden = Conv1d(config.skip_channels, config.head_channels, 1)
         self.output = Conv1d(config.head_channels, config.distribution.outputs, 1)
         self._native: Kept[NativeWaveNet] = Kept()
+        self._int8: dict[int, Quantization] = {}
+        self._int8_of: int | None = None
 
     @property
     def hop(self) -> int:
@@ -272,10 +276,7 @@ class WaveNet(Generator):
         Tensor, shape (B, outputs, T)
         """
         self._check_condition(condition)
-        if self.config.distribution.classes:
-            x = F.embedding(inputs.long(), self.input.weight[..., 0].T).mT + self.input.bias[:, None]
-        else:
-            x = self.input(inputs.to(rows)[:, None])
+        x = self.embedded(inputs)
         embedding = None if condition is None else self._embedding(condition)[..., None]
         skips: Tensor | None = None
         for layer in self._each():
@@ -284,6 +285,13 @@ class WaveNet(Generator):
         hidden: Tensor = self.hidden((skips * self.skip_scale).relu())
         outputs: Tensor = self.output(hidden.relu())
         return outputs
+
+    def embedded(self, inputs: Tensor) -> Tensor:
+        """Return what the first layer reads of inputs: (B, T) → (B, channels, T)."""
+        if self.config.distribution.classes:
+            return F.embedding(inputs.long(), self.input.weight[..., 0].T).mT + self.input.bias[:, None]
+        x: Tensor = self.input(inputs.to(self.input.weight)[:, None])
+        return x
 
     def negative_log_likelihood(self, wave: Tensor, mel: Tensor, condition: Tensor | None = None) -> dict[str, Tensor]:
         """Say how improbable recordings are.
@@ -394,10 +402,53 @@ class WaveNet(Generator):
         """Say what makes samples, best first, each with the reason why it cannot."""
         asked = ops.forced_backend()
         other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
+        native_steps = other or NativeWaveNet.refuses(self.input.weight)
+        narrow = f"native steps with {len(self._int8)} of {2 * self.config.layers} convolutions in int8"
         return {
-            "native steps": other or NativeWaveNet.refuses(self.input.weight),
+            **({narrow: native_steps or self._why_no_int8()} if self._int8 else {}),
+            "native steps": native_steps,
             "steps in PyTorch": f"backend {asked!r} was asked for" if asked not in (None, "reference") else None,
         }
+
+    def refuses_int8(self) -> str | None:
+        """Return why no convolution can multiply in 8 bits here, or None."""
+        if self.condition_channels:
+            return "it is conditioned on speakers, for which nothing chooses convolutions yet"
+        reason = NativeWaveNet.refuses(self.input.weight)
+        if reason is None and not native.multiplies_bfloat16():
+            reason = "this processor does not multiply 8-bit integers (AVX512_VNNI)"
+        return reason
+
+    def choose_int8(self, mels: Sequence[Tensor], *, smallest_snr: float) -> dict[int, Quantization]:
+        """Choose the convolutions that multiply in 8 bits, as `fastvoc.models.eight_bits.choose` says."""
+        return eight_bits.choose(self, mels, smallest_snr=smallest_snr)
+
+    def take_int8(self, chosen: Mapping[int, Quantization]) -> None:
+        """Multiply these convolutions in 8 bits, as long as the weights are as they are now, and others in bfloat16.
+
+        Raises
+        ------
+        ValueError
+            If there is no such convolution, or 0 is not the middle of its steps.
+        """
+        for number, steps in chosen.items():
+            if number not in range(2 * self.config.layers):
+                raise ValueError(
+                    f"WaveNet: convolution {number} is to multiply in 8 bits, but there are only "
+                    f"{2 * self.config.layers}"
+                )
+            if steps.zero_point != eight_bits.ZERO:
+                raise ValueError(
+                    f"WaveNet: convolution {number} has the zero point {steps.zero_point}; it must be {eight_bits.ZERO}"
+                )
+        self._int8 = dict(chosen)
+        known = self._int8 and self.input.weight.device.type == "cpu" and not native.missing()
+        self._int8_of = Kept.fingerprint([*self.parameters()]) if known else None
+
+    def _why_no_int8(self) -> str | None:
+        if self._int8_of != Kept.fingerprint([*self.parameters()]):
+            return "the generator has changed since the layers were chosen; quantise it again"
+        return self.refuses_int8()
 
     @property
     def is_exact_in_batches(self) -> bool:
@@ -483,8 +534,12 @@ class WaveNet(Generator):
 
     def _packed(self) -> NativeWaveNet:
         """Return the weights as native code reads them, packed again whenever they have changed."""
+        dtype, scales = self.input.weight.dtype, None
+        if self._int8 and next(iter(self.explain_steps().values())) is None:
+            chosen = [self._int8.get(number) for number in range(2 * self.config.layers)]
+            dtype, scales = torch.bfloat16, tuple(0.0 if steps is None else steps.scale for steps in chosen)
         return self._native.of(
-            [*self.parameters()], lambda: NativeWaveNet(self._as_matrices(), self.input.weight.dtype)
+            [*self.parameters()], lambda: NativeWaveNet(self._as_matrices(), dtype, scales), form=scales
         )
 
     def forget(self) -> None:
@@ -503,7 +558,7 @@ class WaveNet(Generator):
             residual_scale=config.residual_scale,
             skip_scale=self.skip_scale,
             smallest_log_scale=getattr(distribution, "smallest_log_scale", 0.0),
-            input=self.input.weight[..., 0].T if distribution.classes else self.input.weight[:, 0],
+            input=self.input.weight[..., 0].T[None] if distribution.classes else self.input.weight[:, 0],
             input_bias=self.input.bias,
             dilated=torch.stack([layer.dilated.weight for layer in layers]),
             # sums of rounded weights are rounded once, as native code adds in single precision
@@ -516,6 +571,7 @@ class WaveNet(Generator):
             first_skip=None,
             hidden_weight=self.hidden.weight[..., 0],
             hidden_bias=self.hidden.bias,
+            hidden_condition=None,
             output=self.output.weight[..., 0],
             output_bias=self.output.bias,
         )
@@ -562,7 +618,7 @@ class _Step:
         """Return the parameters of the next sample, (B, outputs)."""
         m, rings, streams = self.m, block.rings, torch.arange(len(block.rings), device=block.rings.device)
         history = block.history[:, 0]
-        x = m.input[history.long()] if self.classes else history[:, None] * m.input[:, 0]
+        x = m.input[0, history.long()] if self.classes else history[:, None] * m.input[:, 0]
         x = x + m.input_bias
         condition = F.linear(block.rows[:, t].to(rings), self.conditions).view(-1, *m.dilated_bias.shape)
         condition = condition + m.dilated_bias

@@ -26,10 +26,7 @@ class Kept(Generic[Made]):
 
     def of(self, weights: Sequence[Tensor], make: Callable[[], Made], *, form: Hashable = None) -> Made:
         """Return ``make()``, or what is kept of it in a form."""
-        ffi, library = native.library()
-        pointers = ffi.new("void *[]", [ffi.cast("void *", weight.data_ptr()) for weight in weights])
-        sizes = ffi.new("int64_t[]", [weight.numel() * weight.element_size() for weight in weights])
-        samples = library.fastvoc_fingerprint(len(weights), pointers, sizes)
+        samples = self.fingerprint(weights)
         versions = sum(0 if weight.is_inference() else weight._version for weight in weights)
         key = samples, versions, native.isa(), *(weight.data_ptr() for weight in weights)
         OptimiserSteps.count()
@@ -42,6 +39,14 @@ class Kept(Generic[Made]):
             kept = key, steps, make()
             self._made[form] = kept
         return kept[2]
+
+    @staticmethod
+    def fingerprint(weights: Sequence[Tensor]) -> int:
+        """Return a number made of a few values of each weight: another one where most of one was written."""
+        ffi, library = native.library()
+        pointers = ffi.new("void *[]", [ffi.cast("void *", weight.data_ptr()) for weight in weights])
+        sizes = ffi.new("int64_t[]", [weight.numel() * weight.element_size() for weight in weights])
+        return int(library.fastvoc_fingerprint(len(weights), pointers, sizes))
 
     def forget(self) -> None:
         """Drop everything, so that the next call makes it of the weights as they are then."""

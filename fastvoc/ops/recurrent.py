@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +26,8 @@ class WaveNetWeights:
     dilations : tuple of int
         Of each layer, in samples.
     residual_scale, skip_scale, smallest_log_scale : float
-    input : Tensor, shape (classes, channels) or (channels, input_taps)
+    input : Tensor, shape (input_taps, classes, channels) or (channels, input_taps)
+        Of classes, a table for each tap, oldest first.
     input_bias : Tensor, shape (channels,)
     dilated : Tensor, shape (layers, 2·gated, channels, taps)
         The rows of tanh before those of the sigmoid.
@@ -41,6 +43,8 @@ class WaveNetWeights:
         Of the convolved input itself.
     hidden_weight : Tensor, shape (hidden, skips)
     hidden_bias : Tensor, shape (hidden,)
+    hidden_condition : Tensor, shape (hidden, condition), optional
+        What the head is given of the condition.
     output : Tensor, shape (outputs, hidden)
     output_bias : Tensor, shape (outputs,)
     """
@@ -62,6 +66,7 @@ class WaveNetWeights:
     first_skip: Tensor | None
     hidden_weight: Tensor
     hidden_bias: Tensor
+    hidden_condition: Tensor | None
     output: Tensor
     output_bias: Tensor
 
@@ -78,7 +83,7 @@ class WaveNetWeights:
             "layers": layers,
             "taps": taps,
             "condition": 0 if self.conditions is None else self.conditions.shape[-1],
-            "input_taps": 1 if self.distribution == "CLASSES" else self.input.shape[1],
+            "input_taps": self.input.shape[0 if self.distribution == "CLASSES" else 1],
         }
 
 
@@ -117,9 +122,12 @@ class NativeWaveNet:
     weights : WaveNetWeights
     precision : torch.dtype
         Of what is multiplied, float32 or bfloat16; sums are in float32.
+    steps : sequence of float, optional
+        With bfloat16, what the convolutions of layers that multiply in 8 bits are given in: two numbers for each layer,
+        of the dilated one and of the two behind the gates. 0 leaves one in bfloat16.
     """
 
-    def __init__(self, weights: WaveNetWeights, precision: torch.dtype) -> None:
+    def __init__(self, weights: WaveNetWeights, precision: torch.dtype, steps: Sequence[float] | None = None) -> None:
         ffi, library = native.library()
         self.sizes, self.isa = weights.sizes, native.isa()
         self._numbers = 2 if weights.distribution == "LOGISTICS" else 1
@@ -134,6 +142,9 @@ class NativeWaveNet:
         }
         self._kept: list[Any] = [ffi.new("int64_t[]", weights.dilations)]
         fields["dilations"] = self._kept[0]
+        if steps is not None:
+            self._kept.append(ffi.new("float[]", [*steps]))
+            fields["input_scales"] = self._kept[1]
         tensors = {name: value for name, value in vars(weights).items() if isinstance(value, Tensor)}
         single = {name: value.detach().float().contiguous() for name, value in tensors.items()}
         self._network = ffi.new("fastvoc_recurrent *", fields)

@@ -36,7 +36,7 @@ struct Case {
   std::vector<int64_t> dilations;
   std::vector<std::vector<float>> kept;
   int64_t batch, count;
-  std::vector<float> condition, gates, noise, temperature, forced;
+  std::vector<float> condition, gates, noise, temperature, forced, scales;
 
   const float* keep(int64_t size, double scale) {
     kept.push_back(numbers(std::max<int64_t>(size, 1), scale));
@@ -50,12 +50,13 @@ struct Case {
     n.channels = draw(1, 40), n.gated = draw(1, 40), n.skips = draw(1, 70), n.hidden = draw(1, 70);
     n.outputs = n.distribution == FASTVOC_CLASSES ? draw(1, 70) : n.distribution == FASTVOC_LOGISTICS ? 3 * draw(1, 5) : 2;
     n.layers = draw(1, 5), n.taps = draw(1, 4), n.condition = draw(0, 20);
-    n.input_taps = n.distribution == FASTVOC_CLASSES ? 1 : draw(1, 3);
+    n.input_taps = draw(1, 3);
+    if (draw(0, 5) == 0) n.channels = n.gated = 128, n.layers = 3;  // large enough for two threads
     for (int64_t l = 0; l < n.layers; ++l) dilations.push_back(draw(1, toss() ? 4 : 40));
     n.dilations = dilations.data();
     n.residual_scale = toss() ? 1 : 0.7f, n.skip_scale = 0.5f, n.smallest_log_scale = -7;
     const double wide = 1 / std::sqrt(double(n.channels)), narrow = 1 / std::sqrt(double(n.gated));
-    n.input = keep(n.distribution == FASTVOC_CLASSES ? n.outputs * n.channels : n.channels * n.input_taps, 1);
+    n.input = keep(n.input_taps * n.channels * (n.distribution == FASTVOC_CLASSES ? n.outputs : 1), 1);
     n.input_bias = keep(n.channels, 0.1);
     n.dilated = keep(n.layers * 2 * n.gated * n.channels * n.taps, 2 * wide);
     n.dilated_bias = keep(n.layers * 2 * n.gated, 0.1);
@@ -64,8 +65,11 @@ struct Case {
     n.skip = keep(n.layers * n.skips * n.gated, narrow), n.skip_bias = keep(n.skips, 0.1);
     n.first_skip = toss() ? keep(n.skips * n.channels, wide) : nullptr;
     n.hidden_weight = keep(n.hidden * n.skips, 1 / std::sqrt(double(n.skips))), n.hidden_bias = keep(n.hidden, 0.1);
+    n.hidden_condition = n.condition && toss() ? keep(n.hidden * n.condition, 0.3) : nullptr;
     n.output = keep(n.outputs * n.hidden, 1 / std::sqrt(double(n.hidden))), n.output_bias = keep(n.outputs, 0.1);
-    batch = draw(1, 9), count = draw(1, 60);
+    // what is multiplied stays below these, or is cut off there
+    for (int64_t i = 0; i < 2 * n.layers; ++i) scales.push_back(draw(0, 3) ? (i % 2 ? 1.0f : 8.0f) / 127 : 0.0f);
+    batch = draw(0, 9) ? draw(1, 9) : draw(30, 40), count = draw(1, 60);
     condition = numbers(batch * count * n.condition, 1);
     if (toss()) gates = numbers(batch * n.layers * 2 * n.gated, 0.3);
     forced = numbers(batch * count, 0.5);
@@ -84,9 +88,9 @@ struct Case {
       std::vector<double> x(n.channels), skips(n.skip_bias, n.skip_bias + n.skips);
       for (int64_t c = 0; c < n.channels; ++c) {
         x[c] = n.input_bias[c];
-        if (n.distribution == FASTVOC_CLASSES) x[c] += n.input[int64_t(inputs[0]) * n.channels + c];
-        else
-          for (int64_t j = 0; j < n.input_taps; ++j) x[c] += n.input[c * n.input_taps + j] * inputs[j];
+        for (int64_t j = 0; j < n.input_taps; ++j)
+          x[c] += n.distribution == FASTVOC_CLASSES ? n.input[(j * n.outputs + int64_t(inputs[j])) * n.channels + c]
+                                                    : n.input[c * n.input_taps + j] * inputs[j];
       }
       if (n.first_skip)
         for (int64_t s = 0; s < n.skips; ++s)
@@ -115,9 +119,12 @@ struct Case {
         }
       }
       std::vector<double> hidden(n.hidden_bias, n.hidden_bias + n.hidden);
-      for (int64_t r = 0; r < n.hidden; ++r)
+      for (int64_t r = 0; r < n.hidden; ++r) {
         for (int64_t s = 0; s < n.skips; ++s)
           hidden[r] += n.hidden_weight[r * n.skips + s] * std::max(0.0, skips[s] * n.skip_scale);
+        for (int64_t k = 0; k < n.condition && n.hidden_condition; ++k)
+          hidden[r] += n.hidden_condition[r * n.condition + k] * condition[(stream * count + t) * n.condition + k];
+      }
       for (int64_t r = 0; r < n.outputs; ++r) {
         double sum = n.output_bias[r];
         for (int64_t s = 0; s < n.hidden; ++s) sum += n.output[r * n.hidden + s] * std::max(0.0, hidden[s]);
@@ -186,20 +193,22 @@ int main(int argc, char** argv) {
     for (int64_t left = one.count; left > 0; left -= calls.back()) calls.push_back(std::min(left, draw(1, 20)));
     for (int isa = 0; isa < FASTVOC_ISA_COUNT; ++isa) {
       if (!fastvoc_isa_usable(isa)) continue;
-      for (const int precision : {FASTVOC_FLOAT32, FASTVOC_BFLOAT16}) {
+      for (const int precision : {FASTVOC_FLOAT32, FASTVOC_BFLOAT16, FASTVOC_INT8}) {
         fastvoc_recurrent network = one.network;
         network.isa = isa, network.precision = precision;
+        if (precision == FASTVOC_INT8) network.precision = FASTVOC_BFLOAT16, network.input_scales = one.scales.data();
         const int code = fastvoc_recurrent_check(&network);
-        if (code == FASTVOC_BAD_PRECISION && precision == FASTVOC_BFLOAT16) continue;
+        if (code == FASTVOC_BAD_PRECISION && precision != FASTVOC_FLOAT32) continue;
         const auto fail = [&](const char* what) {
           std::fprintf(stderr, "case %ld, %s, precision %d: %s\n", long(number), fastvoc_isa_name(isa), precision, what);
           std::exit(1);
         };
         if (code != FASTVOC_OK) fail("was refused");
         const auto whole = made(one, network, {one.count}, 1, 0, one.batch, true);
-        if (!same(made(one, network, calls, 3, 0, one.batch, true), whole.data())) fail("cut, other bits");
+        if (!same(made(one, network, calls, int(draw(2, 5)), 0, one.batch, true), whole.data())) fail("cut, other bits");
         const int64_t stream = draw(0, one.batch - 1), size = one.count * network.outputs;
-        if (!same(made(one, network, calls, 1, stream, 1, true), whole.data() + stream * size)) fail("alone, other bits");
+        if (!same(made(one, network, calls, int(draw(1, 2)), stream, 1, true), whole.data() + stream * size))
+          fail("alone, other bits");
         const auto expected = one.expected(stream);
         double most = 1, off = 0;
         for (int64_t i = 0; i < size; ++i) {
@@ -207,7 +216,7 @@ int main(int argc, char** argv) {
           off = std::max(off, std::abs(expected[i] - whole[stream * size + i]));
         }
         // a few hundred sums of rounded products, which gates keep from growing
-        if (!(off <= most * (precision == FASTVOC_FLOAT32 ? 2e-5 : 0.1))) fail("far from plain loops");
+        if (!(off <= most * (precision == FASTVOC_FLOAT32 ? 2e-5 : precision == FASTVOC_BFLOAT16 ? 0.1 : 0.3))) fail("far from plain loops");
         const auto drawn = made(one, network, {one.count}, 1, 0, one.batch, false);
         if (!same(made(one, network, calls, 2, 0, one.batch, false), drawn.data())) fail("drawn in pieces, other bits");
         for (const float value : drawn)
@@ -217,7 +226,8 @@ int main(int argc, char** argv) {
       }
     }
   }
-  fastvoc_recurrent network = Case().network;  // refused, whatever else is right
+  const Case right;
+  fastvoc_recurrent network = right.network;  // refused, whatever else is right
   network.isa = 0, network.precision = FASTVOC_FLOAT32;
   const fastvoc_recurrent fine = network;
   int64_t refused = 0;
@@ -230,6 +240,10 @@ int main(int argc, char** argv) {
       network.*size = value;
       refused += fastvoc_recurrent_check(&network) != FASTVOC_OK;
     }
-  if (refused != 24) return std::fprintf(stderr, "only %ld of 24 absurd sizes were refused\n", long(refused)), 1;
+  const std::vector<float> absurd(2 * fine.layers, std::numeric_limits<float>::quiet_NaN());
+  network = fine;
+  network.input_scales = absurd.data();  // without 16 bits, and no numbers
+  refused += fastvoc_recurrent_check(&network) == FASTVOC_BAD_PRECISION;
+  if (refused != 25) return std::fprintf(stderr, "only %ld of 25 absurd sizes were refused\n", long(refused)), 1;
   std::printf("%ld recurrent networks\n", long(cases));
 }
