@@ -2,10 +2,10 @@
 
 All are in one process, in turn, with the same weights and the same random numbers. The original's generation is
 re-created in plain PyTorch (`benchmarks.cached_wavenet`); the compiled and the exported step are lighter than that
-(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is timed.
-On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else does. Two
-threads for one stream need two cores at once; their times are of the clock, of calls of a frame, of which the best say
-what undisturbed cores do and the median what this machine had free.
+(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is
+timed. On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else
+does. Two threads for one stream need two cores at once; their times are of the clock, of calls of a frame, of which the
+best say what undisturbed cores do and the median what this machine had free.
 `pytest benchmarks/test_autoregressive.py --results benchmarks/results` keeps the rows.
 """
 
@@ -107,7 +107,9 @@ def test_samples_per_second(
         "suite": "autoregressive",
         "network": name,
         "batch": batch,
-        "ways": {key: next(way for way, no in vocoder.explain().items() if no is None) for key, vocoder in ours.items()},
+        "ways": {
+            key: next(way for way, no in vocoder.explain().items() if no is None) for key, vocoder in ours.items()
+        },
         "samples_per_cpu_second": {key: round(value) for key, value in found.items()},
         "times_original": {key: round(found[key] / found["original"], 1) for key in ours},
         "times_real_time": {key: round(found[key] / rate, 2) for key in ours},

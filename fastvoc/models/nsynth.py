@@ -311,9 +311,7 @@ class NSynth(Generator):
         """Drop the packed weights, so that the next samples are made with weights as they are then."""
         self._packing.forget()
 
-    def _advance_native(
-        self, state: State, mel: Tensor, noise: Tensor, temperature: Tensor
-    ) -> tuple[State, Tensor]:
+    def _advance_native(self, state: State, mel: Tensor, noise: Tensor, temperature: Tensor) -> tuple[State, Tensor]:
         """`advance` in native code, one call for each frame, between which Python handles signals."""
         stem, *layers = state
         packed = self._packing.of([*self.decoder.parameters()], self._native_weights)
@@ -369,9 +367,9 @@ class NSynth(Generator):
                 residual=torch.stack([layer.out.weight[0, :, :width].T for layer in layers]),
                 residual_bias=torch.stack([layer.out.bias[:width] for layer in layers]),
                 skip=torch.stack([layer.out.weight[0, :, width:].T for layer in layers]),
-                skip_bias=torch.stack([part.bias[-self.config.skip_channels :].to(single) for part in self._skips()]).sum(
-                    dim=0
-                ),
+                skip_bias=torch.stack(
+                    [part.bias[-self.config.skip_channels :].to(single) for part in self._skips()]
+                ).sum(dim=0),
                 first_skip=decoder.skip.weight[0].T,
                 hidden_weight=decoder.hidden.weight[0].T,
                 hidden_bias=decoder.hidden.bias.to(single) + decoder.condition.bias,

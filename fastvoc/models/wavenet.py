@@ -537,9 +537,7 @@ class WaveNet(Generator):
         if self._int8 and next(iter(self.explain_steps().values())) is None:
             chosen = [self._int8.get(number) for number in range(2 * self.config.layers)]
             dtype, scales = torch.bfloat16, [0.0 if steps is None else steps.scale for steps in chosen]
-        return self._packing.of(
-            [*self.parameters()], lambda: NativeWaveNet(self._as_matrices(), dtype, scales), scales
-        )
+        return self._packing.of([*self.parameters()], lambda: NativeWaveNet(self._as_matrices(), dtype, scales), scales)
 
     def forget(self) -> None:
         """Drop the packed weights, so that the next block of samples is made with weights as they are then."""

@@ -128,9 +128,7 @@ class NativeWaveNet:
         of the dilated one and of the two behind the gates. 0 leaves one in bfloat16.
     """
 
-    def __init__(
-        self, weights: WaveNetWeights, precision: torch.dtype, steps: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, weights: WaveNetWeights, precision: torch.dtype, steps: Sequence[float] | None = None) -> None:
         ffi, library = native.library()
         self.sizes, self.isa = weights.sizes, native.isa()
         self._numbers = 2 if weights.distribution == "LOGISTICS" else 1
