@@ -2,10 +2,10 @@
 
 All are in one process, in turn, with the same weights and the same random numbers. The original's generation is
 re-created in plain PyTorch (`benchmarks.cached_wavenet`); the compiled and the exported step are lighter than that
-(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is timed.
-On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else does. Two
-threads for one stream need two cores at once; their times are of the clock, of calls of a frame, of which the best say
-what undisturbed cores do and the median what this machine had free.
+(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is
+timed. On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else
+does. Two threads for one stream need two cores at once; their times are of the clock, of short calls, of which the
+best say what undisturbed cores do and the median what this machine had free.
 `pytest benchmarks/test_autoregressive.py --results benchmarks/results` keeps the rows.
 """
 
@@ -30,6 +30,7 @@ from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig
 from fastvoc.models import NSynthConfig, WaveNetConfig
 from fastvoc.models.wavenet import MU_LAW, NV_WAVENET
+from fastvoc.ops.recurrent import Steps
 
 MELS = {
     "wavenet": CONVENTIONS["wavenet"],
@@ -107,7 +108,9 @@ def test_samples_per_second(
         "suite": "autoregressive",
         "network": name,
         "batch": batch,
-        "ways": {key: next(way for way, no in vocoder.explain().items() if no is None) for key, vocoder in ours.items()},
+        "ways": {
+            key: next(way for way, no in vocoder.explain().items() if no is None) for key, vocoder in ours.items()
+        },
         "samples_per_cpu_second": {key: round(value) for key, value in found.items()},
         "times_original": {key: round(found[key] / found["original"], 1) for key in ours},
         "times_real_time": {key: round(found[key] / rate, 2) for key in ours},
@@ -122,32 +125,51 @@ def test_two_threads_for_one_stream(
 ) -> None:
     if device != "cpu":
         pytest.skip("native steps run on the CPU")
-    ours, mel = vocoders(name), torch.rand(80, 1) * 6 - 8
-    times: dict[str, list[float]] = {f"{kind}, {count} threads": [] for kind in ours for count in (1, 2)}
-    threads = torch.get_num_threads()
-    waves: dict[str, Tensor] = {}
+    count, config = 32, NETWORKS[name]  # samples of a call: a few milliseconds, in which nothing else may come between
+    condition, noise = torch.rand(1, count, config.mel_bands) * 6 - 8, torch.rand(1, 1, count)
+    runs: dict[str, Callable[[], Tensor]] = {}
+
+    def calls(vocoder: Vocoder) -> Callable[[], Tensor]:
+        model: Any = vocoder.generator
+        packed, made = model._packed(), torch.zeros(1, dtype=torch.int64)
+        rings, history = torch.zeros(1, packed.rows, config.channels), torch.full((1, 1), 128.0)
+        drawn, temperature = torch.empty(1, count), torch.ones(1)
+
+        def run() -> Tensor:
+            history.fill_(128.0)
+            packed.run(Steps(made, rings, history, condition, None, noise, temperature, drawn=drawn))
+            return drawn
+
+        return run
+
+    for kind, vocoder in vocoders(name).items():
+        waves = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            waves.append(calls(vocoder)().clone())
+        assert torch.equal(*waves), "other bits with two threads"
+        runs[kind] = calls(vocoder)
+    times: dict[str, list[float]] = {f"{kind}, {threads} threads": [] for kind in runs for threads in (1, 2)}
+    before = torch.get_num_threads()
     try:
-        for _ in range(20 * request.config.getoption("--rounds")):
+        for _ in range(40 * request.config.getoption("--rounds")):
             for key, taken in times.items():
-                kind, count = key.split(", ")
-                torch.set_num_threads(int(count.split()[0]))
+                kind, threads = key.split(", ")
+                torch.set_num_threads(int(threads.split()[0]))
                 begin = time.perf_counter()
-                wave = ours[kind](mel, seed=0)
+                runs[kind]()
                 taken.append(time.perf_counter() - begin)
-                assert torch.equal(waves.setdefault(kind, wave), wave), "other bits"
     finally:
-        torch.set_num_threads(threads)
-    hop = MELS[name].hop
+        torch.set_num_threads(before)
+    rate = MELS[name].sample_rate
     rows.append(
         {
             "suite": "autoregressive",
             "network": f"{name}, one stream",
             "batch": 1,
-            "best_samples_per_second": {key: round(hop / min(taken)) for key, taken in times.items()},
-            "median_samples_per_second": {key: round(hop / median(taken)) for key, taken in times.items()},
-            "best_times_real_time": {
-                key: round(hop / min(taken) / MELS[name].sample_rate, 2) for key, taken in times.items()
-            },
+            "best_samples_per_second": {key: round(count / min(taken)) for key, taken in times.items()},
+            "median_samples_per_second": {key: round(count / median(taken)) for key, taken in times.items()},
+            "best_times_real_time": {key: round(count / min(taken) / rate, 2) for key, taken in times.items()},
         }
     )
 

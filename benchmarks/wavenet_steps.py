@@ -1,7 +1,7 @@
 """A WaveNet's step as engines take it: a pure function of the sample before, a row of the condition, and what is kept.
 
-The rows that layers look back on lie in rings, of which the caller hands over those of a step and puts back the new ones:
-less work for each sample than `CachedWaveNet`, which moves whole buffers.
+The rows that layers look back on lie in rings, of which the caller hands over those of a step and puts back the new
+ones: less work for each sample than `CachedWaveNet`, which moves whole buffers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WaveNetStep(nn.Module):
         self.register_buffer("taps", matrices.dilated.detach().permute(0, 1, 3, 2).flatten(2).contiguous())
 
     def forward(self, x: Tensor, row: Tensor, number: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,), (B, bands), (B, 1), (B, layers, taps − 1, C) → the class (B,), and what each layer keeps (B, layers, C)."""
+        """(B,), (B, bands), (B, 1), (B, layers, taps − 1, C) → classes (B,), and what layers keep (B, layers, C)."""
         w: Any = self
         h = w.input[0, x] + w.input_bias
         conditions = torch.einsum("lgc,bc->blg", w.conditions, row) + w.dilated_bias

@@ -195,7 +195,7 @@ def test_sample_by_sample_is_all_at_once_over_four_thousand_samples() -> None:
 @pytest.mark.parametrize("isa", native.isas() if ops.backends()["cpu"] is None else [])
 @pytest.mark.parametrize("chunks", [[5], [1, 0, 3, 1]])
 def test_native_steps_draw_the_classes_of_the_whole_network(isa: str, chunks: list[int]) -> None:
-    """In float32, the classes of the parallel network in float64 for the same numbers, but at boundaries; any chunks."""
+    """In float32: the parallel network's classes in float64 for the same numbers, but at boundaries; in any chunks."""
     frames, batch, hop = 5, 3, 40
     network = tiny(torch.float32, layers=6)
     random = torch.Generator().manual_seed(5)

@@ -530,7 +530,9 @@ def test_fewer_convolutions_multiply_in_eight_bits_for_a_higher_ratio() -> None:
     voice, mel = vocoder("mu-law"), mel_of(BANDS, 20)
     ratios = {snr: len(voice.quantise([mel], smallest_snr=snr).config.int8) for snr in (30, 40)}
     assert 0 < ratios[40] < ratios[30] == 12
-    with pytest.raises(ValueError, match=r"no convolution can multiply in 8 bits and keep 90 dB; with all in bfloat16 "):
+    with pytest.raises(
+        ValueError, match=r"no convolution can multiply in 8 bits and keep 90 dB; with all in bfloat16 "
+    ):
         voice.quantise([mel], smallest_snr=90)
     with pytest.raises(NotImplementedError, match=r"conditioned on speakers, for which nothing chooses"):
         vocoder("speakers").quantise([mel])

@@ -36,8 +36,8 @@ def choose(network: WaveNet, mels: Sequence[Tensor], *, smallest_snr: float) -> 
     mels : sequence of Tensor, shape (B, bands, T)
         What it is likely to be given.
     smallest_snr : float
-        Of the parameters of the samples' distributions, logits without their mean, against those in float32 for the same
-        samples before, in dB.
+        Of the parameters of the samples' distributions, logits without their mean, against those in float32 for the
+        same samples before, in dB.
 
     Returns
     -------
@@ -79,8 +79,8 @@ def choose(network: WaveNet, mels: Sequence[Tensor], *, smallest_snr: float) -> 
                 fits, too_many = (middle, too_many) if noise(order[:middle]) <= most else (fits, middle)
             if fits == 0:
                 raise ValueError(
-                    f"WaveNet: no convolution can multiply in 8 bits and keep {smallest_snr:g} dB; with all in bfloat16 "
-                    f"distributions keep {-10 * math.log10(max(alone, 1e-30)):.1f} dB, so ask for less"
+                    f"WaveNet: no convolution can multiply in 8 bits and keep {smallest_snr:g} dB; with all in "
+                    f"bfloat16 distributions keep {-10 * math.log10(max(alone, 1e-30)):.1f} dB, so ask for less"
                 )
             order = order[:fits]
     return {number: Quantization(steps[number], ZERO) for number in sorted(order)}
