@@ -1,9 +1,9 @@
 """A note of four seconds by GANSynth: ours, and the original's arithmetic in plain PyTorch, in one process, in turn.
 
-The original repeats each pixel four times, multiplies all nine taps, and keeps channel after channel. Both make the same
-picture before anything is timed. Times are of the process, over all threads, and of the clock beside. Then our own NSynth
-decodes a few samples, from which its time for four seconds follows: the paper's ratio to a WaveNet is 54,000 on a GPU.
-`pytest benchmarks/test_instruments.py --results benchmarks/results` keeps the rows.
+The original repeats each pixel four times, multiplies all nine taps, and keeps channel after channel. Both make the
+same picture before anything is timed. Times are of the process, over all threads, and of the clock beside. Then our own
+NSynth decodes a few samples, from which its time for four seconds follows: the paper's ratio to a WaveNet is 54,000 on
+a GPU. `pytest benchmarks/test_instruments.py --results benchmarks/results` keeps the rows.
 """
 
 from __future__ import annotations

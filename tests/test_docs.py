@@ -29,6 +29,7 @@ from test_continuing import (
     waves,
 )
 from test_gansynth import saved as gansynth_saved
+from test_notes import tones
 from test_nsynth import by_rule
 from test_recipes import tiny
 from voices import tiny_vits, write_voice
@@ -150,6 +151,7 @@ NOT_RUN = {
     r"tensorboard .*": "serves until it is stopped",
     r"fastvoc piper .* --text .*": "needs Piper's own package",
     r"i=0; .*|while .*|i=\$.*|for .*|done .*": "need flite and espeak-ng",
+    r"fastvoc notes render .*": "needs FluidSynth; tests/test_notes.py renders where it is",
     r"fastvoc melody .*": "needs a MIDI file and a package of an extra; tests/test_instrument.py plays one",
     r"fastvoc COMMAND .*|fastvoc train RECIPE .*": "show a form",
 }
@@ -237,6 +239,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     nsynth(folder / "wavenet-ckpt")
     gansynth(folder / "all_instruments")
+    for part, decays in (("nsynth-train", (0.5, 1.0)), ("nsynth-test", (1.5,))):
+        tones(folder / "notes" / part, decays)
     theirs = kan_bayashi()
     (folder / "exp").mkdir()
     save_kan_bayashi(train_kan_bayashi(theirs, 1), folder / "exp", 400_000, kan_bayashi_settings())
@@ -393,6 +397,7 @@ def test_the_numbers_of_the_discriminators_are_those_of_the_code() -> None:
 def test_every_command_and_option_is_on_the_page(name: str) -> None:
     page = text_of("command-line.md")
     assert f"## {name}\n" in page
-    for field in fields(COMMANDS[name]):  # type: ignore[arg-type]
+    command = COMMANDS[name]
+    for field in [field for one in getattr(command, "ACTIONS", (command,)) for field in fields(one)]:
         positional = "Positional" in str(field.type)
         assert positional or f"--{field.name.replace('_', '-')}" in page

@@ -167,9 +167,17 @@ def test_notes_are_chosen_by_pitch_family_and_source(rendered: Path) -> None:
         ("a", None, "is no list of notes"),
         ("a", {}, "a: pitch is None; it must be of type int"),
         ("a", {"pitch": True}, "pitch is True; it must be of type int"),
-        ("a", {"pitch": 128, "instrument_family_str": "reed", "instrument_source_str": "acoustic"}, "pitch is 128"),
-        ("a", {"pitch": 60, "instrument_source_str": "acoustic"}, "instrument_family_str is None"),
-        ("../a", {"pitch": 6, "instrument_family_str": "reed", "instrument_source_str": "acoustic"}, "is no name of a"),
+        (
+            "a",
+            {"pitch": 128, "velocity": 1, "instrument_family_str": "reed", "instrument_source_str": "acoustic"},
+            "pitch is 128",
+        ),
+        ("a", {"pitch": 60, "velocity": 1}, "instrument_family_str is None"),
+        (
+            "../a",
+            {"pitch": 6, "velocity": 1, "instrument_family_str": "reed", "instrument_source_str": "acoustic"},
+            "is no name of a",
+        ),
     ],
 )
 def test_lists_that_are_none_are_a_sentence(tmp_path: Path, name: str, entry: Any, sentence: str) -> None:

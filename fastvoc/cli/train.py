@@ -1,4 +1,4 @@
-"""`fastvoc train`: recordings become a vocoder."""
+"""`fastvoc train`: recordings become a vocoder, or notes an instrument."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Train(Command):
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE", help_behavior_hint="(required)")]
     """Name of a recipe, such as hifigan-v1, or a .yaml or .json file; "list" shows the recipes."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATH...")] = ()
-    """Recordings to train on: folders, quoted globs, lists, wav.scp files, JSON-lines manifests."""
+    """Recordings to train on: folders, quoted globs, lists, wav.scp files, JSON-lines manifests. An instrument learns
+    from folders of notes, such as fastvoc notes render makes."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Where the run is written, by default the recipe's, "run"; a run that is there goes on where it was."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -44,12 +45,13 @@ class Train(Command):
             return _list()
         changes = self._changes()  # before PyTorch is loaded
 
+        from fastvoc import Vocoder
         from fastvoc.train.health import RunFailed
         from fastvoc.train.run import train
         from fastvoc.train.state import SMOKE
 
         try:
-            vocoder = train(
+            made = train(
                 self.recipe,
                 folder=self.out,
                 changes=changes,
@@ -63,8 +65,7 @@ class Train(Command):
             complain(f"fastvoc: {error} (--debug shows where)")
             return 1
         if rank("RANK", 0) == 0:
-            mel = getattr(vocoder.config, "mel", None)
-            told = f"an {vocoder!r}" if mel is None else f"a vocoder of {mel.describe()}"
+            told = f"a vocoder of {made.config.mel.describe()}" if isinstance(made, Vocoder) else f"an {made!r}"
             folder = Path(self.out or changes.get("folder", "run"))
             print(f"done: {folder / SMOKE if self.smoke else folder} holds {told}")
         return 0

@@ -247,9 +247,9 @@ class Notes(Material):
             named = [
                 task.discriminator(some, generator.config.grown)[1].argmax(dim=1) == pitch for some in (real, made)
             ]
-            pictures = denormalise(made.permute(0, 2, 3, 1))
             data = self.data
-            waves = note_wave(pictures, data.spectrum, mel=data.bands == "mel", second=data.second).cpu()
+            seen = denormalise(made.permute(0, 2, 3, 1))
+            waves = note_wave(seen, data.spectrum, mel=data.bands == "mel", second=data.second).cpu()
         profiles = [some[:, 0].mean(dim=1) for some in (real, made)]
         numbers = {
             "profile": float((profiles[0].mean(dim=0) - profiles[1].mean(dim=0)).abs().mean()),

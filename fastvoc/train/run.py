@@ -38,14 +38,15 @@ def train(
     allow_changes: bool = False,
     device: str | torch.device | None = None,
 ) -> Face[Any]:
-    """Train a vocoder or an autoencoder, or go on with a run.
+    """Train a vocoder, an autoencoder or an instrument, or go on with a run.
 
     Parameters
     ----------
     config : str, Path, mapping or TrainConfig
         The name of a recipe, a YAML or JSON file, plain values, or what `load_config` returns.
     data : str, Path or sequence of them, optional
-        Recordings to train on (`data.recordings`): folders, globs, lists, sound files.
+        Recordings to train on (`data.recordings`): folders, globs, lists, sound files; for an instrument,
+        folders of notes.
     folder : str or Path, optional
         Where the run is written. A run that is there goes on, as if it had never stopped.
     changes : mapping of str to object, optional
@@ -60,7 +61,7 @@ def train(
 
     Returns
     -------
-    Vocoder or Autoencoder
+    Vocoder, Autoencoder or Instrument
         Of the last step; it also lies in the folder, for `fastvoc.open`.
 
     Raises

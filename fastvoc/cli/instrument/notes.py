@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -101,6 +101,8 @@ class EvaluateNotes(InstrumentCommand):
 @dataclass(frozen=True, kw_only=True)
 class Notes:
     """Make a data set of notes, or judge an instrument by one."""
+
+    ACTIONS: ClassVar[tuple[type[Command], ...]] = (RenderNotes, EvaluateNotes)
 
     action: Annotated[
         Annotated[RenderNotes, tyro.conf.subcommand("render", prefix_name=False)]

@@ -272,7 +272,8 @@ def _examples(path: Path) -> Mapping[str, Any]:
 
 def _note(name: str, entry: Mapping[str, Any], folder: Path) -> NoteFile:
     where = f"{folder / EXAMPLES}: {name}"
-    for key, kind in (("pitch", int), ("instrument_family_str", str), ("instrument_source_str", str)):
+    keys = {"pitch": int, "velocity": int, "instrument_family_str": str, "instrument_source_str": str}
+    for key, kind in keys.items():
         if type(entry.get(key)) is not kind:
             raise ValueError(f"{where}: {key} is {entry.get(key)!r}; it must be of type {kind.__name__}")
     if not 0 <= entry["pitch"] <= 127:
@@ -282,7 +283,7 @@ def _note(name: str, entry: Mapping[str, Any], folder: Path) -> NoteFile:
     return NoteFile(
         folder / AUDIO / f"{name}.wav",
         entry["pitch"],
-        int(entry.get("velocity", 0)),
+        entry["velocity"],
         str(entry.get("instrument_str", name.rpartition("-")[0])),
         entry["instrument_family_str"],
         entry["instrument_source_str"],
