@@ -21,9 +21,14 @@ namespace {
 // Frames of a tile, so that its hidden rows and a panel of weights stay in a second-level cache of 1 MiB.
 constexpr int64_t kHeldFloats = 160 * 1024;
 
+// Weights come from memory once in each tile, and are asked for so many of them earlier: about a panel. That took 1.24 ms
+// instead of 1.46 for a block of 512 and 1536 channels on 94 frames, and 0.17 instead of 0.31 on 8 (one core of an AMD
+// EPYC of family 26).
+constexpr int kAhead = 16384;
+
 #if defined(__AVX512BF16__)
 struct Bf16DotAhead : Bf16Dot {
-  static constexpr bool kAsks = true;
+  static constexpr int kAhead = FASTVOC_ISA::kAhead;
 };
 #endif
 
@@ -221,7 +226,7 @@ void multiply(const fastvoc_convnext& call, const fastvoc_call& product, const t
         to_memory(panel, chunk_sums, chunk, count);
       };
       if constexpr (std::is_same_v<P, Float32>) {
-        convolve_panel<kChain, true>(panel, product, rows, row, height, packed, bias, sums, finish);
+        convolve_panel<kChain, kAhead>(panel, product, rows, row, height, packed, bias, sums, finish);
 #if defined(__AVX512BF16__)
       } else if constexpr (std::is_same_v<Bf16Kernels, Bf16Dots>) {
         alignas(64) float lanes[2 * kLanes];
