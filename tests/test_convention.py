@@ -229,8 +229,8 @@ LOOK_ALIKE = [
     {"keras"},
 ]
 
-# Of 44.1 kHz sound with bands up to 22 kHz, in a convention of bands up to 7.6 kHz whose values span 80 dB of power; and
-# of 32 kHz sound with bands of unit area, in conventions of bands of unit height and a lower floor, if it is loud.
+# Of 44.1 kHz sound with bands up to 22 kHz, in a convention of bands up to 7.6 kHz whose values span 80 dB of power;
+# and of 32 kHz sound with bands of unit area, in conventions of bands of unit height and a lower floor, if it is loud.
 NOT_SEEN = {("keras", "nemo-44k"), ("vocos", "gpt-sovits-v4"), ("vocos-same", "gpt-sovits-v4")}
 
 # The same numbers under another name.
