@@ -219,7 +219,7 @@ def test_unknown_name_of_a_convention_is_refused_with_the_nearest() -> None:
 # their values, although they differ in rate, band edges, frame grid, window or floor.
 LOOK_ALIKE = [
     {"hifigan", "hifigan-loss", "tacotron2", "waveglow", "speechbrain-16k", "nemo", "nemo-44k"},
-    {"bigvgan-24k"},
+    {"bigvgan-24k", "gpt-sovits-v4"},
     {"bigvgan-44k", "bigvgan-44k-256x", "bshall", "fish"},
     {"melgan", "melgan-16k", "parallel-wavegan", "parallel-wavegan-24k", "parallel-wavegan-16k"}
     | {"tensorflow-tts", "speecht5", "espnet", "wavenet"},
@@ -229,8 +229,9 @@ LOOK_ALIKE = [
     {"keras"},
 ]
 
-# Of 44.1 kHz sound with bands up to 22 kHz, in a convention of bands up to 7.6 kHz whose values span 80 dB of power.
-NOT_SEEN = {("keras", "nemo-44k")}
+# Of 44.1 kHz sound with bands up to 22 kHz, in a convention of bands up to 7.6 kHz whose values span 80 dB of power;
+# and of 32 kHz sound with bands of unit area, in conventions of bands of unit height and a lower floor, if it is loud.
+NOT_SEEN = {("keras", "nemo-44k"), ("vocos", "gpt-sovits-v4"), ("vocos-same", "gpt-sovits-v4")}
 
 # The same numbers under another name.
 TWICE = {"waveglow", "tensorflow-tts", "speecht5"}

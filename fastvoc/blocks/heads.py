@@ -246,7 +246,7 @@ def overlap_of(size: int, hop: int, count: int, latest_first: bool, dtype: torch
     return make(size, hop, count, latest_first, dtype, device)
 
 
-MOST_KEPT = 64
+MOST_KEPT = 256
 """Frames whose sums are kept."""
 
 

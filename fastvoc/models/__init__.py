@@ -1,6 +1,4 @@
-"""Networks, one file per paper; `GENERATORS`, `AUTOENCODERS`, `INSTRUMENTS` and `CODE_DECODERS` list their settings, and
-take others.
-"""
+"""Networks, one file per paper; `GENERATORS` and the lists beside it, one for each face, take others."""
 
 from typing import Annotated
 

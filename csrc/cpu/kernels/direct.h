@@ -181,30 +181,12 @@ inline void flush(Vector (&sum)[Rows][Vectors], const float* bias, float* sums) 
     for (int v = 0; v < Vectors; ++v) sum[r][v] = Vector{};
 }
 
-// What is asked for while something else is multiplied: two lines of memory in each step, and so many elements further
-// in the next one, which may be a part of a line.
-template <class Element>
-struct Ahead {
-  const Element* from;
-  int64_t stride;
-};
-
-// The panel behind one of `size` elements, `width` in each step, asked for bit by bit while all rows of this one are
-// summed, here those from `row` on of `height`, in blocks of `rows`: so memory is read evenly.
-template <class Element>
-inline Ahead<Element> panel_behind(const Element* panel, int64_t size, int64_t width, int64_t row, int64_t rows,
-                                   int64_t height) {
-  const int64_t all = round_up(height, kRows);
-  return {panel + size + size * row / all, larger(width * rows / all, 1)};
-}
-
 // `Rows` x `Vectors` accumulators over all taps and channels. The taps and the channels are
 // run-time numbers on purpose, and the function is kept out of line: constant ones make GCC spill accumulators.
-// Where it `Asks`, it does so `ahead`.
-template <int Rows, int Vectors, int Group, int64_t Chain = kChain, bool Asks = false>
+// Weights that come from memory are asked for `Ahead` floats before they are read.
+template <int Rows, int Vectors, int Group, int64_t Chain = kChain, int Ahead = 0>
 __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const float* weight, int64_t taps,
-                                          int64_t dilation, int64_t steps, const float* bias, float* sums,
-                                          Ahead<float> ahead) {
+                                          int64_t dilation, int64_t steps, const float* bias, float* sums) {
   static_assert(Rows % 3 == 0);
   Vector sum[Rows][Vectors] = {};
   int64_t chained = 0;
@@ -220,10 +202,9 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
         Vector w[Vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v) w[v] = load(weight + v * kLanes);
-        if constexpr (Asks) {
-          __builtin_prefetch(ahead.from);
-          __builtin_prefetch(ahead.from + 16);
-          ahead.from += ahead.stride;
+        if constexpr (Ahead > 0) {
+#pragma GCC unroll 2
+          for (int v = 0; v < Vectors; ++v) __builtin_prefetch(weight + v * kLanes + Ahead);
         }
         weight += Vectors * kLanes;
 #pragma GCC unroll 4
@@ -248,19 +229,16 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
 }
 
 // Sums of kRows rows of a panel, row after row, `panel.width` floats each.
-template <int64_t Chain = kChain, bool Asks = false>
+template <int64_t Chain = kChain, int Ahead = 0>
 inline void accumulate_panel(const Panel& panel, const fastvoc_call& call, const float* rows, int64_t row,
-                             const float* packed, const float* bias, float* sums, int64_t first = 0,
-                             int64_t all = kRows) {
-  const int64_t size = call.taps * row * panel.width;
+                             const float* packed, const float* bias, float* sums) {
   const auto run = [&](auto function, int height) {
     for (int r = 0; r < kRows; r += height)
       function(rows + r * row, row, packed + panel.offset, call.taps, call.dilation, row / panel.group, bias,
-               sums + r * panel.width,
-               panel_behind(packed + panel.offset, size, panel.width, first + r, height, all));
+               sums + r * panel.width);
   };
   constexpr int kHeight = rows_in_registers(2);
-  if (panel.vectors() == 2) return run(accumulate<kHeight, 2, 1, Chain, Asks>, kHeight);
+  if (panel.vectors() == 2) return run(accumulate<kHeight, 2, 1, Chain, Ahead>, kHeight);
   if (panel.group == 1) return run(accumulate<kRows, 1, 1, Chain>, kRows);
   if (panel.group == 2) return run(accumulate<kRows, 1, 2, Chain>, kRows);
   if (panel.group == 4) return run(accumulate<kRows, 1, 4, Chain>, kRows);
@@ -391,7 +369,7 @@ inline void pack_panels(const fastvoc_call& call, int64_t row, const float* weig
 }
 
 // All rows of a loaded tile, for one panel: `to_memory(sums, chunk, count)` takes them, kChunk at a time.
-template <int64_t Chain = kChain, bool Asks = false, class ToMemory>
+template <int64_t Chain = kChain, int Ahead = 0, class ToMemory>
 inline void convolve_panel(const Panel& panel, const fastvoc_call& call, const float* rows, int64_t row,
                            int64_t height, const float* packed, const float* bias, float* sums, ToMemory to_memory) {
   alignas(64) float lanes[2 * kLanes];
@@ -399,8 +377,7 @@ inline void convolve_panel(const Panel& panel, const fastvoc_call& call, const f
   for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
     const int64_t count = smaller(kChunk, height - chunk);
     for (int64_t r = 0; r < count; r += kRows)
-      accumulate_panel<Chain, Asks>(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width,
-                                    chunk + r, height);
+      accumulate_panel<Chain, Ahead>(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width);
     to_memory(sums, chunk, count);
   }
 }

@@ -38,8 +38,7 @@ struct Bf16Dot {
   using Element = uint16_t;
   using Weight = uint16_t;
   using Sum = Vector;
-  static constexpr int kDepth = 2;
-  static constexpr bool kAsks = false;
+  static constexpr int kDepth = 2, kAhead = 0;
 
   static Sum add(Sum sum, Words values, Words weights) {
     return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)values, (__m512bh)weights);

@@ -3,7 +3,7 @@
 // A lane takes a word of 32 bits at once: two bfloat16 channels or four 8-bit ones. So a row is read word by word where
 // direct.h reads channel by channel, and panels of less than two vectors take `group` words per step. What a word is,
 // and which instruction multiplies and adds it, is the template parameter Dot; what a finished sum becomes is Finish.
-// Where Dot::kAsks, weights that come from memory are asked for a panel before they are read.
+// Where Dot::kAhead is not 0, weights that come from memory are asked for so many elements before they are read.
 //
 // These instructions take longer than a multiply-add (vdpbf16ps six cycles, two begun in each, on Zen 5), so that a
 // panel of one vector needs 24 rows to keep them busy. An output is summed in one order in blocks of any height.
@@ -133,8 +133,7 @@ inline void fold_words(Vector (&sum)[Size]) {
 template <class Dot, int Rows, int Vectors, int Group, class Finish>
 __attribute__((noinline)) void dot_accumulate(const typename Dot::Element* rows, int64_t row,
                                               const typename Dot::Weight* packed, int64_t taps, int64_t dilation,
-                                              int64_t steps, int64_t blocks, const Finish& finish, float* sums,
-                                              Ahead<typename Dot::Weight> ahead) {
+                                              int64_t steps, int64_t blocks, const Finish& finish, float* sums) {
   static_assert(Rows % 3 == 0);
   for (int64_t block = 0; block < blocks; ++block) {
     const typename Dot::Weight* weight = packed;
@@ -147,10 +146,9 @@ __attribute__((noinline)) void dot_accumulate(const typename Dot::Element* rows,
         Words w[Vectors];
 #pragma GCC unroll 2
         for (int v = 0; v < Vectors; ++v) w[v] = _mm512_loadu_si512(weight + v * kLanes * Dot::kDepth);
-        if constexpr (Dot::kAsks) {
-          __builtin_prefetch(ahead.from);
-          __builtin_prefetch(ahead.from + kLanes * Dot::kDepth);
-          ahead.from += ahead.stride;
+        if constexpr (Dot::kAhead > 0) {
+#pragma GCC unroll 2
+          for (int v = 0; v < Vectors; ++v) __builtin_prefetch(weight + v * kLanes * Dot::kDepth + Dot::kAhead);
         }
         weight += Vectors * kLanes * Dot::kDepth;
 #pragma GCC unroll 8
@@ -208,7 +206,7 @@ template <class Dot, int Rows, bool Dense, class Finish>
 __attribute__((noinline)) void dot_accumulate_quarters(const typename Dot::Element* rows, int64_t row,
                                                        const typename Dot::Weight* packed, int64_t taps,
                                                        int64_t dilation, int64_t, int64_t blocks, const Finish& finish,
-                                                       float* sums, Ahead<typename Dot::Weight>) {
+                                                       float* sums) {
   constexpr int kQuads = Rows / 4;
   if (Dense) row = 4 * Dot::kDepth;
   for (int64_t block = 0; block < blocks; ++block) {
@@ -242,7 +240,7 @@ __attribute__((noinline)) void dot_accumulate_quarters(const typename Dot::Eleme
 template <class Dot, class Finish>
 struct DotKernel {
   using Accumulate = void (*)(const typename Dot::Element*, int64_t, const typename Dot::Weight*, int64_t, int64_t,
-                              int64_t, int64_t, const Finish&, float*, Ahead<typename Dot::Weight>);
+                              int64_t, int64_t, const Finish&, float*);
   Accumulate tall, low;
   int tall_rows, low_rows;
 };
@@ -282,19 +280,18 @@ inline void dot_convolve_panel(const Panel& panel, const fastvoc_call& call, con
                                int64_t row, int64_t height, const typename Dot::Weight* packed, const Finish& finish,
                                float* sums, ToMemory to_memory) {
   const DotKernel<Dot, Finish> kernel = dot_kernel<Dot, Finish>(panel, row);
-  const int64_t steps = dot_steps<Dot>(panel, call), size = dot_panel_elements<Dot>(panel, call);
-  const auto run = [&](auto accumulate, int64_t from, int64_t at, int64_t blocks, int64_t block) {
+  const int64_t steps = dot_steps<Dot>(panel, call);
+  const auto run = [&](auto accumulate, int64_t from, int64_t at, int64_t blocks) {
     if (blocks > 0)
       accumulate(rows + (from + at) * row, row, packed + panel.offset, call.taps, call.dilation, steps, blocks, finish,
-                 sums + at * panel.width,
-                 panel_behind(packed + panel.offset, size, size / (call.taps * steps), from + at, block, height));
+                 sums + at * panel.width);
   };
   for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
     const int64_t count = smaller(kChunk, height - chunk);
     const int64_t padded = round_up(count, kernel.low_rows);
     const int64_t tall = padded / kernel.tall_rows, rest = padded - tall * kernel.tall_rows;
-    run(kernel.tall, chunk, 0, tall, kernel.tall_rows);
-    run(kernel.low, chunk, tall * kernel.tall_rows, rest / kernel.low_rows, kernel.low_rows);
+    run(kernel.tall, chunk, 0, tall);
+    run(kernel.low, chunk, tall * kernel.tall_rows, rest / kernel.low_rows);
     to_memory(sums, chunk, count);
   }
 }

@@ -19,8 +19,7 @@ struct Int8Dot {
   using Element = uint8_t;
   using Weight = int8_t;
   using Sum = Lanes;
-  static constexpr int kDepth = 4;
-  static constexpr bool kAsks = false;
+  static constexpr int kDepth = 4, kAhead = 0;
 
   static Sum add(Sum sum, Words values, Words weights) {
     return (Lanes)_mm512_dpbusd_epi32((__m512i)sum, values, weights);

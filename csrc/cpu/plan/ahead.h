@@ -5,9 +5,13 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
+// So many weights earlier, which is about a panel. That took 1.24 ms instead of 1.46 for a block of Vocos with 512 and
+// 1536 channels on 94 frames, and 0.17 instead of 0.31 on 8 (one core of an AMD EPYC of family 26).
+constexpr int kAhead = 16384;
+
 #if defined(__AVX512BF16__)
 struct Bf16DotAhead : Bf16Dot {
-  static constexpr bool kAsks = true;
+  static constexpr int kAhead = FASTVOC_ISA::kAhead;
 };
 #endif
 
@@ -30,7 +34,7 @@ void convolve_panel_ahead(const Panel& panel, const fastvoc_call& call, const ty
                           int64_t height, const typename P::Element* packed, const float* bias, float* sums,
                           ToMemory to_memory) {
   if constexpr (std::is_same_v<P, Float32>) {
-    convolve_panel<kChain, true>(panel, call, rows, row, height, packed, bias, sums, to_memory);
+    convolve_panel<kChain, kAhead>(panel, call, rows, row, height, packed, bias, sums, to_memory);
 #if defined(__AVX512BF16__)
   } else if constexpr (std::is_same_v<Bf16Kernels, Bf16Dots>) {
     alignas(64) float lanes[2 * kLanes];

@@ -11,8 +11,8 @@ Mel
 Oddities
     WaveNeXt ends in two products with nothing between them, which become one; so it is read only. So is what takes the
     codes of EnCodec at 24 kHz instead of mels (``EncodecFeatures``), a decoder of codes: its codebooks lie beside the
-    network, one behind the other, and of each bandwidth of the settings a tenth of the kbit per frame is the number of
-    them. Backbones and heads other than the published ones are named and not opened.
+    network, one behind the other, and the bits that a bandwidth has for a frame, by the ten of a code, are how many of
+    them it uses. Backbones and heads other than the published ones are named and not opened.
 """
 
 from __future__ import annotations
