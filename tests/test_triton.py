@@ -53,7 +53,7 @@ def interpret(*arguments: str) -> None:
         "conv1d_backward: or upsample_backward:",
         # 41 taps of 1024 channels take the interpreter a minute, and take no path that the others leave out.
         "(strided_conv1d: or strided_conv1d_backward:) and not (scale and (5-triton or 6-triton))",
-        "gated: or smooth_snake: or smooth_snake_backward:",
+        "gated: or convnext: or smooth_snake: or smooth_snake_backward:",
     ],
 )
 def test_kernels_keep_the_contract(ops: str) -> None:
@@ -73,7 +73,7 @@ def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
     interpret(
         "tests/test_ambient.py",
         "-k",
-        "not test_defaults_of_torch_change_no_bit or (triton and bfloat16-meta and not (snake or convnext))",
+        "not test_defaults_of_torch_change_no_bit or (triton and bfloat16-meta)",
     )
 
 

@@ -29,6 +29,7 @@ def convolution(
     copies: str = "none",
     padded: tuple[int, int] = (0, 0),
     slope: float = 1.0,
+    scale: Tensor | None = None,
     beside: Tensor | None = None,
     role: str = "add",
     finish: str = "none",
@@ -46,6 +47,8 @@ def convolution(
     bias : Tensor, shape (OUT,), optional
     y : Tensor, shape (B, OUT, out_frames)
         Where the result goes.
+    scale : Tensor, shape (OUT,), optional
+        Multiplies the sums with their bias, channel by channel.
     name : str
         Of the operator, for the choice of a tile.
     flat : bool
@@ -65,6 +68,7 @@ def convolution(
     rows = (out_frames - 1 + crop) // phases + 1 - first
     bias = None if bias is None else bias.contiguous()
     arguments: dict[str, Any] = {"x": x, "weight": weight, "bias": bias, "beside": beside, "y": y}
+    arguments["scale"] = None if scale is None else scale.contiguous()
     arguments |= ragged_arguments(frames)
     fold = fold and arguments["lengths"] is None
     arguments |= strides("x", x) | strides("beside", beside) | strides("y", y)
