@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.engine.cuda_graphs import CudaGraphs, bucket_of
-from fastvoc.models import hifigan, melgan
+from fastvoc.models import bigvgan, hifigan, melgan
 from fastvoc.ops import OPS, conv1d, convnext, gated, last_backends, residual, smooth_snake, upsample, use_backend
 from fastvoc.ops.availability import interpreted
 from fastvoc.ops.contract import errors
@@ -125,8 +125,12 @@ def test_blocks_of_a_ragged_batch_are_those_of_each_alone() -> None:
             x[n, :, length:] = float("nan")
         with ragged(torch.tensor(lengths, dtype=torch.int32), bucket):
             together = convnext(x, *weights, padding=(3, 3))
-            with pytest.raises(NotImplementedError, match="16 frames of torch.float16 become 12; where items end"):
+            with pytest.raises(
+                NotImplementedError, match="16 frames become 12; where items end before the tensor does"
+            ):
                 convnext(x, *weights, padding=(1, 1))
+            with pytest.raises(NotImplementedError, match="which PyTorch multiplies; it does not know where items end"):
+                convnext(x.float(), *(tensor.float() for tensor in weights), padding=(3, 3))
     for n, length in enumerate(lengths):
         assert torch.equal(together[n : n + 1, :, :length], alone[n])
 
@@ -137,9 +141,7 @@ def test_a_gate_is_right_to_an_ulp_everywhere() -> None:
         ramps = [a, torch.zeros_like(a)] if not first else [torch.full_like(a, 30.0), a]
         x = torch.stack(ramps)[None]
         with use_backend("triton"):
-            _, y = gated(
-                x, torch.eye(2)[..., None], torch.ones(1, 1, 1), skip_channels=1, sigmoid_first=first
-            )
+            _, y = gated(x, torch.eye(2)[..., None], torch.ones(1, 1, 1), skip_channels=1, sigmoid_first=first)
         rows = x[0].double()
         exact = rows[0].sigmoid() * rows[1].tanh() if first else rows[0].tanh() * rows[1].sigmoid()
         assert ((y[0, 0].double() - exact).abs() <= 4 * torch.finfo(torch.float32).eps * exact.abs()).all()
@@ -333,6 +335,15 @@ SMALL = {
         kernel_sizes=(3, 5),
         dilations=((1,), (2,)),
         causal=True,
+    ),
+    "bigvgan": bigvgan.BigVGANConfig(
+        mel_bands=8,
+        channels=8,
+        rates=(3,),
+        rate_kernel_sizes=(7,),
+        block="2",
+        kernel_sizes=(3, 5),
+        dilations=((1,), (2,)),
     ),
     "melgan": melgan.MelGANConfig(mel_bands=8, channels=8, rates=(4,), rate_kernel_sizes=(8,), units=2),
 }

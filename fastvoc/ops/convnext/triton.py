@@ -28,9 +28,10 @@ def prepare(call: Convnext) -> Prepared:
     reason = refuses(call.x, (hidden, frames))
     if channels > MOST_CHANNELS:
         reason = f"x has {channels} channels; a program normalises {MOST_CHANNELS} at most"
-    elif ragged_lengths(given) is not None and (frames != given or call.x.dtype == torch.float32):
-        reason = f"{given} frames of {call.x.dtype} become {frames}; where items end before the tensor does, these kernels "
-        reason += "have to keep the frames, and PyTorch's products of float32 know no ends"
+    elif ragged_lengths(given) is not None and frames != given:
+        reason = f"{given} frames become {frames}; where items end before the tensor does, a block has to keep them"
+    elif ragged_lengths(given) is not None and call.x.dtype == torch.float32:
+        reason = "x is torch.float32, which PyTorch multiplies; it does not know where items end"
     return prepared(partial(_run, call), reason or slower(shape_of("convnext", channels, hidden, 1, 1, call.x)))
 
 
