@@ -179,13 +179,20 @@ contract 60 contract_float32 "cuda and float32" ${cuda[@]+"${cuda[@]}"}
 tests 60 determinism tests/test_cuda_gpu.py tests/test_captured.py
 measure 90 vocoders benchmarks/test_vocoders.py --seconds 1,10 --budget 1
 if [ "$uninterpretable" ]; then
+  left_out contract_triton_models "$uninterpretable"
   left_out contract_triton "$uninterpretable"
 else
-  contract 90 contract_triton "triton and not float32" ${triton[@]+"${triton[@]}"}
+  # BigVGAN's, WaveGlow's and Vocos' operators have no other kernels
+  contract 90 contract_triton_models "triton and not float32 and (gated: or convnext: or smooth_snake)" \
+    ${triton[@]+"${triton[@]}"}
+  contract 90 contract_triton "triton and not float32 and not (gated: or convnext: or smooth_snake)" \
+    ${triton[@]+"${triton[@]}"}
 fi
 tests 60 determinism_triton tests/test_triton_gpu.py
 step 60 triton env FASTVOC_BACKEND=triton "$PYTHON" -m fastvoc bench hifigan-v1 hifigan-v2 --device cuda --dtype float16
+measure 60 operators_triton benchmarks/test_ops.py -k "gated: or convnext: or smooth_snake" --rounds 5
 measure 60 operators benchmarks/test_ops.py --rounds 5
+measure 60 bigvgan benchmarks/test_vocoders.py --networks bigvgan-base --batches 1,32 --budget 1
 if has compute-sanitizer memcheck; then
   # it sees nothing inside the blocks of memory that torch keeps, which graphs cannot do without
   sanitizer=(env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 --tool)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.ceilings import peak_flops
-from fastvoc.ops import OPS, last_backends, use_backend
+from fastvoc.ops import OPS, use_backend
 from fastvoc.ops.case import Case
-from fastvoc.ops.contract import errors
+from fastvoc.ops.contract import backend_of, errors
 from fastvoc.ops.layout import to_channels_last
 from fastvoc.ops.op import Op
 
@@ -62,7 +62,7 @@ def test_op(
     with torch.inference_mode():
         seconds, torch_seconds = clock(ours, theirs)
         ours()
-        backend = last_backends()["conv1d" if op.composed else op.name]
+        backend = backend_of(op)
         benchmark.pedantic(ours, rounds=3)
     flops, size = case.flops(case.frames), case.elements(case.frames) * kind.itemsize
     peak = peak_flops(device, torch.get_num_threads(), dtype)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.engine.cuda_graphs import CudaGraphs, bucket_of
-from fastvoc.models import hifigan, melgan
-from fastvoc.ops import OPS, conv1d, gated, last_backends, residual, smooth_snake, upsample, use_backend
+from fastvoc.models import bigvgan, hifigan, melgan
+from fastvoc.ops import OPS, conv1d, convnext, gated, last_backends, residual, smooth_snake, upsample, use_backend
 from fastvoc.ops.availability import interpreted
 from fastvoc.ops.contract import errors
 from fastvoc.ops.conv1d.call import Conv1d
@@ -43,6 +43,8 @@ def weight(*shape: int, seed: int = 0) -> Tensor:
         ("strided_conv1d", "hifigan scale 1, layer 3"),
         ("strided_conv1d_backward", "hifigan scale 1, layer 3"),
         ("residual", "two branches, channels-last"),
+        ("convnext", "odd widths, another memory order"),
+        ("convnext", "more padding than taps"),
         ("gated", "prime sizes, causal"),
         ("gated", "no residual connection, channels-last"),
         ("gated", "parallel wavegan"),
@@ -109,6 +111,28 @@ def test_gates_of_a_ragged_batch_are_those_of_each_alone(together: bool, last: b
             both = layer(x, condition, before)
     for n, length in enumerate(lengths):
         assert torch.equal(both[n : n + 1, :, :length], alone[n])
+
+
+def test_blocks_of_a_ragged_batch_are_those_of_each_alone() -> None:
+    lengths, bucket = [11, 16, 9], 16
+    x = to_channels_last(torch.randn(3, 12, bucket)).half()
+    numbers = [torch.randn(size).half() for size in (12, 12, 12, 20, 12, 12)]
+    weights = [weight(12, 1, 7).half(), *numbers[:3], weight(20, 12, 1)[..., 0].half(), numbers[3]]
+    weights += [weight(12, 20, 1)[..., 0].half(), *numbers[4:]]
+    with use_backend("triton"):
+        alone = [convnext(x[n : n + 1, :, :length], *weights, padding=(3, 3)) for n, length in enumerate(lengths)]
+        for n, length in enumerate(lengths):
+            x[n, :, length:] = float("nan")
+        with ragged(torch.tensor(lengths, dtype=torch.int32), bucket):
+            together = convnext(x, *weights, padding=(3, 3))
+            with pytest.raises(
+                NotImplementedError, match="16 frames become 12; where items end before the tensor does"
+            ):
+                convnext(x, *weights, padding=(1, 1))
+            with pytest.raises(NotImplementedError, match="which PyTorch multiplies; it does not know where items end"):
+                convnext(x.float(), *(tensor.float() for tensor in weights), padding=(3, 3))
+    for n, length in enumerate(lengths):
+        assert torch.equal(together[n : n + 1, :, :length], alone[n])
 
 
 def test_a_gate_is_right_to_an_ulp_everywhere() -> None:
@@ -333,6 +357,7 @@ def test_trained_eagerly_and_compiled_whole(autocast: torch.dtype | None) -> Non
         "residual",
         "strided_conv1d",
         "strided_conv1d_backward",
+        "convnext",
         "gated",
         "smooth_snake",
         "smooth_snake_backward",
@@ -365,6 +390,15 @@ SMALL = {
         kernel_sizes=(3, 5),
         dilations=((1,), (2,)),
         causal=True,
+    ),
+    "bigvgan": bigvgan.BigVGANConfig(
+        mel_bands=8,
+        channels=8,
+        rates=(3,),
+        rate_kernel_sizes=(7,),
+        block="2",
+        kernel_sizes=(3, 5),
+        dilations=((1,), (2,)),
     ),
     "melgan": melgan.MelGANConfig(mel_bands=8, channels=8, rates=(4,), rate_kernel_sizes=(8,), units=2),
 }

@@ -15,7 +15,17 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from fastvoc.ops import availability, conv1d, explain, residual, strided_conv1d, upsample
+from fastvoc.ops import (
+    availability,
+    conv1d,
+    convnext,
+    explain,
+    gated,
+    residual,
+    smooth_snake,
+    strided_conv1d,
+    upsample,
+)
 from fastvoc.ops.triton import launch
 
 
@@ -53,7 +63,7 @@ def interpret(*arguments: str) -> None:
         "conv1d_backward: or upsample_backward:",
         # 41 taps of 1024 channels take the interpreter a minute, and take no path that the others leave out.
         "(strided_conv1d: or strided_conv1d_backward:) and not (scale and (5-triton or 6-triton))",
-        "gated: or smooth_snake: or smooth_snake_backward:",
+        "gated: or convnext: or smooth_snake: or smooth_snake_backward:",
     ],
 )
 def test_kernels_keep_the_contract(ops: str) -> None:
@@ -73,7 +83,7 @@ def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
     interpret(
         "tests/test_ambient.py",
         "-k",
-        "not test_defaults_of_torch_change_no_bit or (triton and bfloat16-meta and not (snake or convnext))",
+        "not test_defaults_of_torch_change_no_bit or (triton and bfloat16-meta)",
     )
 
 
@@ -124,15 +134,21 @@ def test_tensors_elsewhere_are_refused(backend: None, monkeypatch: pytest.Monkey
     assert reason is not None and "for tests, not for speed" in reason
 
 
-@pytest.mark.parametrize("name", ["conv1d", "upsample", "residual", "strided_conv1d"])
+@pytest.mark.parametrize(
+    "name", ["conv1d", "upsample", "residual", "strided_conv1d", "gated", "convnext", "smooth_snake"]
+)
 def test_what_the_grid_and_32_bit_offsets_do_not_reach_is_refused(name: str) -> None:
     def refuses(x: torch.Tensor, beside: torch.Tensor | None = None) -> str | None:
         weight = torch.empty(4, 4, 1, device=x.device)
+        ones = [weight[:, 0, 0]]
         calls: dict[str, Any] = {
             "conv1d": (conv1d, (x, weight), {"residual": beside}),
             "upsample": (upsample, (x, weight), {"stride": 1}),
             "residual": (residual, (x, [weight] * 4, [weight[:, 0, 0]] * 4, [1] * 4), {"branches": 2}),
             "strided_conv1d": (strided_conv1d, (x, weight), {}),
+            "gated": (gated, (x, weight, weight[:, :2]), {"skip_channels": 4, "condition": beside}),
+            "convnext": (convnext, (x, weight[:, :1], *ones * 3, weight[..., 0], *ones, weight[..., 0], *ones * 2), {}),
+            "smooth_snake": (smooth_snake, (x, *ones), {}),
         }
         op, arguments, named = calls[name]
         return explain(op, *arguments, **named)["triton"]
@@ -146,8 +162,16 @@ def test_what_the_grid_and_32_bit_offsets_do_not_reach_is_refused(name: str) -> 
         rows = torch.empty_strided((2, 4, 9), (1, 2, 2**28), device="meta")  # (time, batch, channel) in memory
         apart = f"the elements of an item are {2**31} or more apart in memory"
         assert refuses(rows) == apart and refuses(rows[..., :8]) == fits
-        if name == "conv1d":
+        if name in ("conv1d", "gated"):
             assert refuses(torch.empty(rows.shape, device="meta"), rows) == apart
+
+
+def test_more_channels_than_a_program_normalises_are_refused() -> None:
+    wide, square = torch.empty(4097, device="meta"), torch.empty(1, 4097, device="meta")
+    x, depthwise = torch.empty(1, 4097, 9, device="meta"), torch.empty(4097, 1, 7, device="meta")
+    with patch.object(availability, "missing", lambda backend: None):
+        table = explain(convnext, x, depthwise, wide, wide, wide, square, wide[:1], square.T, wide, wide)
+    assert table["triton"] == "x has 4097 channels; a program normalises 4096 at most"
 
 
 def test_training_keeps_one_tensor_for_each_convolution() -> None:

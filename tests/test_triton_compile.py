@@ -14,6 +14,8 @@ pytest.importorskip("triton", reason="the package triton is not installed")
 from triton_aot import compile_for, describe, signature
 
 from fastvoc.ops.availability import interpreted
+from fastvoc.ops.convnext import triton as convnext
+from fastvoc.ops.convnext.call import Convnext
 from fastvoc.ops.gated import triton as gated
 from fastvoc.ops.gated.call import Gated
 from fastvoc.ops.ragged import ragged
@@ -116,6 +118,19 @@ def gated_layer(channels: int, dtype: torch.dtype, number: int = 0) -> Launch:
     return gated.product_launch(call, launch.arguments["let_through"], *results) if number else launch
 
 
+def vocos_block(number: int, dtype: torch.dtype) -> Launch:
+    """Convolution and norm (0), the product before the GELU (1) and the one behind it (2)."""
+    x, hidden = features(512, 5001, dtype), features(1536, 5001, dtype)
+    channels, expand = weight(512, dtype=dtype), weight(1536, 512, dtype=dtype)
+    call = Convnext(
+        x, weight(512, 1, 7, dtype=dtype), channels, channels, channels, expand, weight(1536, dtype=dtype),
+        weight(512, 1536, dtype=dtype), channels, channels, 3, 3,
+    )  # fmt: skip
+    if number == 0:
+        return convnext.norm_launch(call, x)
+    return convnext.expand_launch(call, x, hidden) if number == 1 else convnext.contract_launch(call, hidden, x)
+
+
 def snake(channels: int, dtype: torch.dtype, *, gradient: bool = False, last: bool = True) -> Launch:
     x = features(channels, 5001, dtype) if last else weight(2, channels, 5001, dtype=dtype)
     alpha = weight(channels, dtype=dtype)
@@ -143,6 +158,8 @@ LAUNCHES = {
     "gates and products of 64 channels in tf32": (lambda: gated_layer(64, FULL), (86, 90)),
     "gates and products of 128 channels": (lambda: gated_layer(128, BRAIN), (80, 86, 90, 100)),
     "gates of 256 channels": (lambda: gated_layer(256, HALF), (80, 90, 100, 120)),
+    "Vocos' product before the GELU": (lambda: vocos_block(1, HALF), (80, 90, 120)),
+    "Vocos' product behind the GELU": (lambda: vocos_block(2, BRAIN), (86, 90, 100)),
     "products behind 256 gates": (lambda: gated_layer(256, HALF, 1), (80, 90)),
 } | {
     f"discriminator's {layer}, {kind}": (partial(downsampling, *shape, number), capabilities)
@@ -206,6 +223,14 @@ def test_snakes_stay_in_registers(name: str, capability: int) -> None:
     assert compiled.registers <= registers and compiled.stack == 0 and compiled.shared == 0
     # a stretch of six steps is not unrolled further, and needs no function of the compiler's but a division
     assert compiled.count("FFMA") < 1500 and compiled.count("MUFU") <= 8
+
+
+@pytest.mark.parametrize(("dtype", "capability"), [(HALF, 80), (FULL, 90), (BRAIN, 120)])
+def test_convolution_and_norm_stay_in_registers(dtype: torch.dtype, capability: int) -> None:
+    compiled = compile_for(describe(capability, lambda: vocos_block(0, dtype)), capability)
+    assert compiled.registers <= 128 and compiled.stack == 0
+    assert compiled.shared <= 8192  # only sums of frames leave the registers
+    assert compiled.count(r"LDG\.E\.(64|128)") >= 7, "neighbouring channels are loaded one by one"
 
 
 def test_exact_float32_needs_no_matrix_unit() -> None:

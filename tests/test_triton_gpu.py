@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastvoc.engine.cuda_graphs import CudaGraphs, Operators, bucket_of
-from fastvoc.models import hifigan, melgan
+from fastvoc.models import bigvgan, hifigan, melgan
 from fastvoc.ops import OPS, backends, use_backend
 from fastvoc.ops.availability import interpreted
 from fastvoc.ops.case import Case
@@ -19,7 +19,11 @@ pytestmark = [
     ),
 ]
 
-MODELS = {"hifigan-v2": hifigan.V2, "melgan": melgan.MelGANConfig(channels=128)}
+MODELS = {
+    "hifigan-v2": hifigan.V2,
+    "melgan": melgan.MelGANConfig(channels=128),
+    "bigvgan": bigvgan.BigVGANConfig(mel_bands=80, channels=128, rates=(8, 8), rate_kernel_sizes=(16, 16)),
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -161,7 +161,7 @@ def outside_operators(network: Network) -> str | None:
     if reason := altered(network, graph):
         return reason
     for node, block in zip(graph.nodes, graph.blocks, strict=True):
-        if not isinstance(node, (Convolution, Pointwise)):
+        if not isinstance(node, (Convolution, SmoothSnake, Pointwise)):
             return f"{block} computes outside the operators, which alone know where a mel ends"
     return None
 

@@ -40,6 +40,7 @@ def convolution(
     copies: str = "none",
     padded: tuple[int, int] = (0, 0),
     slope: float = 1.0,
+    scale: Tensor | None = None,
     beside: Tensor | None = None,
     role: str = "add",
     finish: str = "none",
@@ -57,6 +58,8 @@ def convolution(
     bias : Tensor, shape (OUT,), contiguous, optional
     y : Tensor, shape (B, OUT, out_frames)
         Where the result goes.
+    scale : Tensor, shape (OUT,), optional
+        Multiplies the sums with their bias, channel by channel.
     name : str
         Of the operator, for the choice of a tile.
     flat : bool
@@ -75,6 +78,7 @@ def convolution(
     first = crop // phases
     rows = (out_frames - 1 + crop) // phases + 1 - first
     arguments: dict[str, Any] = {"x": x, "weight": weight, "bias": bias, "beside": beside, "y": y}
+    arguments["scale"] = None if scale is None else scale.contiguous()
     arguments |= ragged_arguments(frames)
     fold = fold and arguments["lengths"] is None
     arguments |= strides("x", x) | strides("beside", beside) | strides("y", y)

@@ -52,6 +52,7 @@ def convolve(
     x,
     weight,
     bias,
+    scale,
     beside,
     y,
     lengths,
@@ -108,10 +109,10 @@ def convolve(
     that short items share a tile; `lengths` is None and COPIES "none" then. FLAT is that of `accumulate`.
 
     BESIDE is "none"; "add", a residual; "restore", a residual of which the leaky ReLU is stored; or "gate", the input
-    whose sign decides the slope of a gradient. FINISH is "none", "tanh" or "activate". COPIES is the padding whose
-    copies give their gradient back. With `lengths`, an item has ``(bucket - lengths[item]) rate`` frames fewer. A
-    dense tensor is channels-last without gaps: its strides are known when this is compiled, and with them how far
-    addresses are aligned.
+    whose sign decides the slope of a gradient. FINISH is "none", "tanh", "activate" or "gelu". With `scale`, each
+    channel is multiplied by a number before anything is added. COPIES is the padding whose copies give their gradient
+    back. With `lengths`, an item has ``(bucket - lengths[item]) rate`` frames fewer. A dense tensor is channels-last
+    without gaps: its strides are known when this is compiled, and with them how far addresses are aligned.
     """
     WIDTH: tl.constexpr = CHANNELS // GROUPS
     COLUMNS: tl.constexpr = OUT // GROUPS * PHASES
@@ -177,6 +178,8 @@ def convolve(
         real = real & (place < batch * item_rows)[:, None]
     if bias is not None:
         total += tl.load(bias + channel, mask=(columns < COLUMNS)[None, :], other=0.0).to(tl.float32)
+    if scale is not None:
+        total *= tl.load(scale + channel, mask=(columns < COLUMNS)[None, :], other=0.0).to(tl.float32)
     if BESIDE != "none":
         beside += far * beside_batch
         other = tl.load(beside + frame * beside_row + channel * beside_channel, mask=real, other=0.0).to(tl.float32)
@@ -190,6 +193,8 @@ def convolve(
         total = tanh(total)
     if FINISH == "activate":
         total = tl.where(total > 0, total, total * out_slope)
+    if FINISH == "gelu":
+        total = 0.5 * total * (1.0 + tl.erf(total * 0.70710678))
     y += far * y_batch
     if Y_DENSE and GROUPS == 1:
         # The frames of a row are one run of memory, which the division above would hide.

@@ -219,7 +219,7 @@ def smooth(
     BLOCK: tl.constexpr,
     STRETCHES: tl.constexpr,
 ):
-    """Make 6 · STRETCHES - 5 frames of each of BLOCK lanes; `lengths` and what is dense are as in `kernels.convolve`."""
+    """Make 6 · STRETCHES - 5 frames of each of BLOCK lanes; lengths and density are as in `kernels.convolve`."""
     if X_DENSE:
         x_batch = frames * CHANNELS
         x_row = CHANNELS
