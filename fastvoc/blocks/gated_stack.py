@@ -176,18 +176,43 @@ class GatedStack(nn.Module):
     def _advance_packed(
         self, packed: list[Packed], memory: Memory, x: Tensor, condition: Tensor, *, before: int, ended: bool
     ) -> tuple[Memory, Tensor]:
-        """Do the same with rows in memory order (batch, time, channel), which the memory then has, too."""
-        rows = product(x, self.start.weight.float(), self.start.bias.float()).mT.contiguous()
-        skip, given, kept = rows[:, :0], condition.mT, Memory()
-        for number, (layer, run) in enumerate(zip(self._each(), packed, strict=True)):
-            left, right = layer.conv.padding
-            behind = [rows.new_zeros(len(rows), right, rows.shape[-1])] if ended else []
-            rows = torch.cat([memory[2 * number].mT.float(), rows, *behind], dim=1)
-            skip = torch.cat([memory[2 * number + 1].mT.float(), skip], dim=1)
-            count, before = max(0, rows.shape[1] - left - right), max(0, before - right)
-            kept += [rows[:, count:].clone().mT, skip[:, count:].clone().mT]
-            earlier = skip[:, :count] if number else None
-            rows, skip = run(rows[:, : count + left + right], given[:, before : before + count], earlier)
+        """Do the same with rows in memory order (batch, time, channel), which the memory then has, too.
+
+        Layers read from one of two arrays and write to the other, in front of which the next one's memory is put; skip
+        connections stay in a third, in which those that waited are put before the others.
+        """
+        batch, channels = len(x), self.start.bias.numel()
+        paddings = [layer.conv.padding for layer in self._each()]
+        behind = [right if ended else 0 for _, right in paddings]
+        known, waiting = ([rows.shape[-1] for rows in memory[part::2]] for part in (0, 1))
+        counts, sizes = [x.shape[-1]], []
+        for (left, right), before_it, zeros in zip(paddings, known, behind, strict=True):
+            sizes.append(before_it + counts[-1] + zeros)
+            counts.append(max(0, sizes[-1] - left - right))
+        own, other = (x.new_empty(batch, max(sizes), channels, dtype=torch.float32) for _ in range(2))
+        place = sum(waiting)
+        skips = x.new_empty(batch, place + max(counts), channels, dtype=torch.float32)
+        first = product(x, self.start.weight.float(), self.start.bias.float())
+        own[:, known[0] : known[0] + counts[0]] = first.mT
+        given, kept, skip = condition.mT, Memory(), skips[:, :0]
+        for number, (run, (left, right)) in enumerate(zip(packed, paddings, strict=True)):
+            rows, count, before = own[:, : sizes[number]], counts[number + 1], max(0, before - right)
+            rows[:, : known[number]] = memory[2 * number].mT
+            rows[:, sizes[number] - behind[number] :] = 0
+            start, place = place, place - waiting[number]
+            skips[:, place:start] = memory[2 * number + 1].mT
+            all_skips = skips[:, place : start + (counts[number] if number else 0)]
+            kept += [rows[:, count:].clone().mT, all_skips[:, count:].clone().mT]
+            begin = known[number + 1] if number + 1 < len(packed) else 0
+            skip = skips[:, place : place + count]
+            run(
+                rows[:, : count + left + right],
+                given[:, before : before + count],
+                skip if number else None,
+                other[:, begin : begin + count, : run.channels],
+                skip,
+            )
+            own, other = other, own
         return kept, product(skip.mT, self.end.weight.float(), self.end.bias.float())
 
 

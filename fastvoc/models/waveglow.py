@@ -453,8 +453,8 @@ class WaveGlow(Generator):
         return x.reshape(*x.shape[:2], -1, self.config.group).transpose(2, 3).flatten(1, 2)
 
 
-WINDOW = 48
-"""Frames that run through all flows before the next. With 256 channels their features, 10 MB, stay in a third-level
+WINDOW = 96
+"""Frames that run through all flows before the next. With 256 channels their features, 20 MB, stay in a third-level
 cache, and their rows are whole blocks of Toom and Cook's method for each dilation: 768 rows for the last."""
 
 

@@ -81,25 +81,29 @@ class Packed:
         code = library.fastvoc_gated_pack(described.pointer, structure, _pointer(self._packed), _pointer(workspace))
         native.check("gated", code)
 
-    def __call__(self, x: Tensor, condition: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor]:
+    @property
+    def channels(self) -> int:
+        """Of the residual connection; 0 without one."""
+        return self._channels
+
+    def __call__(self, x: Tensor, condition: Tensor, skip: Tensor | None, residual: Tensor, made: Tensor) -> None:
         """Run the layer on rows, all in float32 with channels as neighbours in memory.
+
+        Results are written where the caller says: new memory for each layer took a tenth of the time of WaveGlow.
 
         Parameters
         ----------
         x : Tensor, shape (B, T + dilation · (K − 1), C)
         condition : Tensor, shape (B, T, M)
         skip : Tensor, shape (B, T, S), optional
-
-        Returns
-        -------
         residual : Tensor, shape (B, T, C), or (B, T, 0) without a residual connection
-        skip : Tensor, shape (B, T, S)
+            Is written.
+        made : Tensor, shape (B, T, S)
+            The skip connection, which is written; it may be `skip`.
         """
         batch, frames, _ = condition.shape
-        residual = native.host_memory(batch, frames, self._channels, dtype=torch.float32)
-        made = native.host_memory(batch, frames, self.skip_channels, dtype=torch.float32)
         if not batch * frames:
-            return residual, made
+            return
         described = self._described(batch, frames)
         code = native.library()[1].fastvoc_gated_run(
             described.pointer,
@@ -109,7 +113,6 @@ class Packed:
             _pointer(native.scratch(described.workspace_size // 4)),
         )
         native.check("gated", code)
-        return residual, made
 
     def _described(self, batch: int, frames: int) -> _Described:
         return _describe(*self._settings, torch.get_num_threads(), batch, frames, *self._sizes)
