@@ -142,23 +142,23 @@ def test_two_threads_for_one_stream(
 
         return run
 
-    for kind, vocoder in vocoders(name).items():
-        waves = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            waves.append(calls(vocoder)().clone())
-        assert torch.equal(*waves), "other bits with two threads"
-        runs[kind] = calls(vocoder)
-    times: dict[str, list[float]] = {f"{kind}, {threads} threads": [] for kind in runs for threads in (1, 2)}
     before = torch.get_num_threads()
+    times: dict[str, list[float]] = {}
     try:
+        for kind, vocoder in vocoders(name).items():
+            waves = []
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                waves.append(calls(vocoder)().clone())
+            assert torch.equal(*waves), "other bits with two threads"
+            runs[kind] = calls(vocoder)
         for _ in range(40 * request.config.getoption("--rounds")):
-            for key, taken in times.items():
-                kind, threads = key.split(", ")
-                torch.set_num_threads(int(threads.split()[0]))
-                begin = time.perf_counter()
-                runs[kind]()
-                taken.append(time.perf_counter() - begin)
+            for kind, run in runs.items():
+                for threads in (1, 2):
+                    torch.set_num_threads(threads)
+                    begin = time.perf_counter()
+                    run()
+                    times.setdefault(f"{kind}, {threads} threads", []).append(time.perf_counter() - begin)
     finally:
         torch.set_num_threads(before)
     rate = MELS[name].sample_rate

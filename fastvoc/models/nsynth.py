@@ -337,7 +337,8 @@ class NSynth(Generator):
             )
             drawn[:, own] = part
         made, spans = drawn.shape[-1], [rows.shape[1] for rows in layers]
-        rows = [ring.roll(-(made % span), dims=1) for ring, span in zip(rings.split(spans, dim=1), spans, strict=True)]
+        parts = zip(torch.split(rings, spans, dim=1), spans, strict=True)
+        rows = [ring.roll(-(made % span), dims=1) for ring, span in parts]
         levels = scaled(history, stem.dtype)[..., None]
         return (levels, *(one.to(stem.dtype) for one in rows)), expand(drawn, mel.dtype)[:, None]
 
