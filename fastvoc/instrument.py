@@ -51,6 +51,9 @@ class Instrument(Face[GANSynth]):
     CONFIG = InstrumentConfig
     GENERATORS = INSTRUMENTS
 
+    _kept: tuple[object, list[Tensor]] | None = None
+    """What the network's `taps` returned, and of which revision of its weights."""
+
     @classmethod
     def _open(cls, path: Path, config: Path | None) -> Checkpoint:
         return open_checkpoint(path, config=config) if face_of(path, config) is None else super()._open(path, config)
@@ -249,16 +252,24 @@ class Instrument(Face[GANSynth]):
         config, waves = self.config, []
         size = 1 if self.device.type == "cpu" else AT_ONCE
         with self._own():
+            taps = self._taps()
             for first in range(0, len(pitches), size):
                 some = slice(first, first + size)
                 latent = points[some].to(self.device, self.dtype)
-                picture = self._generator(latent, pitches[some].to(self.device))
+                picture = self._generator(latent, pitches[some].to(self.device), taps=taps)
                 if self.dtype in (torch.float16, torch.bfloat16):
                     picture = picture.float()
                 picture = denormalise(picture.permute(0, 2, 3, 1))
                 wave = note_wave(picture, config.spectrum, mel=config.mel, second=config.second)
                 waves.append(wave.to(self.dtype))
         return torch.cat(waves).clone()  # outside of whatever mode this is called in
+
+    def _taps(self) -> list[Tensor]:
+        """Return what the network multiplies, which is made anew only where a weight has changed."""
+        revision, kept = self._version.revision(), self._kept
+        if kept is None or kept[0] is not revision:
+            self._kept = kept = revision, self._generator.taps()
+        return kept[1]
 
     @contextmanager
     def _own(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import fastvoc
 from fastvoc import Autoencoder
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig, settings_of_run
 from fastvoc.config import Kinds, config
-from fastvoc.models import AUTOENCODERS, GENERATORS, TRAINABLE, HiFiGANConfig, NSynthConfig
+from fastvoc.models import AUTOENCODERS, GENERATORS, INSTRUMENTS, TRAINABLE, HiFiGANConfig, NSynthConfig
 from fastvoc.train.config import load_config
 from fastvoc.train.learning.optimisers import ScheduleConfig
 from fastvoc.train.report.log import read_log
@@ -158,4 +158,4 @@ def test_kinds_may_have_others_in_them() -> None:
     assert list(both) == [Circle, Square] and both["square"] is Square
     with pytest.raises(ValueError, match="Circle is the shape 'circle' already"):
         both.add(Second)
-    assert {*TRAINABLE} == {*GENERATORS, *AUTOENCODERS}
+    assert {*TRAINABLE} == {*GENERATORS, *AUTOENCODERS, *INSTRUMENTS}

@@ -163,6 +163,21 @@ def test_another_network_is_played_once_it_is_there(instrument: fastvoc.Instrume
         instrument.generator = GANSynthConfig(latent=9, first=(2, 8), channels=(16, 8, 8, 4)).build()
 
 
+def test_weights_are_prepared_once_until_they_change(instrument: fastvoc.Instrument) -> None:
+    instrument(60)
+    kept = instrument._taps()
+    assert instrument._taps() is kept
+    assert instrument.to(dtype="float64")._taps()[0].dtype == torch.float64
+    kept = instrument.to(dtype="float32")._taps()
+    changed = instrument.generator.blocks[1].conv0.weight
+    with torch.no_grad():
+        changed[0, 0, 0, 0] += 1
+    wave = instrument(60)
+    assert instrument._taps() is not kept
+    state = {name: value.clone() for name, value in instrument.generator.state_dict().items()}
+    assert torch.equal(wave, fastvoc.Instrument(Checkpoint(CONFIG, state, "changed"))(60))
+
+
 def saved(instrument: fastvoc.Instrument, folder: Path) -> str:
     instrument.save_pretrained(folder)
     return str(folder)

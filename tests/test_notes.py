@@ -22,7 +22,7 @@ from fastvoc.checkpoints import Checkpoint, InstrumentConfig
 from fastvoc.cli import main
 from fastvoc.models import GANSynthConfig
 from fastvoc.train.data import rendering
-from fastvoc.train.data.notes import NoteDataConfig, NoteFile, read_note, read_notes, write_examples
+from fastvoc.train.data.notes import NoteDataConfig, NoteFile, read_all, read_note, read_notes, write_examples
 from fastvoc.train.data.rendering import PROGRAMS, find_player, find_soundfont, is_for_tests, midi_file, render_notes
 from fastvoc.train.evaluation import evaluate_instrument
 from fastvoc.train.report.note_scores import (
@@ -184,6 +184,17 @@ def test_lists_that_are_none_are_a_sentence(tmp_path: Path, name: str, entry: An
     (tmp_path / "examples.json").write_text(json.dumps({name: entry}))
     with pytest.raises(ValueError, match=sentence):
         read_notes(tmp_path)
+
+
+def test_notes_that_are_silent_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tones(tmp_path / "data", (1.0,))
+    notes = read_notes(folder)
+    write_audio(notes[3].path, torch.zeros(1000), 4000)
+    read = read_all(notes, 4000, 1000)
+    assert [note for note, _ in read] == notes[:3] + notes[4:]
+    assert "1 of 12 notes are left out, such as" in caplog.text and "is silent" in caplog.text
+    with pytest.raises(ValueError, match=r"none of 1 notes can be used: .* is silent"):
+        read_all(notes[3:4], 4000, 1000)
 
 
 def test_data_of_notes_is_a_value() -> None:

@@ -150,18 +150,23 @@ class Block(nn.Module):
         self.conv1 = Convolution(width, width, (3, 3))
         self.to_picture = Convolution(width, LAYERS, (1, 1), gain=1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, T, F) → (B, width, 2T, 2F); in the first block (B, inputs, 1, 1) → (B, width, *first)."""
+    def taps(self) -> Tensor:
+        """Return the weights of the first convolution as `forward` multiplies them."""
         if self.first is None:
-            x = F.conv_transpose2d(x, doubled(self.conv0.weight), self.conv0.bias, stride=2, padding=1)
+            return doubled(self.conv0.weight).contiguous(memory_format=torch.channels_last)
+        # a single pixel amid zeros meets each tap once, the last one first: a product, not a convolution of zeros
+        return self.conv0.weight.flip(2, 3).permute(2, 3, 0, 1).flatten(0, 2)
+
+    def forward(self, x: Tensor, taps: Tensor | None = None) -> Tensor:
+        """(B, inputs, T, F) → (B, width, 2T, 2F); in the first block (B, inputs, 1, 1) → (B, width, *first)."""
+        taps = self.taps() if taps is None else taps
+        if self.first is None:
+            x = F.conv_transpose2d(x, taps, self.conv0.bias, stride=2, padding=1)
         else:
-            # a single pixel amid zeros meets each tap once, the last one first: a product, not a convolution of zeros
-            taps = self.conv0.weight.flip(2, 3).permute(1, 2, 3, 0)
-            x = F.linear(x.flatten(1), taps.flatten(1).T).reshape(-1, *taps.shape[1:])
-            assert self.conv0.bias is not None
-            x = x + self.conv0.bias
             # pixel by pixel, as what follows is computed faster
-            x = x.permute(0, 3, 1, 2)
+            x = F.linear(x.flatten(1), taps).reshape(len(x), *self.first, -1).permute(0, 3, 1, 2)
+            assert self.conv0.bias is not None
+            x = x + self.conv0.bias[:, None, None]
         return activated(self.conv1(activated(x)))
 
 
@@ -176,7 +181,18 @@ class GANSynth(nn.Module):
             Block(widths[n], widths[n + 1], None if n else config.first) for n in range(config.blocks)
         )
 
-    def forward(self, latent: Tensor, pitch: Tensor, progress: float | None = None) -> Tensor:
+    def taps(self) -> list[Tensor]:
+        """Return what the first convolutions of all blocks multiply: a sixth of a note's time, where they are kept."""
+        return [block.taps() for block in self.blocks]
+
+    def forward(
+        self,
+        latent: Tensor,
+        pitch: Tensor,
+        progress: float | None = None,
+        *,
+        taps: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
         """Make pictures of notes.
 
         Parameters
@@ -187,6 +203,8 @@ class GANSynth(nn.Module):
             Counted from the lowest one, from 0.
         progress : float, optional
             As in the configuration, up to what is there.
+        taps : sequence of Tensor, optional
+            What `taps` returned, since when no weight has changed.
 
         Returns
         -------
@@ -198,7 +216,7 @@ class GANSynth(nn.Module):
         x = normalise_pixels(torch.cat([latent, note], dim=1)[..., None, None])
         picture: Tensor | None = None
         for n, block in enumerate(self.blocks[: math.ceil(progress) + 1]):
-            x = block(x)
+            x = block(x, None if taps is None else taps[n])
             share = 1 - abs(progress - n)
             if share > 0:
                 factor = 1 << len(self.config.channels) - 1 - n

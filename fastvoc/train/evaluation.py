@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
 from fastvoc.instrument import Instrument
-from fastvoc.train.data.notes import NoteFile, read_note, read_notes
+from fastvoc.train.data.notes import read_all, read_notes
 from fastvoc.train.report.note_scores import NoteScores, score_notes, train_classifier
 
 
@@ -36,7 +35,7 @@ def evaluate_instrument(
     Returns
     -------
     dict of str to NoteScores
-        ``"learned from"``, the notes of `data` by the classifier's own ears; ``"held out"``, what other real notes come
+        ``"learned from"``, the notes of `data` themselves; ``"held out"``, what other real notes come
         to; and ``"made"``, notes of the instrument of the same pitches.
 
     Raises
@@ -52,22 +51,21 @@ def evaluate_instrument(
         seen = normalise(note_spectrum(wave, spectrum))
         return seen.permute(2, 0, 1)[:1]
 
-    def pictures(notes: Iterable[NoteFile]) -> Tensor:
-        waves = (read_note(note, spectrum.sample_rate, spectrum.samples, peak=peak) for note in notes)
-        return torch.stack([picture(wave) for wave in waves])
+    def real_notes(folder: str | Path) -> tuple[Tensor, Tensor]:
+        """Pictures, (N, 1, frames, bins), and pitches from 0, (N,)."""
+        notes = read_notes(folder, pitches=pitches)
+        read = read_all(notes, spectrum.sample_rate, spectrum.samples, peak=peak)
+        numbers = torch.tensor([note.pitch for note, _ in read]) - instrument.lowest
+        return torch.stack([picture(wave) for _, wave in read]), numbers
 
-    def numbers(notes: Iterable[NoteFile]) -> Tensor:
-        return torch.tensor([note.pitch for note in notes]) - instrument.lowest
-
-    learned, others = (read_notes(folder, pitches=pitches) for folder in (data, held_out))
-    real, apart = pictures(learned), pictures(others)
+    (real, learned), (apart, others) = real_notes(data), real_notes(held_out)
     made = []
-    for place, note in enumerate(others):
-        wave = instrument(note.pitch, seed=seed + place).float().cpu()
+    for place, number in enumerate(others.tolist()):
+        wave = instrument(instrument.lowest + number, seed=seed + place).float().cpu()
         made.append(picture(wave if peak is None else wave * (peak / wave.abs().max().clamp(min=1e-9))))
-    classifier = train_classifier(real, numbers(learned), len(pitches), seed=seed)
+    classifier = train_classifier(real, learned, len(pitches), seed=seed)
     return {
-        "learned from": score_notes(classifier, real, real, numbers(learned)),
-        "held out": score_notes(classifier, real, apart, numbers(others)),
-        "made": score_notes(classifier, real, torch.stack(made), numbers(others)),
+        "learned from": score_notes(classifier, real, real, learned),
+        "held out": score_notes(classifier, real, apart, others),
+        "made": score_notes(classifier, real, torch.stack(made), others),
     }

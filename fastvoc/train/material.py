@@ -25,7 +25,7 @@ from fastvoc.train.data.config import DataConfig
 from fastvoc.train.data.kinds import DataSettings
 from fastvoc.train.data.loader import Loader, make_loader
 from fastvoc.train.data.note_batches import note_loader, split_notes
-from fastvoc.train.data.notes import AUDIO, NoteDataConfig, NoteFile, read_note, write_examples
+from fastvoc.train.data.notes import AUDIO, NoteDataConfig, NoteFile, read_all, write_examples
 from fastvoc.train.data.recordings import evenly
 from fastvoc.train.report import pictures
 from fastvoc.train.report.validation import generate, measure, validation_clips
@@ -227,7 +227,8 @@ class Notes(Material):
         judged = self._split()[1]
         chosen = [judged[number] for number in evenly(self.data.validation_clips, len(judged))]
         spectrum, peak = self.data.spectrum, self.data.peak
-        waves = {note.name: read_note(note, spectrum.sample_rate, spectrum.samples, peak=peak) for note in chosen}
+        read = read_all(chosen, spectrum.sample_rate, spectrum.samples, peak=peak)
+        waves = {note.name: wave for note, wave in read}
         return {"seen": waves} if waves else {}
 
     def judge(self, task: Any, generator: Any, clips: Mapping[str, Tensor]) -> tuple[dict[str, float], Pairs]:

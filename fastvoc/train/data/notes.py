@@ -9,6 +9,7 @@ Engel et al. 2017, arXiv:1704.01279, § 3. A part of the data set is a folder::
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ from fastvoc.models import GANSynthConfig
 from fastvoc.train.data.config import Sources
 from fastvoc.train.data.kinds import DATA
 from fastvoc.train.data.lists import Recording
-from fastvoc.train.data.reading import read_recording
+from fastvoc.train.data.reading import Unusable, read_recording
 from fastvoc.writing import complete_file
 
 if TYPE_CHECKING:
     from fastvoc.train.config import TrainConfig
+
+_logger = logging.getLogger(__name__)
 
 FAMILIES = (
     *("bass", "brass", "flute", "guitar", "keyboard", "mallet"),
@@ -204,11 +207,34 @@ def read_note(note: NoteFile, sample_rate: int, samples: int, *, peak: float | N
 
     Raises
     ------
-    ValueError
+    Unusable
         If it is not a readable sound file, is silent throughout, or holds values that are not finite.
     """
     wave, _ = read_recording(Recording(str(note.path)), sample_rate, peak=peak)
     return whole_note(wave, samples)
+
+
+def read_all(
+    notes: Sequence[NoteFile], sample_rate: int, samples: int, *, peak: float | None = None
+) -> list[tuple[NoteFile, Tensor]]:
+    """Read the sounds of notes, but for those that cannot be used, such as silent ones, which a warning counts.
+
+    Raises
+    ------
+    ValueError
+        If none can be used.
+    """
+    found, reasons = [], []
+    for note in notes:
+        try:
+            found.append((note, read_note(note, sample_rate, samples, peak=peak)))
+        except Unusable as error:
+            reasons.append(str(error))
+    if notes and not found:
+        raise ValueError(f"none of {len(notes)} notes can be used: {reasons[0]}")
+    if reasons:
+        _logger.warning("%d of %d notes are left out, such as %s", len(reasons), len(notes), reasons[0])
+    return found
 
 
 def whole_note(wave: Tensor, samples: int) -> Tensor:

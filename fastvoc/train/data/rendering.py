@@ -119,9 +119,9 @@ def render_notes(
         raise ValueError("render_notes: there are no notes; name a pitch, a velocity and a program at least")
     player, font = find_player(), find_soundfont(soundfont)
     parts: dict[str, list[NoteFile]] = {name: [] for name in PARTS}
-    ordered = sorted(programs)
+    ordered = sorted(set(programs))
     for program in told(ordered):
-        part = PARTS[is_for_tests(program, programs)]
+        part = PARTS[is_for_tests(program, ordered)]
         notes = [
             _note(Path(out) / part, program, pitch, velocity)
             for pitch in sorted(set(pitches))
