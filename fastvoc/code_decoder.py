@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvoc.audio.mels.convention import FeatureConfig
 from fastvoc.audio.inputs import as_given, as_tensor
+from fastvoc.audio.mels.convention import FeatureConfig
 from fastvoc.checkpoints import Checkpoint, CodeDecoderConfig, VocoderConfig, open_checkpoint
 from fastvoc.face import Face, face_of, register
 from fastvoc.models import CODE_DECODERS, CodeVocos

@@ -13,8 +13,7 @@ from golden import hashed, numbered_values
 from torch import Tensor
 
 from fastvoc import Vocoder
-from fastvoc.audio import CONVENTIONS, mel_spectrogram
-from fastvoc.audio.files import resample
+from fastvoc.audio import CONVENTIONS, mel_spectrogram, resample
 from fastvoc.checkpoints import Checkpoint, VocoderConfig, open_checkpoint
 from fastvoc.checkpoints.formats import FORMATS, gpt_sovits
 from fastvoc.models import HiFiGANConfig
