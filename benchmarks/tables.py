@@ -144,10 +144,12 @@ def kernels(rows: list[Row]) -> str:
 
 
 def voices(rows: list[Row]) -> str:
-    """Write what a sentence takes, in the processor's time, and the delay until its first sound."""
+    """Write what a sentence takes and the delay until its first sound: of one thread the processor's time."""
     lines = []
-    for case in groups(of(rows, "voices"), "device", "voice", "threads").values():
-        peer = min(row["processor_milliseconds"] for row in case if not row["maker"].startswith("fastvoc"))
+    cases = groups(of(rows, "voices"), "device", "voice", "threads")
+    for (_, _, threads), case in sorted(cases.items(), key=lambda item: str(item[0])):
+        of_it = "processor_milliseconds" if threads == 1 else "milliseconds"
+        peer = min(row[of_it] for row in case if not row["maker"].startswith("fastvoc"))
         for row in case:
             ours = row["maker"].startswith("fastvoc")
             lines.append(
@@ -155,10 +157,10 @@ def voices(rows: list[Row]) -> str:
                     row["voice"],
                     row["maker"],
                     row["threads"],
-                    f"{row['processor_milliseconds']:.0f}",
+                    f"{row[of_it]:.0f}",
                     speed(row["times_real_time"]),
-                    ratio(peer / row["processor_milliseconds"]) if ours else "",
-                    f"{row['first_processor_milliseconds']:.0f}",
+                    ratio(peer / row[of_it]) if ours else "",
+                    f"{row[f'first_{of_it}']:.0f}",
                     row["megabytes"],
                 ]
             )

@@ -110,7 +110,7 @@ def _refuse_unwritable(generator: Generator) -> None:
     reason = None
     if generator.draws is not None:
         reason = "it draws random numbers, of which the file would have to be given those that fastvoc draws"
-    if is_recurrent(generator):
+    elif is_recurrent(generator):
         reason = "it is recurrent, and makes its waves by `advance`, from a state that the file would have to hand on"
     if reason is not None:
         raise ValueError(f"export: {type(generator).__name__} cannot be written as ONNX: {reason}")

@@ -27,7 +27,7 @@ EXPORTED = [
     *("hifigan", "hifigan, odd rates", "hifigan, output-padded", "hifigan, causal, reflect", "hifigan, standardised"),
     *("hifigan, conditioned at each stage", "melgan", "melgan, keras", "melgan, multi-band"),
     *("istftnet", "istftnet, symmetric", "istftnet, angle"),
-    *("vocos", "vocos, same", "wavenext"),
+    *("vocos", "vocos, same", "wavenext", "bigvgan", "bigvgan, block 2, linear"),
 ]
 EDGES = {
     "replicated": InferenceFrames(replicated_frames=3),

@@ -19,6 +19,7 @@ from fastvoc.checkpoints.formats import FORMATS
 from fastvoc.checkpoints.modules import Live
 from fastvoc.checkpoints.reading.source import Source
 from fastvoc.graph import hooks_of
+from fastvoc.models import Generator
 
 
 class Found(NamedTuple):
@@ -47,7 +48,7 @@ def find_generator(module: nn.Module, where: str) -> Found:
     TypeError
         If it is no module.
     ValueError
-        If there is none in it, or there are several.
+        If there is none in it, or there are several, or it is fastvoc's own.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"{where}: module is a {type(module).__name__}; it must be a torch.nn.Module")
@@ -58,10 +59,12 @@ def find_generator(module: nn.Module, where: str) -> Found:
         if one := _recognised(name, inner):
             found.append(one)
     if not found:
+        if own := next((inner for inner in module.modules() if isinstance(inner, Generator)), None):
+            raise ValueError(f"{where}: {type(own).__name__} is fastvoc's own network already; call a Vocoder of it")
         known = ", ".join(one.title for one in FORMATS if one.live is not None)
         raise ValueError(
             f"{where}: {type(module).__name__} is no generator that is known, and has none inside; known are those of "
-            f"{known}"
+            f"{known}; the tensors of others may be what Vocoder.from_state_dict reads"
         )
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
