@@ -1,7 +1,7 @@
 """What the Triton kernels of the operators share.
 
-Importing triton takes a second, and it may be absent: only `kernels`, `gradients` and `branches` import it, at the
-first launch. Whether kernels are interpreted is decided then, once for the process.
+Importing triton takes a second, and it may be absent: only `kernels`, `gradients`, `branches`, `gate`, `normalise`
+and `snake` import it, at the first launch. Whether kernels are interpreted is decided then, once for the process.
 """
 
 from fastvoc.ops.availability import interpreted

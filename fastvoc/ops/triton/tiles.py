@@ -120,9 +120,8 @@ def rule(shape: Shape) -> Tile:
         return Tile(64, min(columns, 64), _power(shape.channels, 16, 32), 4, 2)
     if shape.name == "gated":
         # Two columns make a gate, and products follow in the same launch where a tile holds them all. Where none does,
-        # the widest has room for its sums beside the operands only on GPUs that multiply from shared memory.
-        narrow = shape.dtype == "tf32" or (shape.columns > 256 and shape.capability < 90)
-        columns = _power(shape.columns, 32, 128 if narrow else 256)
+        # the widest would only leave its sums too few registers.
+        columns = _power(shape.columns, 32, 128 if shape.dtype == "tf32" or shape.columns > 256 else 256)
     rows = 256 if columns <= 32 and shape.channels > 8 and shape.dtype != "tf32" else 128
     channels = _power(shape.channels, 16, 32 if shape.dtype == "tf32" or rows == 256 or columns == 256 else 64)
     return Tile(rows, columns, channels, 8 if rows * columns >= 128 * 128 else 4, 3)
