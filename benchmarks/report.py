@@ -6,7 +6,7 @@ A page has places for it, which hold what was written last::
     <!-- /benchmarks -->
 
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
-(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``training``, ``recipes``,
+(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``default``, ``training``, ``recipes``,
 ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality`` (what is heard
 of it). Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc bench --compare``
 knows are written into the package.
@@ -42,6 +42,7 @@ COMMANDS = {
     "rooflines": "pytest benchmarks/test_ops.py",
     "kernels": "pytest benchmarks/test_kernels.py",
     "accelerated": "pytest benchmarks/test_accelerate.py",
+    "default": "pytest benchmarks/test_default.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
     "streaming": "pytest benchmarks/test_streaming.py",

@@ -14,6 +14,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "vocoders": ("network", "precision", "seconds", "batch", "threads"),
     "ops": ("op", "case", "memory", "dtype", "threads"),
     "accelerated": ("network", "threads"),
+    "default": ("seconds", "threads"),
     "streaming": ("model", "frames", "threads"),
     "autoregressive": ("network", "batch", "threads"),
     "kernels": ("precision", "channels", "taps"),
