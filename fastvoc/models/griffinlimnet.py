@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fastvoc.audio import MelConfig, Normalization
-from fastvoc.audio.mel import mel_filters
+from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.blocks import Conv1d, ResidualBlocks
 from fastvoc.blocks.griffin_lim import GriffinLimCall
 from fastvoc.config import config
