@@ -22,7 +22,14 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).resolve().parent / "_native"
-HEADERS = ("fastvoc.h", "fastvoc_plan.h", "fastvoc_convnext.h", "fastvoc_griffin_lim.h", "fastvoc_recurrent.h", "fastvoc_cuda.h")
+HEADERS = (
+    "fastvoc.h",
+    "fastvoc_plan.h",
+    "fastvoc_convnext.h",
+    "fastvoc_griffin_lim.h",
+    "fastvoc_recurrent.h",
+    "fastvoc_cuda.h",
+)
 """Each builds on those before it."""
 
 _loading = threading.Lock()

@@ -1,4 +1,4 @@
-"""The kernel of `griffin_lim` and the node that runs it: how exact, the same bits however it is run, and what says so."""
+"""The kernel of `griffin_lim` and the node that runs it: how exact, the same bits however it runs, what says so."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ def drawn(call: GriffinLim, seed: int = 0) -> GriffinLim:
     return call._replace(x=0.3 * x, mel=mel - 2, filters=torch.rand(call.filters.shape, generator=generator))
 
 
+def hop_powers(x: Tensor) -> Tensor:
+    return x.double().flatten().unflatten(0, (-1, 256)).square().mean(dim=-1).sqrt()
+
+
 def power(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt())
 
@@ -49,8 +53,8 @@ def power(x: Tensor) -> float:
 @needs_native
 @pytest.mark.parametrize("isa", native.isas() if backends()["cpu"] is None else [])
 def test_all_rounds_of_speech_are_as_exact_as_plain_pytorch(isa: str) -> None:
-    # Rounds divide by what may be near zero, where a rounding becomes a phase: single samples differ as chance has it,
-    # and the power of the error is what two ways of rounding have in common.
+    # Rounds divide by what may be near zero, where a rounding becomes a phase: some hops are far off, as chance has it,
+    # whoever rounds. The geometric mean over hops is what two ways of rounding have in common, within a sixth.
     with torch.inference_mode():
         call = default().generator._call(speech_mel()[None])
         exact = GriffinLim(*(value.double() if isinstance(value, Tensor) else value for value in call)).reference()
@@ -58,7 +62,8 @@ def test_all_rounds_of_speech_are_as_exact_as_plain_pytorch(isa: str) -> None:
         with native.use_isa(isa), ops.use_backend("cpu"):
             made = OPS["griffin_lim"](call)
     assert power(exact) > 0.01
-    assert power(made - exact) <= 2 * power(plain - exact)
+    off, allowed = (float(hop_powers(wave - exact).log().mean().exp()) for wave in (made, plain))
+    assert off <= 2 * allowed < 1e-4
 
 
 @needs_native
@@ -141,7 +146,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "hop": ({"hop": 5}, r"hop is 5; expected an even part of the transform's 16 samples, which 9 channels are of"),
     "hop, odd beyond": ({"hop": 1}, r"hop is 1; expected an even part"),
     "no hop": ({"hop": 0}, r"hop is 0; expected"),
-    "frames": ({"mel": torch.zeros(1, 3, 5)}, r"mel has shape \(1, 3, 5\); expected \(1, 3, 6\), as many frames as x has"),
+    "frames": (
+        {"mel": torch.zeros(1, 3, 5)},
+        r"mel has shape \(1, 3, 5\); expected \(1, 3, 6\), as many frames as x has",
+    ),
     "filters": ({"filters": torch.ones(3, 8)}, r"filters has shape \(3, 8\); expected \(3, 9\), a row per band"),
     "rounds": ({"iterations": -1}, r"iterations is -1; expected a number from 0 to 4096"),
     "updates": ({"after": 5000}, r"after is 5000; expected a number from 0 to 4096"),

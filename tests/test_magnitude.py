@@ -16,8 +16,8 @@ from torch.nn import functional as F
 import fastvoc
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, mel_spectrogram, write_audio
-from fastvoc.ops.griffin_lim.call import GriffinLim
 from fastvoc.models import GriffinLimNet
+from fastvoc.ops.griffin_lim.call import GriffinLim
 from fastvoc.train import state
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.report.report import Report
