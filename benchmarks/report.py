@@ -6,10 +6,10 @@ A page has places for it, which hold what was written last::
     <!-- /benchmarks -->
 
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
-(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``host-time`` (of operators
-on a GPU), ``training``, ``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices``
-and ``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the pages, the
-speeds that ``fastvoc bench --compare`` knows are written into the package.
+(all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``default``, ``host-time`` (of
+operators on a GPU), ``training``, ``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``,
+``voices`` and ``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the
+pages, the speeds that ``fastvoc bench --compare`` knows are written into the package.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ COMMANDS = {
     "kernels": "pytest benchmarks/test_kernels.py",
     "accelerated": "pytest benchmarks/test_accelerate.py",
     "host-time": "FASTVOC_CUDA_ON_CPU=libfastvoc.so pytest benchmarks/test_host_time.py",
+    "default": "pytest benchmarks/test_default.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
     "streaming": "pytest benchmarks/test_streaming.py",

@@ -15,6 +15,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "ops": ("op", "case", "memory", "dtype", "threads"),
     "accelerated": ("network", "threads"),
     "host-time": ("op", "backend"),
+    "default": ("seconds", "threads"),
     "streaming": ("model", "frames", "threads"),
     "autoregressive": ("network", "batch", "threads"),
     "instruments": ("network", "threads"),

@@ -325,6 +325,25 @@ def host_time(rows: list[Row]) -> str:
     return markdown([*names, "PyTorch, forward, µs", "PyTorch, and backward, µs"], lines)
 
 
+def default(rows: list[Row]) -> str:
+    """Write the vocoder that comes with the package beside its definition, by the clock and by processor time."""
+    lines = [
+        [
+            f"{row['seconds']:g}",
+            row["threads"],
+            f"{row['plain_milliseconds']:.1f}",
+            f"{row['milliseconds']:.1f}",
+            ratio(row["ratio"]),
+            f"{row['plain_processor_milliseconds']:.1f}",
+            f"{row['processor_milliseconds']:.1f}",
+            ratio(row["ratio_of_processor_time"]),
+        ]
+        for row in sorted(of(rows, "default"), key=lambda row: (row["device"], row["threads"], row["seconds"]))
+    ]
+    names = ["seconds", "threads", "PyTorch, ms", "fastvoc, ms", "ratio"]
+    return markdown([*names, "PyTorch, ms of processors", "fastvoc, ms of processors", "ratio of those"], lines)
+
+
 def speed(value: float) -> str:
     """Write times real time to three digits or so."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -344,6 +363,7 @@ def markdown(names: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "accelerated": accelerated,
+    "default": default,
     "headline": headline,
     "host-time": host_time,
     "vocoders": vocoders,

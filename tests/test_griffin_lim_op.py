@@ -1,4 +1,4 @@
-"""The kernel of `griffin_lim` and the node that runs it: how exact, the same bits however it is run, and what says so."""
+"""The kernel of `griffin_lim` and the node that runs it: how exact, the same bits however it runs, what says so."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ def drawn(call: GriffinLim, seed: int = 0) -> GriffinLim:
     return call._replace(x=0.3 * x, mel=mel - 2, filters=torch.rand(call.filters.shape, generator=generator))
 
 
+def hop_powers(x: Tensor) -> Tensor:
+    return x.double().flatten().unflatten(0, (-1, 256)).square().mean(dim=-1).sqrt()
+
+
 def power(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt())
 
@@ -49,8 +53,8 @@ def power(x: Tensor) -> float:
 @needs_native
 @pytest.mark.parametrize("isa", native.isas() if backends()["cpu"] is None else [])
 def test_all_rounds_of_speech_are_as_exact_as_plain_pytorch(isa: str) -> None:
-    # Rounds divide by what may be near zero, where a rounding becomes a phase: single samples differ as chance has it,
-    # and the power of the error is what two ways of rounding have in common.
+    # Rounds divide by what may be near zero, where a rounding becomes a phase: some hops are far off, as chance has it,
+    # whoever rounds. The geometric mean over hops is what two ways of rounding have in common, within a sixth.
     with torch.inference_mode():
         call = default().generator._call(speech_mel()[None])
         exact = GriffinLim(*(value.double() if isinstance(value, Tensor) else value for value in call)).reference()
@@ -58,7 +62,8 @@ def test_all_rounds_of_speech_are_as_exact_as_plain_pytorch(isa: str) -> None:
         with native.use_isa(isa), ops.use_backend("cpu"):
             made = OPS["griffin_lim"](call)
     assert power(exact) > 0.01
-    assert power(made - exact) <= 2 * power(plain - exact)
+    off, allowed = (float(hop_powers(wave - exact).log().mean().exp()) for wave in (made, plain))
+    assert off <= 2 * allowed < 1e-4
 
 
 @needs_native

@@ -18,6 +18,7 @@
 #include "../fastvoc_griffin_lim.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <new>
 #include <thread>
@@ -377,9 +378,11 @@ class Worker {
   Lanes mask_{};       // of the frames that there are
 
   static constexpr int kSpins = 2000;  // some ten microseconds
+  static constexpr std::chrono::microseconds kNap{50};
   static constexpr int64_t kLead = 4;
 
-  // Until the tile before has done a round: and then some more, so that its next ones are not waited for one by one.
+  // Until the tile before has done a round: and then some more, so that its next ones are not waited for one by one. A
+  // core that sleeps takes over the thread that is late, if that one's core is taken by others.
   void wait(int64_t tile, int64_t round) {
     if (!tile || run_.progress[tile - 1].load(std::memory_order_acquire) > round) return;
     const int64_t last = smaller(round + kLead, sizes_.rounds);
@@ -387,7 +390,7 @@ class Worker {
       if (spins < kSpins) {
         pause();
       } else {
-        std::this_thread::yield();
+        std::this_thread::sleep_for(kNap);
       }
     }
   }
@@ -704,8 +707,10 @@ void run(const Call& call, const void* tables, void* stream, void* memory, int t
             state.magnitude_frames);
   copy_rows(targets, work.target_row, at<float>(stream, state.targets), state.target_frames, call.bands,
             state.target_frames);
-#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
-  for (int thread = 0; thread < threads; ++thread) {
+  // of few frames, other threads would be waited for longer than they work
+  const int used = int(smaller(threads, larger(1, frames / (2 * kLanes))));
+#pragma omp parallel for num_threads(used) schedule(static, 1) if (used > 1)
+  for (int thread = 0; thread < used; ++thread) {
     if (sizes.back == kUsual) {
       Worker<kUsual>(run, thread).work();
     } else {

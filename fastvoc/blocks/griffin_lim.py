@@ -66,7 +66,7 @@ class GriffinLimCall(Composed):
 
     def _estimate(self, rows: Tensor) -> Tensor:
         """`magnitude` for some frames."""
-        # products with a matrix of few columns add in another order, and Griffin-Lim makes much of the smallest rounding
+        # products with a matrix of few columns add in another order, and rounds make much of the smallest rounding
         padded, count = _padded(rows), rows.shape[-1]
         return self._call(padded).magnitude()[..., :count]
 
@@ -169,7 +169,7 @@ class PackedGriffinLim(Native):
     def advance(self, state: Tensor, rows: Tensor, *, ended: bool, known: int) -> tuple[Tensor, Tensor]:
         """Return the state behind further rows, (B, bins + bands, n), and the samples that are certain with them."""
         state, rows = state.clone(), rows.float()
-        windows = rows.split(WINDOW, dim=-1) if rows.shape[-1] else (rows,)
+        windows = torch.split(rows, WINDOW, dim=-1) if rows.shape[-1] else (rows,)
         waves = [
             self._packed.advance(state, window, ended=ended and place == len(windows))
             for place, window in enumerate(windows, 1)

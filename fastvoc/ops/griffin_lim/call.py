@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -48,8 +49,8 @@ class GriffinLim(NamedTuple):
         check.shape(where, "filters", self.filters, (bands, bins), "a row per band of mel, a column per channel of x")
         if bins < 2 or bands < 1 or frames < 1:
             raise ValueError(
-                f"{where}: x has shape {tuple(self.x.shape)} and mel has {bands} bands; expected at least two channels, "
-                "one band and one frame"
+                f"{where}: x has shape {tuple(self.x.shape)} and mel has {bands} bands; expected at least two "
+                "channels, one band and one frame"
             )
         if not 1 <= self.hop <= self.size or self.size % self.hop or (self.size - self.hop) % 2:
             raise ValueError(
@@ -82,14 +83,12 @@ class GriffinLim(NamedTuple):
         prior = self.towards(torch.ones_like(x), self.before)
         # max(prior, floor) · e^x, and no more than a wave can have, so that the exponential stays finite
         logarithm = prior.clamp(min=self.floor).log() + x
-        highest = torch.tensor(self.ceiling).log().item()
-        return self.towards(logarithm.clamp(max=highest).exp(), self.after)
+        return self.towards(logarithm.clamp(max=math.log(self.ceiling)).exp(), self.after)
 
     def towards(self, magnitude: Tensor, updates: int) -> Tensor:
-        """Move magnitudes, (B, bins, T), towards those that have the mel (Lee and Seung 2000, eq. 5, for fixed filters)."""
+        """Move magnitudes, (B, bins, T), towards those that have the mel (Lee and Seung 2000, eq. 5, filters fixed)."""
         filters = self.filters.to(magnitude.dtype)
-        highest = torch.tensor(self.ceiling).log().item()
-        target = self.mel.to(magnitude.dtype).clamp(max=highest).exp()
+        target = self.mel.to(magnitude.dtype).clamp(max=math.log(self.ceiling)).exp()
         reach = filters.sum(dim=0)[:, None]  # Fᵀ 1
         for _ in range(updates):
             ratio = target / (filters @ magnitude).clamp(min=self.floor)  # target / max(F m, floor)

@@ -1,8 +1,8 @@
-"""Shapes of `griffin_lim`: the vocoder that comes with the package, a second of sound, and edges for tests.
+"""Shapes of `griffin_lim`: a second of the vocoder that comes with the package, and edges for tests.
 
-What a round divides by may be near zero, where frames that overlap cancel; a rounding becomes a phase there, and results
-differ as far as roundings do. So every mel is of pulses, one for as many frames as overlap: such a wave is its own, so
-that nothing cancels, and what kernels owe the definition can be said in roundings.
+What a round divides by may be near zero, where frames that overlap cancel; a rounding becomes a phase there. So every
+mel is of pulses, one for as many frames as overlap: nothing cancels, and what kernels owe the definition can be said in
+roundings.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _case(
 
 
 def _triangles(draw: Callable[..., Tensor], bands: int, bins: int) -> Tensor:
-    """Return filters as a mel has them: triangles that overlap by half, which reach all bins but the first and the last."""
+    """Return filters as a mel has them: triangles that overlap by half, and reach all bins but the outermost."""
     like = draw(bands, bins)
     edges = torch.linspace(0, bins - 1, bands + 2, dtype=torch.float64)
     bin_numbers = torch.arange(bins, dtype=torch.float64)

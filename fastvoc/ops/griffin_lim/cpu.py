@@ -97,7 +97,7 @@ class Packed:
         -------
         Tensor, shape (B, 1, T·hop), float32
         """
-        states, windows = self.start(len(rows)), rows.split(WINDOW, dim=-1)
+        states, windows = self.start(len(rows)), torch.split(rows, WINDOW, dim=-1)
         waves = [self.advance(states, window, ended=place == len(windows)) for place, window in enumerate(windows, 1)]
         return torch.cat(waves, dim=-1) if len(waves) != 1 else waves[0]
 
