@@ -8,14 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
 
 #include "../isa.h"
+#include "kernels/share_out.h"
 #include "kernels/tanh.h"
 
 namespace fastvoc::FASTVOC_ISA {
@@ -539,19 +537,12 @@ static void run(const fastvoc_recurrent& network, const void* packed, const fast
   const int64_t size = workspace_floats<Operand>(network), groups = (steps.batch + kStreams - 1) / kStreams;
   const int threads = int(smaller(steps.threads, larger(groups, 1)));
   std::memset(memory, 0, size * threads * sizeof(float));  // what fills up vectors is never written
-#if defined(_OPENMP)
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-#endif
-  for (int64_t group = 0; group < groups; ++group) {
-#if defined(_OPENMP)
-    float* const own = memory + omp_get_thread_num() * size;
-#else
-    float* const own = memory;
-#endif
+  share_out(threads, groups, [&](int64_t worker, int64_t group) {
+    float* const own = memory + worker * size;
     // as many in each group as in the others, or one less
     const int64_t first = group * steps.batch / groups, last = (group + 1) * steps.batch / groups;
     Steps<Operand>(network, packed, steps, own).run(first, last - first);
-  }
+  });
 }
 
 static bool narrow(const fastvoc_recurrent& network) { return network.precision == FASTVOC_BFLOAT16; }
