@@ -49,7 +49,9 @@ def sentences(rows: list[Row]) -> list[str]:
             said.append(f"{row['op']}, {row['case']}, {row['dtype']}: {ratio(row['ratio'])} times PyTorch")
     steps = of(rows, "training")
     for ours in (row for row in steps if row["maker"].startswith("fastvoc")):
-        others = [row for row in steps if not row["maker"].startswith("fastvoc") and row["precision"] == ours["precision"]]
+        others = [
+            row for row in steps if not row["maker"].startswith("fastvoc") and row["precision"] == ours["precision"]
+        ]
         if others:
             best = min(others, key=lambda row: row["milliseconds"])
             name = f"{NAMES.get(ours['recipe'], ours['recipe'])}, training step, {ours['precision']}"

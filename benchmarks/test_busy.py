@@ -71,7 +71,11 @@ def test_busy(
 
 
 def test_default_vocoder_busy(
-    device: str, voice_threads: int, files: Callable[[str], Path], rows: list[dict[str, Any]], request: pytest.FixtureRequest
+    device: str,
+    voice_threads: int,
+    files: Callable[[str], Path],
+    rows: list[dict[str, Any]],
+    request: pytest.FixtureRequest,
 ) -> None:
     """The vocoder that comes with the package, which has no peer among the engines."""
     skip_unless_shared(device, voice_threads)
@@ -101,7 +105,10 @@ def longest(request: pytest.FixtureRequest) -> float:
 
 def spinning(setting: Setting) -> dict[str, Run]:
     """Start engines whose threads go on spinning behind a call; those that are there."""
-    makers = {"ONNX Runtime": lambda: onnx_runtime(setting, spins=True), "OpenVINO": lambda: ENGINES["OpenVINO"].start(setting)}
+    makers = {
+        "ONNX Runtime": lambda: onnx_runtime(setting, spins=True),
+        "OpenVINO": lambda: ENGINES["OpenVINO"].start(setting),
+    }
     there = {name: make() for name, make in makers.items() if ENGINES[name].missing(setting.files, "cpu") is None}
     for run in there.values():
         run()
