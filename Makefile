@@ -33,7 +33,7 @@ mutants: $(INSTALLED)  ## put small faults into what has changed since BASE, and
 	OMP_NUM_THREADS=1 nice $(BIN)/python tools/mutants $(if $(ALL),--all) $(if $(BASE),--base $(BASE)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
-bench: $(INSTALLED)  ## measure operators, vocoders and training against their peers
+bench: $(INSTALLED)  ## measure vocoders, streams, a training step and operators against their peers, in five minutes
 	$(BIN)/pytest benchmarks/
 
 # Nothing is installed: such a machine has a PyTorch of its own, and perhaps no network.

@@ -18,8 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that benchmar
 
 from benchmarks import ceilings as machine
 from benchmarks import report, stopwatch
+from benchmarks.first import BUDGET, FIRST, SHORT_BUDGET, First
 from benchmarks.provenance import Rows
 from benchmarks.stopwatch import interleaved, seconds
+from benchmarks.tables import sentences
 
 PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "tf32", "bfloat16")}
 OPTIONAL = {"cpu": (), "cuda": ("float16",)}
@@ -34,9 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--threads", default="1,2", help="CPU threads of vocoders; others take the first number (%(default)s)"
     )
     group.addoption("--rounds", type=int, default=15, help="timed runs per case, interleaved; the median counts")
-    group.addoption("--budget", type=float, default=8.0, help="seconds per vocoder after which no round begins")
     group.addoption(
         "--clock", default="wall", choices=stopwatch.CLOCKS, help="processor: for one thread where other work runs"
+    )
+    group.addoption(
+        "--budget",
+        type=float,
+        help=f"seconds per vocoder after which no round begins ({BUDGET:g}; {SHORT_BUDGET:g} if no file is named)",
     )
     group.addoption("--networks", help="names of vocoders, separated by commas; by default all")
     group.addoption("--precisions", help="such as float32,bfloat16; by default all of the device")
@@ -47,12 +53,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--minutes", type=float, default=0, help="of training for each recipe; by default recipes are left out"
     )
     group.addoption("--longest", type=float, default=60, help="seconds of sound up to which costs must not grow")
-    group.addoption("--thorough", action="store_true", help="also what torch.compile makes, which takes minutes")
+    group.addoption(
+        "--thorough",
+        action="store_true",
+        help="every file, instead of what is asked for first, and what torch.compile makes; takes an hour or more",
+    )
+    group.addoption("--timings", action="store_true", help="show pytest-benchmark's table of times, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     stopwatch.clock = config.getoption("--clock")
     config.stash[ROWS] = Rows(config.getoption("--results"))
+    config.stash[FIRST] = first = First(config)
+    if config.getoption("--budget") is None:
+        config.option.budget = SHORT_BUDGET if first.chooses else BUDGET
+    if not config.getoption("--timings"):
+        config.option.benchmark_quiet = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put whole vocoders first, and leave out what is not asked for first."""
+    items[:], left = config.stash[FIRST].sort(items)
+    if left:
+        config.hook.pytest_deselected(items=left)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if reason := item.config.stash[FIRST].over():
+        pytest.skip(reason)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -132,10 +160,14 @@ def files(device: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
 @pytest.fixture
 def rows(request: pytest.FixtureRequest, device: str) -> Iterator[list[dict[str, Any]]]:
-    """Collect the measurements of a test; they are kept as soon as it is over."""
+    """Collect the measurements of a test; they are kept, and what they say is told, as soon as it is over."""
     collected: list[dict[str, Any]] = []
     yield collected
-    request.config.stash[ROWS].add(collected, device)
+    made = request.config.stash[ROWS].add(collected, device)
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    for sentence in sentences(made):
+        reporter.ensure_newline()
+        reporter.write_line(sentence)
 
 
 if find_spec("pytest_benchmark") is None:
@@ -146,8 +178,9 @@ if find_spec("pytest_benchmark") is None:
         return SimpleNamespace(pedantic=lambda run, **settings: run(), extra_info={})
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the rows as tables."""
+    """Print the rows as tables, behind all others."""
     rows = config.stash[ROWS].collected
     for title, table in report.tables(rows).items():
         terminalreporter.section(title)

@@ -140,15 +140,15 @@ def cuda_graph(setting: Setting) -> Run:
     return replay
 
 
-def onnx_runtime(setting: Setting) -> Run:
-    """ONNX Runtime."""
+def onnx_runtime(setting: Setting, *, spins: bool = False) -> Run:
+    """ONNX Runtime; its threads go on spinning behind a call only if they are to, as they do by default."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = setting.threads, 1
     options.log_severity_level = 3
-    # its threads must not go on spinning while the next engine is timed
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not spins:  # while the next engine is timed
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     provider = "CPUExecutionProvider"
     settings: dict[str, Any] = {}
     if setting.device == "cuda":

@@ -38,14 +38,15 @@ class Rows:
         self.collected: list[dict[str, Any]] = []
         self.stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
 
-    def add(self, rows: list[dict[str, Any]], device: str) -> None:
-        """Add the rows of one test."""
+    def add(self, rows: list[dict[str, Any]], device: str) -> list[dict[str, Any]]:
+        """Add the rows of one test, and return them with where they come from."""
         if not rows:
-            return
+            return []
         origin = provenance(device)
-        self.collected += [origin | row for row in rows]
+        made = [origin | row for row in rows]
+        self.collected += made
         if self.folder is None:
-            return
+            return made
         self.folder.mkdir(parents=True, exist_ok=True)
         for suite in dict.fromkeys(row["suite"] for row in rows):
             same = [row for row in self.collected if (row["suite"], row["kind"]) == (suite, device)]
@@ -53,6 +54,7 @@ class Rows:
             partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(same, indent=1) + "\n", encoding="utf-8")
             partial.replace(path)
+        return made
 
 
 def provenance(device: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ COMMANDS = {
     "cpu": VOCODERS.format(kind="cpu"),
     "cuda": VOCODERS.format(kind="cuda"),
     "left-out": VOCODERS.format(kind="cpu"),
+    "busy": "pytest benchmarks/test_busy.py --seconds 2",
     "operators": "pytest benchmarks/test_ops.py",
     "rooflines": "pytest benchmarks/test_ops.py",
     "kernels": "pytest benchmarks/test_kernels.py",

@@ -12,6 +12,7 @@ Row = dict[str, Any]
 CASES: dict[str, tuple[str, ...]] = {
     "headline": ("network", "precision", "batch", "frames", "peers", "threads"),
     "vocoders": ("network", "precision", "seconds", "batch", "threads"),
+    "busy": ("network", "precision", "seconds", "threads"),
     "ops": ("op", "case", "memory", "dtype", "threads"),
     "accelerated": ("network", "threads"),
     "host-time": ("op", "backend"),

@@ -29,6 +29,36 @@ def ratio(value: float | None, digits: int = 2) -> str:
     return f"{SLOWER} {value:.{digits}f}" if value < 1 else f"{value:.{digits}f}"
 
 
+def sentences(rows: list[Row]) -> list[str]:
+    """Say in a line what the rows of one test show: ours beside the fastest other."""
+    said = []
+    for row in rows:
+        if row["suite"] == "vocoders" and "ratio_to_best_peer" in row:
+            name = f"{NAMES.get(row['network'], row['network'])}, {row['precision']}, {_threads(row)}"
+            fast = f"{speed(row['times_real_time'])} times real time"
+            said.append(f"{name}: {fast}, {ratio(row['ratio_to_best_peer'])} times {row['best_peer']}")
+        elif row["suite"] == "busy" and row["engine"] == "fastvoc" and row["situation"] != "quiet":
+            name = f"{NAMES.get(row['network'], row['network'])}, {row['precision']}, {_threads(row)}"
+            where = "beside another process" if row["situation"] == "beside" else f"behind {row['situation']}"
+            said.append(f"{name}: {percent(row['share_of_quiet'])} of its speed {where}")
+        elif row["suite"] == "streaming":
+            name = f"{NAMES.get(row['model'], row['model'])}, stream of {row['frames']} frames at once"
+            middle = row["milliseconds_p50_p95_p99"][0]
+            said.append(f"{name}: {middle:.2f} ms, {ratio(row['ratio'])} times the fastest without a stream")
+        elif row["suite"] == "ops" and row["backend"] != "reference":
+            said.append(f"{row['op']}, {row['case']}, {row['dtype']}: {ratio(row['ratio'])} times PyTorch")
+    steps = of(rows, "training")
+    for ours in (row for row in steps if row["maker"].startswith("fastvoc")):
+        others = [
+            row for row in steps if not row["maker"].startswith("fastvoc") and row["precision"] == ours["precision"]
+        ]
+        if others:
+            best = min(others, key=lambda row: row["milliseconds"])
+            name = f"{NAMES.get(ours['recipe'], ours['recipe'])}, training step, {ours['precision']}"
+            said.append(f"{name}: {ratio(best['milliseconds'] / ours['milliseconds'])} times {best['maker']}")
+    return said
+
+
 def vocoders(rows: list[Row]) -> str:
     """Write whole vocoders in times real time."""
     rows = of(rows, "vocoders")
@@ -60,6 +90,19 @@ def vocoders(rows: list[Row]) -> str:
         )
     names = ["network", "precision", "threads", "seconds", "fastvoc", *families, "to the best peer", "of peak"]
     return markdown(names, lines)
+
+
+def busy(rows: list[Row]) -> str:
+    """Write vocoders on cores that others want: times real time alone, and what is left of it."""
+    situations = {"ONNX Runtime": "behind ONNX Runtime", "OpenVINO": "behind OpenVINO", "beside": "beside a process"}
+    lines = []
+    cases = groups(of(rows, "busy"), "device", "network", "precision", "threads", "seconds", "engine")
+    for (_, network, kind, threads, length, engine), case in cases.items():
+        made = {row["situation"]: row for row in case}
+        left = [percent(made[name]["share_of_quiet"]) if name in made else "–" for name in situations]
+        what = [NAMES.get(network, network), kind, threads, f"{length:g}", engine]
+        lines.append([*what, speed(made["quiet"]["times_real_time"]), *left])
+    return markdown(["network", "precision", "threads", "seconds", "engine", "alone", *situations.values()], lines)
 
 
 def headline(rows: list[Row]) -> str:
@@ -367,6 +410,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "headline": headline,
     "host-time": host_time,
     "vocoders": vocoders,
+    "busy": busy,
     "left-out": left_out,
     "operators": operators,
     "kernels": kernels,
@@ -381,6 +425,12 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "voice-quality": voice_quality,
 }
 """Section → what writes it."""
+
+
+def _threads(row: Row) -> str:
+    if row["kind"] != "cpu":
+        return "GPU"
+    return f"{row['threads']} thread{'s'[: row['threads'] - 1]}"
 
 
 def _milliseconds(row: Row | None) -> str:

@@ -19,15 +19,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not (REPOSITORY / "benchmarks").is_dir(), reason="the benchmarks are not here")
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import peers, report, stopwatch, test_tutorial, test_vocoders  # noqa: E402
+from benchmarks import first, peers, report, stopwatch, test_busy, test_tutorial, test_vocoders  # noqa: E402
 from benchmarks.exports import write_files  # noqa: E402
+from benchmarks.first import First  # noqa: E402
 from benchmarks.gate import Gate  # noqa: E402
 from benchmarks.networks import seeded, some_mel  # noqa: E402
 from benchmarks.peers import ENGINES, Engine, Setting  # noqa: E402
 from benchmarks.plain import PlainGenerator  # noqa: E402
 from benchmarks.provenance import Rows  # noqa: E402
 from benchmarks.rows import newest  # noqa: E402
-from benchmarks.tables import SLOWER  # noqa: E402
+from benchmarks.tables import SLOWER, busy, sentences  # noqa: E402
 from fastvoc import Vocoder  # noqa: E402
 from fastvoc.audio import CONVENTIONS, MelConfig  # noqa: E402
 from fastvoc.audio.pqmf import PqmfConfig  # noqa: E402
@@ -439,3 +440,90 @@ def test_the_tutorials_benchmark_measures_what_the_tutorial_does(monkeypatch: py
         assert row["milliseconds_per_mel"] == pytest.approx(1e3 * seconds / 128, abs=5e-4)
         assert row["times_real_time"] == pytest.approx(128 * 50 * 256 / 22050 / seconds, abs=5e-3)
         assert (row["tutorial_milliseconds_per_mel"], row["tutorial_device"]) == ([8, 10], "NVIDIA K80")
+
+
+def first_of(*arguments: str, thorough: bool = False, networks: str | None = None) -> First:
+    options = {"--thorough": thorough, "--networks": networks}
+    return First(SimpleNamespace(args=list(arguments), getoption=options.__getitem__))
+
+
+def collected() -> list[Any]:
+    def item(file: str, **values: Any) -> Any:
+        return SimpleNamespace(path=Path(f"{file}.py"), callspec=SimpleNamespace(params=values))
+
+    op = SimpleNamespace(name="conv1d")
+    ops = [
+        item("test_ops", op=op, case=case, dtype=dtype, memory=memory, device="cpu")
+        for case in ("stem", "head")
+        for dtype in ("float32", "bfloat16")
+        for memory in ("channels-first", "channels-last")
+    ]
+    vocoders = [
+        item("test_vocoders", network=network, threads=threads)
+        for network in ("hifigan-v1", "bigvgan")
+        for threads in (1, 2)
+    ]
+    streams = [item("test_streaming", name=name, frames=frames) for name in ("melgan", "bigvgan") for frames in (1, 4)]
+    steps = [item("test_training", recipe=recipe) for recipe in ("hifigan-v1", "hifigan-v2")]
+    return [item("test_kernels"), *ops, *steps, *streams, *vocoders]
+
+
+def test_what_is_asked_for_first_comes_first_and_alone() -> None:
+    chosen, left = first_of(str(REPOSITORY / "benchmarks")).sort(items := collected())
+    assert [item.path.stem for item in chosen] == ["test_vocoders", "test_streaming", "test_training", "test_ops"]
+    assert chosen[0].callspec.params == {"network": "hifigan-v1", "threads": 2}
+    assert chosen[3].callspec.params["case"] == "stem"
+    assert len(chosen) + len(left) == len(items)
+    chosen, _ = first_of(str(REPOSITORY / "benchmarks"), networks="bigvgan").sort(collected())
+    assert [item.callspec.params["network"] for item in chosen[:2]] == ["hifigan-v1", "bigvgan"]
+
+
+@pytest.mark.parametrize("named", [{"thorough": True}, {}])
+def test_a_file_that_is_named_and_a_thorough_run_are_measured_whole(named: dict[str, bool]) -> None:
+    folder = REPOSITORY / "benchmarks"
+    choice = first_of(str(folder if named else folder / "test_ops.py::test_op"), **named)
+    chosen, left = choice.sort(items := collected())
+    assert len(chosen) == len(items) and not left
+    assert [item.path.stem for item in chosen[:4]] == ["test_vocoders"] * 4
+    assert choice.over() is None
+
+
+def test_nothing_begins_when_five_minutes_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice, named = first_of(str(REPOSITORY / "benchmarks")), first_of(str(REPOSITORY / "benchmarks/test_ops.py"))
+    assert choice.over() is None
+    monkeypatch.setattr(first, "SECONDS", 0)
+    assert "--thorough" in str(choice.over())
+    assert named.over() is None
+
+
+def test_a_line_says_the_ratio_of_a_network() -> None:
+    row = {"suite": "vocoders", "network": "hifigan-v2", "precision": "float32", "kind": "cpu", "threads": 2}
+    row |= {"engine": "fastvoc", "times_real_time": 141.2, "ratio_to_best_peer": 1.9, "best_peer": "OpenVINO"}
+    assert sentences([row, row | {"engine": "OpenVINO", "ratio_to_best_peer": None} | {"suite": "kernels"}]) == [
+        "HiFi-GAN V2, float32, 2 threads: 141 times real time, 1.90 times OpenVINO"
+    ]
+    steps = [
+        {"suite": "training", "recipe": "hifigan-v2", "maker": maker, "precision": "float32", "milliseconds": taken}
+        for maker, taken in (("fastvoc", 200.0), ("official, eager", 300.0), ("slow", 900.0))
+    ]
+    assert sentences(steps) == ["HiFi-GAN V2, training step, float32: 1.50 times official, eager"]
+
+
+def test_a_busy_machine_has_a_row_for_each_situation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_busy, "PAUSE", 0)
+    asked = SimpleNamespace(config=SimpleNamespace(getoption={"--rounds": 3, "--budget": 60}.__getitem__))
+    calls: list[str] = []
+    taken = test_busy.in_situations(
+        {"fastvoc": lambda: calls.append("fastvoc")}, {"OpenVINO": lambda: calls.append("OpenVINO")}, asked
+    )
+    assert calls == ["fastvoc", "OpenVINO", "fastvoc", "fastvoc"] * 3
+    case = {"suite": "busy", "network": "melgan", "precision": "float32", "threads": 2, "seconds": 2.0, "device": "a"}
+    times = {"quiet": [1.0, 1.0], "OpenVINO": [2.0, 2.0], "beside": [4.0, 4.0]}
+    assert {name: len(column) for name, column in taken["fastvoc"].items()} == dict.fromkeys(times, 3)
+    rows = list(test_busy.rows_of(case, {"fastvoc": times}, sound=2.0))
+    assert [row["share_of_quiet"] for row in rows] == [1.0, 0.5, 0.25]
+    assert "| MelGAN | float32 | 2 | 2 | fastvoc | 2.00 | – | 50 % | 25 % |" in busy(rows)
+    assert sentences([row | {"kind": "cpu"} for row in rows]) == [
+        "MelGAN, float32, 2 threads: 50 % of its speed behind OpenVINO",
+        "MelGAN, float32, 2 threads: 25 % of its speed beside another process",
+    ]

@@ -82,6 +82,12 @@ def test_random_calls_are_right_and_stay_inside_their_memory(sanitized: Path, pr
     run(sanitized / program, str(count))
 
 
+def test_threads_that_take_over_from_one_another_do_not_race() -> None:
+    """For one instruction set, as all share the code that shares work."""
+    only = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=any", "-DFASTVOC_SANITIZE=thread")
+    run(built("checks-threads", *only, target="random_networks") / "random_networks", "20")
+
+
 GPU_CHECKS = {
     "cuda_on_cpu": 20,
     "chains": 40,

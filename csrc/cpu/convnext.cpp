@@ -172,22 +172,25 @@ void norm_frame(const fastvoc_convnext& call, const float* x, int64_t x_frame, i
   for (int64_t c = channels; c < row; ++c) P::store(to + c, 0.0f);
 }
 
-// Every threads-th panel of a product of a tile for each thread.
+constexpr int64_t kNormFrames = 4;  // that a thread takes at once
+
+// A product of a tile: threads take panels.
 template <class P, class ToMemory>
 void multiply(const fastvoc_convnext& call, const fastvoc_call& product, const typename P::Element* rows, int64_t row,
               int64_t height, const typename P::Element* packed, const float* bias, ToMemory to_memory) {
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  int64_t panels = 0;
+  P::for_each_panel(product, row, [&](const Panel&) { ++panels; });
+  share_out(call.threads, panels, [&](int64_t, int64_t item) {
     alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
     int64_t number = 0;
     P::for_each_panel(product, row, [&](const Panel& panel) {
-      if (number++ % call.threads != worker) return;
+      if (number++ != item) return;
       const auto finish = [&](float* chunk_sums, int64_t chunk, int64_t count) {
         to_memory(panel, chunk_sums, chunk, count);
       };
       convolve_panel_ahead<P>(panel, product, rows, row, height, packed, bias, sums, finish);
     });
-  }
+  });
 }
 
 template <class P>
@@ -202,11 +205,12 @@ void run_in(const fastvoc_convnext& call, const float* x, int64_t x_batch, int64
   for (int64_t batch = 0; batch < call.batch; ++batch, x += x_batch, y += y_batch)
     for (int64_t begin = 0; begin < frames; begin += sizes.height) {
       const int64_t height = smaller(sizes.height, frames - begin);
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1)
-      for (int64_t worker = 0; worker < call.threads; ++worker)
-        for (int64_t r = worker; r < height; r += call.threads)
+      share_out(call.threads, (height + kNormFrames - 1) / kNormFrames, [&](int64_t worker, int64_t item) {
+        const int64_t first = item * kNormFrames;
+        for (int64_t r = first; r < smaller(first + kNormFrames, height); ++r)
           norm_frame<P>(call, x, x_frame, begin + r, at<float>(packed, 0), at<float>(packed, sizes.depthwise_bias),
                         frame_of_thread + worker * padded(channels), rows + r * row, row);
+      });
       // rows beyond are multiplied with the others, and what becomes of them is left
       for (int64_t r = height; r < round_up(height, kReadRows); ++r) {
         for (int64_t c = 0; c < row; ++c) P::store(rows + r * row + c, 0.0f);

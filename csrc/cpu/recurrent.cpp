@@ -57,6 +57,7 @@ void run(const fastvoc_recurrent& network, const void* packed, const fastvoc_ste
     std::memset(own, 0, Workspace<Operand>(network, layout, streams, own).cleared * sizeof(float));
     new (own) Progress;
   }
+  std::atomic<int64_t> next{0};  // a group that no thread has taken
 #if defined(_OPENMP)
 #pragma omp parallel num_threads(division.threads) if (division.threads > 1)
 #endif
@@ -79,7 +80,8 @@ void run(const fastvoc_recurrent& network, const void* packed, const fastvoc_ste
         steps_of(thread / 2, shared).run_companion(progress);
       }
     } else {
-      for (int64_t group = thread; group < groups; group += team) steps_of(group, own).run_alone();
+      for (int64_t group; (group = next.fetch_add(1, std::memory_order_relaxed)) < groups;)
+        steps_of(group, own).run_alone();
     }
   }
 }

@@ -42,32 +42,29 @@ void run(const fastvoc_call& call, const float* x, const int64_t* x_strides, con
   signal.in_channels = channels;
   signal.in_frames = frames;
   signal.slope = 1.0f;
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1 && call.batch * tiles > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  share_out(call.threads, call.batch * tiles, [&](int64_t worker, int64_t tile) {
     float* const own = workspace + worker * tile_floats(call);
     alignas(64) float sums[kSnakeChunk * kLanes + kLanes * kLanes];
-    for (int64_t tile = worker; tile < call.batch * tiles; tile += call.threads) {
-      const int64_t batch = tile / tiles, begin = tile % tiles * height, count = smaller(height, frames - begin);
-      SnakeRows rows{x + batch * x_strides[0], x_strides[2], 0, frames};
-      if (!in_order) {
-        rows = {own, row, larger(begin - kSnakeReach, 0), frames};
-        const int64_t end = smaller(begin + count + kSnakeReach, frames);
-        load_tile(signal, x + batch * x_strides[0], x_strides, rows.base, end - rows.base, end - rows.base, own, row);
-      }
-      for_each_snake_vector(channels, [&](int64_t first, int64_t width) {
-        const Panel panel{first, kLanes, 1, 0};
-        fastvoc_call part = call;
-        part.out_channels = first + width;
-        SnakeRows vector = rows;
-        vector.data += first;
-        smooth_snake_vector(vector, snake_parameters(packed, channels, first), begin, count, sums,
-                            [&](float* made, int64_t chunk, int64_t made_rows) {
-                              store_chunk(panel, part, made, made_rows, {nullptr, 0, 0},
-                                          rows_at(y, y_strides, batch, begin + chunk));
-                            });
-      });
+    const int64_t batch = tile / tiles, begin = tile % tiles * height, count = smaller(height, frames - begin);
+    SnakeRows rows{x + batch * x_strides[0], x_strides[2], 0, frames};
+    if (!in_order) {
+      rows = {own, row, larger(begin - kSnakeReach, 0), frames};
+      const int64_t end = smaller(begin + count + kSnakeReach, frames);
+      load_tile(signal, x + batch * x_strides[0], x_strides, rows.base, end - rows.base, end - rows.base, own, row);
     }
-  }
+    for_each_snake_vector(channels, [&](int64_t first, int64_t width) {
+      const Panel panel{first, kLanes, 1, 0};
+      fastvoc_call part = call;
+      part.out_channels = first + width;
+      SnakeRows vector = rows;
+      vector.data += first;
+      smooth_snake_vector(vector, snake_parameters(packed, channels, first), begin, count, sums,
+                          [&](float* made, int64_t chunk, int64_t made_rows) {
+                            store_chunk(panel, part, made, made_rows, {nullptr, 0, 0},
+                                        rows_at(y, y_strides, batch, begin + chunk));
+                          });
+    });
+  });
 }
 
 }  // namespace

@@ -148,30 +148,27 @@ void run(const fastvoc_call& call, const float* grad, const int64_t* grad_stride
   signal.in_channels = channels;
   signal.in_frames = call.in_frames;
   signal.slope = 1.0f;
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1 && call.batch * tiles > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  share_out(call.threads, call.batch * tiles, [&](int64_t worker, int64_t item) {
     float* const x_rows = memory + worker * tile_floats(call);
     float* const grad_rows = x_rows + (kTile + 2 * kAround) * row;
     alignas(64) float made[kTile * kLanes + kLanes * kLanes];
-    for (int64_t item = worker; item < call.batch * tiles; item += call.threads) {
-      const int64_t batch = item / tiles, begin = item % tiles * kTile;
-      const int64_t end = smaller(begin + kTile, call.in_frames), count = end - begin + 2 * kAround;
-      fastvoc_call part = signal;
-      part.padding_mode = FASTVOC_REPLICATE;
-      load_tile(part, x + batch * x_strides[0], x_strides, begin - kAround, count, count, x_rows, row);
-      part.padding_mode = FASTVOC_ZERO;
-      load_tile(part, grad + batch * grad_strides[0], grad_strides, begin - kAround, count, count, grad_rows, row);
-      for_each_snake_vector(channels, [&](int64_t first, int64_t width) {
-        const Tile tile{begin, end, call.in_frames, x_rows + first, grad_rows + first, row};
-        float* const own = sums + item * 2 * row + first;
-        tile_backward(tile, snake_parameters(packed, channels, first), grad_x ? made : nullptr, own, own + row);
-        if (!grad_x) return;
-        part.out_channels = first + width;
-        store_chunk({first, kLanes, 1, 0}, part, made, end - begin, {nullptr, 0, 0},
-                    rows_at(grad_x, grad_x_strides, batch, begin));
-      });
-    }
-  }
+    const int64_t batch = item / tiles, begin = item % tiles * kTile;
+    const int64_t end = smaller(begin + kTile, call.in_frames), count = end - begin + 2 * kAround;
+    fastvoc_call part = signal;
+    part.padding_mode = FASTVOC_REPLICATE;
+    load_tile(part, x + batch * x_strides[0], x_strides, begin - kAround, count, count, x_rows, row);
+    part.padding_mode = FASTVOC_ZERO;
+    load_tile(part, grad + batch * grad_strides[0], grad_strides, begin - kAround, count, count, grad_rows, row);
+    for_each_snake_vector(channels, [&](int64_t first, int64_t width) {
+      const Tile tile{begin, end, call.in_frames, x_rows + first, grad_rows + first, row};
+      float* const own = sums + item * 2 * row + first;
+      tile_backward(tile, snake_parameters(packed, channels, first), grad_x ? made : nullptr, own, own + row);
+      if (!grad_x) return;
+      part.out_channels = first + width;
+      store_chunk({first, kLanes, 1, 0}, part, made, end - begin, {nullptr, 0, 0},
+                  rows_at(grad_x, grad_x_strides, batch, begin));
+    });
+  });
   for (int64_t c = 0; grad_weight && c < channels; ++c)
     for (int parameter = 0; parameter < 2; ++parameter) {
       double sum = 0;

@@ -84,17 +84,14 @@ void run(const fastvoc_call& call, const float* x, const int64_t* x_strides, con
   const int64_t out = call.out_channels / call.groups, panels = panels_of(out);
   const int64_t strips = call.batch * out_frames_of(call);
   const int64_t parts = parts_of(call.groups * panels, strips, call.threads);
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  share_out(call.threads, call.groups * panels * parts, [&](int64_t worker, int64_t item) {
     float* const panel = workspace + field.floats() + worker * panel_floats(call);
-    for (int64_t item = worker; item < call.groups * panels * parts; item += call.threads) {
-      const int64_t group = item / parts / panels, first = item / parts % panels * 2 * kLanes, part = item % parts;
-      const int64_t channels = smaller(2 * kLanes, out - first);
-      (channels > kLanes ? run_panel<2> : run_panel<1>)(
-          call, field, rows + group * field.group_floats(), group * out + first, channels, strips * part / parts,
-          strips * (part + 1) / parts, weight, bias, panel, y, y_strides);
-    }
-  }
+    const int64_t group = item / parts / panels, first = item / parts % panels * 2 * kLanes, part = item % parts;
+    const int64_t channels = smaller(2 * kLanes, out - first);
+    (channels > kLanes ? run_panel<2> : run_panel<1>)(
+        call, field, rows + group * field.group_floats(), group * out + first, channels, strips * part / parts,
+        strips * (part + 1) / parts, weight, bias, panel, y, y_strides);
+  });
 }
 
 }  // namespace

@@ -119,15 +119,13 @@ void input_gradient(const fastvoc_call& call, const Field& field, const float* r
                     float* grad_x, const int64_t* strides, float* workspace) {
   const int64_t in = call.in_channels / call.groups, panels = panels_of(in);
   const int64_t parts = parts_of(call.groups * panels, call.batch * call.in_frames / call.stride, call.threads);
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker)
-    for (int64_t item = worker; item < call.groups * panels * parts; item += call.threads) {
-      const int64_t group = item / parts / panels, first = item / parts % panels * 2 * kLanes;
-      const int64_t channels = smaller(2 * kLanes, in - first);
-      (channels > kLanes ? run_panel<2> : run_panel<1>)(
-          call, field, rows + group * field.group_floats(), group, first, channels, item % parts, parts, weight,
-          workspace + worker * thread_floats(call), grad_x, strides);
-    }
+  share_out(call.threads, call.groups * panels * parts, [&](int64_t worker, int64_t item) {
+    const int64_t group = item / parts / panels, first = item / parts % panels * 2 * kLanes;
+    const int64_t channels = smaller(2 * kLanes, in - first);
+    (channels > kLanes ? run_panel<2> : run_panel<1>)(
+        call, field, rows + group * field.group_floats(), group, first, channels, item % parts, parts, weight,
+        workspace + worker * thread_floats(call), grad_x, strides);
+  });
 }
 
 // `Rows` channels of g times two vectors of the input's strips, over the steps of a tile.
@@ -229,25 +227,21 @@ void weight_gradient(const fastvoc_call& call, const Field& field, const float* 
   const Cut cut(input, call.taps);
   const int64_t out = field.channels, chunks = (out + kChannels - 1) / kChannels;
   const int64_t length = input.channels * call.taps;
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  share_out(call.threads, call.groups * cut.blocks * chunks, [&](int64_t worker, int64_t item) {
     float* const sums = workspace + worker * thread_floats(call);
-    for (int64_t item = worker; item < call.groups * cut.blocks * chunks; item += call.threads) {
-      const int64_t group = item / chunks / cut.blocks, first = item / chunks % cut.blocks * 2 * kLanes;
-      const int64_t chunk = item % chunks * kChannels, channels = smaller(kChannels, out - chunk);
-      correlate_block(call, cut, field, rows + group * field.group_floats() + chunk, channels, input,
-                      input_rows + group * input.group_floats() + first, sums);
-      for (int64_t o = 0; o < channels; ++o)
-        store_weight(cut, sums + o * cut.row(), first, input.channels, call.taps,
-                     gradient + (group * out + chunk + o) * length);
-    }
-  }
+    const int64_t group = item / chunks / cut.blocks, first = item / chunks % cut.blocks * 2 * kLanes;
+    const int64_t chunk = item % chunks * kChannels, channels = smaller(kChannels, out - chunk);
+    correlate_block(call, cut, field, rows + group * field.group_floats() + chunk, channels, input,
+                    input_rows + group * input.group_floats() + first, sums);
+    for (int64_t o = 0; o < channels; ++o)
+      store_weight(cut, sums + o * cut.row(), first, input.channels, call.taps,
+                   gradient + (group * out + chunk + o) * length);
+  });
 }
 
 // The sum of g over batch and time.
 void bias_gradient(const Field& field, const float* rows, int threads, float* gradient) {
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int64_t group = 0; group < field.groups; ++group)
+  share_out(threads, field.groups, [&](int64_t, int64_t group) {
     for (int64_t first = 0; first < field.channels; first += kLanes) {
       const int64_t channels = smaller(kLanes, field.channels - first);
       double total[kLanes] = {};
@@ -259,6 +253,7 @@ void bias_gradient(const Field& field, const float* rows, int threads, float* gr
         }
       for (int64_t c = 0; c < channels; ++c) gradient[group * field.channels + first + c] = (float)total[c];
     }
+  });
 }
 
 void run(const fastvoc_call& call, const float* grad, const int64_t* grad_strides, const float* x,

@@ -92,27 +92,24 @@ void input_gradient(const fastvoc_call& call, const float* grad, const int64_t* 
   frames.in_channels = call.out_channels;
   frames.in_frames = out_frames_of(call);
   frames.slope = 1.0f;
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1 && call.batch * tiles > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  share_out(call.threads, call.batch * tiles, [&](int64_t worker, int64_t tile) {
     float* const own = workspace + packed_size(conv) + worker * floats;
     alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
-    for (int64_t tile = worker; tile < call.batch * tiles; tile += call.threads) {
-      const int64_t batch = tile / tiles, begin = tile % tiles * rows, height = smaller(rows, call.in_frames - begin);
-      load_tile(frames, grad + batch * grad_strides[0], grad_strides, begin * stride - call.left,
-                (height + conv.taps - 1) * stride, (round_up(height, kRows) + conv.taps - 1) * stride, own,
-                call.out_channels);
-      for_each_wide_panel(conv, [&](const Panel& panel) {
-        const auto to_memory = [&](float* chunk_sums, int64_t chunk, int64_t count) {
-          const Rows<float> target = rows_at(grad_x, grad_x_strides, batch, begin + chunk);
-          store_chunk(panel, conv, chunk_sums, count, {nullptr, 0, 0}, target);
-          const int64_t channels = smaller(panel.width, call.in_channels - panel.first);
-          pass_activation(call.slope, channels, count, from_channel(rows_at(x, x_strides, batch, begin + chunk), panel),
-                          from_channel(target, panel));
-        };
-        convolve_panel<kShortChain>(panel, conv, own, row, height, packed, nullptr, sums, to_memory);
-      });
-    }
-  }
+    const int64_t batch = tile / tiles, begin = tile % tiles * rows, height = smaller(rows, call.in_frames - begin);
+    load_tile(frames, grad + batch * grad_strides[0], grad_strides, begin * stride - call.left,
+              (height + conv.taps - 1) * stride, (round_up(height, kRows) + conv.taps - 1) * stride, own,
+              call.out_channels);
+    for_each_wide_panel(conv, [&](const Panel& panel) {
+      const auto to_memory = [&](float* chunk_sums, int64_t chunk, int64_t count) {
+        const Rows<float> target = rows_at(grad_x, grad_x_strides, batch, begin + chunk);
+        store_chunk(panel, conv, chunk_sums, count, {nullptr, 0, 0}, target);
+        const int64_t channels = smaller(panel.width, call.in_channels - panel.first);
+        pass_activation(call.slope, channels, count, from_channel(rows_at(x, x_strides, batch, begin + chunk), panel),
+                        from_channel(target, panel));
+      };
+      convolve_panel<kShortChain>(panel, conv, own, row, height, packed, nullptr, sums, to_memory);
+    });
+  });
 }
 
 void run(const fastvoc_call& call, const float* grad, const int64_t* grad_strides, const float* x,

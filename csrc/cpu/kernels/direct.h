@@ -14,6 +14,7 @@
 #pragma once
 
 #include "../../fastvoc.h"
+#include "share_out.h"
 #include "simd.h"
 #include "tanh.h"
 
@@ -382,24 +383,21 @@ inline void convolve_panel(const Panel& panel, const fastvoc_call& call, const f
   }
 }
 
-// Load each tile once and hand it on as `convolve(rows, row, batch, begin, height, sums)`. Each thread takes every
-// threads-th tile, with a part of the workspace of its own.
+// Load each tile once and hand it on as `convolve(rows, row, batch, begin, height, sums)`. Each thread has a part
+// of the workspace of its own.
 template <class Convolve>
 inline void for_each_tile(const fastvoc_call& call, const float* x, const int64_t* x_strides, float* workspace,
                           Convolve convolve) {
   const int64_t frames = out_frames_of(call), row = row_length(call), rows = tile_rows(call, row);
   const int64_t tiles = (frames + rows - 1) / rows, floats = thread_floats(call, row);
-#pragma omp parallel for num_threads(call.threads) schedule(static, 1) if (call.threads > 1 && call.batch * tiles > 1)
-  for (int64_t worker = 0; worker < call.threads; ++worker) {
+  share_out(call.threads, call.batch * tiles, [&](int64_t worker, int64_t tile) {
     float* own = workspace + worker * floats;
     alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
-    for (int64_t tile = worker; tile < call.batch * tiles; tile += call.threads) {
-      const int64_t batch = tile / tiles, begin = tile % tiles * rows, height = smaller(rows, frames - begin);
-      load_tile(call, x + batch * x_strides[0], x_strides, begin - call.left, height + span_of(call),
-                round_up(height, kRows) + span_of(call), own, row);
-      convolve(own, row, batch, begin, height, sums);
-    }
-  }
+    const int64_t batch = tile / tiles, begin = tile % tiles * rows, height = smaller(rows, frames - begin);
+    load_tile(call, x + batch * x_strides[0], x_strides, begin - call.left, height + span_of(call),
+              round_up(height, kRows) + span_of(call), own, row);
+    convolve(own, row, batch, begin, height, sums);
+  });
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -159,6 +159,12 @@ inline int64_t toom_cook_workspace_floats(const fastvoc_call& call, int64_t coun
   return toom_cook_work(call, count).end;
 }
 
+// Rows whose transformed input is held at once, if there are as many.
+inline int64_t toom_cook_pass_rows(const fastvoc_call& call) {
+  constexpr int64_t kMany = int64_t{1} << 40;
+  return toom_cook_work(call, kMany).pass * toom_cook_block(call);
+}
+
 // Panels are whole vectors here: `visit(panel)`.
 template <class Visit>
 void for_each_toom_cook_panel(const fastvoc_call& call, Visit visit) {
@@ -458,19 +464,24 @@ struct ToomCookRun {
     }
   }
 
-  template <class ToMemory>
-  void operator()(const float* rows, int64_t row, int64_t count, const float* packed, const float* bias,
+  template <class Part, class ToMemory>
+  void operator()(const float* rows, int64_t row, int64_t count, const float* packed, const float* bias, Part part,
                   ToMemory to_memory) const {
     const int64_t d = call.dilation, block = toom_cook_block(call);
+    int64_t number = 0;
     for (int64_t c = 0; c < work.row; ++c) workspace[c] = 0;
     for (int64_t begin = 0; begin < count; begin += work.pass * block) {
       const int64_t end = smaller(begin + work.pass * block, count), last = (end - begin - 1) / block;
       // The signals of the last block may end before they begin.
       const int64_t columns = last * d + smaller(end - begin - last * block, d);
-      transform(rows, row, count + span_of(call), begin, columns + plan.extra() * d);
+      bool transformed = false;
       for_each_toom_cook_panel(call, [&](const Panel& at) {
-        at.vectors() == 2 ? panel<2>(at, packed, bias, begin, end, columns, to_memory)
-                          : panel<1>(at, packed, bias, begin, end, columns, to_memory);
+        part(number++, [&] {
+          if (!transformed) transform(rows, row, count + span_of(call), begin, columns + plan.extra() * d);
+          transformed = true;
+          at.vectors() == 2 ? panel<2>(at, packed, bias, begin, end, columns, to_memory)
+                            : panel<1>(at, packed, bias, begin, end, columns, to_memory);
+        });
       });
     }
   }
@@ -481,13 +492,13 @@ struct ToomCookRun {
 //     output row r        sum over tap k, channel c of  rows[r + k * dilation][c] * weight[:][c][k]
 //
 // `to_memory(panel, sums, first, count)` takes the finished sums, bias and all, of `count` rows of a panel from row
-// `first` on, panel.width floats each.
-template <class ToMemory>
+// `first` on, panel.width floats each. Some blocks of a panel are a part; `part(number, run)` runs it, or leaves it out.
+template <class Part, class ToMemory>
 void toom_cook(const fastvoc_call& call, const float* rows, int64_t row, int64_t count, const float* packed,
-               const float* bias, float* workspace, ToMemory to_memory) {
+               const float* bias, float* workspace, Part part, ToMemory to_memory) {
   const ToomCook plan = toom_cook_of(call.taps);
   const ToomCookWork work = toom_cook_work(call, count);
-  const auto run = [&](const auto& with) { with(rows, row, count, packed, bias, to_memory); };
+  const auto run = [&](const auto& with) { with(rows, row, count, packed, bias, part, to_memory); };
   if (plan.tile == 6) return run(ToomCookRun<6, 8, 1>{call, plan, work, workspace});
   if (plan.tile == 3 && plan.points == 8) return run(ToomCookRun<3, 8, 1>{call, plan, work, workspace});
   if (plan.tile == 3) return run(ToomCookRun<3, 7, 1>{call, plan, work, workspace});

@@ -212,9 +212,8 @@ inline void weight_gradient(const Correlation& call, const Signal& fixed, const 
 // The sum of a signal over batch and time, for each channel: the gradient of a bias.
 inline void bias_gradient(const Signal& signal, int threads, int64_t batches, float* gradient) {
   const int64_t across = signal.strides[1], along = signal.strides[2], frames = signal.frames;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int64_t first = 0; first < signal.channels; first += kLanes) {
-    const int64_t channels = smaller(kLanes, signal.channels - first);
+  share_out(threads, (signal.channels + kLanes - 1) / kLanes, [&](int64_t, int64_t item) {
+    const int64_t first = item * kLanes, channels = smaller(kLanes, signal.channels - first);
     double total[kLanes] = {};
     for (int64_t batch = 0; batch < batches; ++batch) {
       const float* const data = signal.data + batch * signal.strides[0] + first * across;
@@ -230,7 +229,7 @@ inline void bias_gradient(const Signal& signal, int threads, int64_t batches, fl
         for (int64_t c = 0; c < channels; ++c) total[c] += data[c * across + t * along];
     }
     for (int64_t c = 0; c < channels; ++c) gradient[first + c] = (float)total[c];
-  }
+  });
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -15,6 +15,8 @@ namespace fastvoc::FASTVOC_ISA {
 
 constexpr int kMaxLayers = 512, kForms = 4, kMaxLines = 2 * kMaxLayers, kReaders = 24, kSlots = 64;
 constexpr int64_t kAlign = 64;  // bytes: a cache line
+// Products per row of a panel in a part that threads share: some ten microseconds, of 4 ms that a core is away at once.
+constexpr int64_t kPartProducts = int64_t{1} << 22;
 constexpr int64_t kMostInt8Products = INT32_MAX / (255 * 127);
 
 struct Line {
@@ -47,6 +49,7 @@ struct Step {
   int64_t before;  // input rows in front of the one of the same time
   int64_t wait;    // input rows behind it
   int64_t block;   // output rows that are only computed together
+  int64_t panels, part_rows;  // that threads share: panels, of so many rows at once
   int64_t packed, packed_phase, bias;  // bytes into the packed weights
   float divisor, slope_after;
 
@@ -260,6 +263,15 @@ inline int make_steps(const fastvoc_network& network, Plan& plan) {
                      toom_cook_pays(step.call, stage.rows * stage.stride);
     step.block = step.toom_cook ? toom_cook_block(step.call) : 1;
     plan.toom_cook_layers += step.toom_cook;
+    step.part_rows = step.toom_cook ? toom_cook_pass_rows(step.call)
+                                    : round_up(kPartProducts / (2 * kLanes * layer.in_channels * taps) + 1, kChunk);
+    const auto count_panel = [&](const Panel&) { ++step.panels; };
+    if (step.toom_cook) {
+      for_each_toom_cook_panel(step.call, count_panel);
+    } else {
+      in_precision(precision, layer.input_scale, layer.input_zero_point,
+                   [&](auto operand) { operand.for_each_panel(step.call, 1, count_panel); });
+    }
     step.divisor = layer.divisor;
     step.slope_after = layer.slope_after;
     step.input = line_of(plan, layer.input, layer.slope, precision, layer.input_scale,

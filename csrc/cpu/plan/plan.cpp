@@ -1,17 +1,17 @@
 // Plans on the CPU: a network runs tile by tile.
 //
-// All threads walk through the same layers, each with a share of the rows, and meet behind every layer; what they know
-// of the progress they count each for itself, so that nothing is shared but the rows.
+// All threads walk through the same layers, and share the rows of each (team.h); what they know of the progress they count
+// each for itself, so that nothing else is shared.
 
-#include <atomic>
+#include <algorithm>
 #include <cstring>
-#include <thread>
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 
 #include "../../isa.h"
 #include "compile.h"
+#include "team.h"
 
 namespace fastvoc::FASTVOC_ISA {
 namespace {
@@ -19,35 +19,12 @@ namespace {
 template <class Precision>
 using Element = typename Precision::Element;
 
-// Where threads wait for one another. Of OpenMP's own barrier each call costs a time slice wherever cores are shared
-// with others; this one gives its core away when the others are late.
-class Meeting {
- public:
-  void wait(int threads) {
-    const int round = round_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
-      arrived_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
-      return;
-    }
-    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-      if (spins < kSpins) {
-        pause();
-      } else {
-        std::this_thread::yield();
-      }
-    }
-  }
-
- private:
-  static constexpr int kSpins = 2000;  // some ten microseconds, which is longer than a fair share takes
-  std::atomic<int> arrived_{0}, round_{0};
-};
+constexpr int kDismissed = -1;  // others have done all that there was to do
 
 // One thread's walk.
 struct Walk {
   const Plan& plan;
-  Meeting& meeting;
+  Member member;
   const char* packed;
   char* state;
   char* slot[kSlots];
@@ -58,16 +35,11 @@ struct Walk {
   const int64_t* y_strides;
   int64_t x_first, x_frames;  // of the input's rows, those of this call
   int64_t y_first;            // of the result's rows
-  int threads, thread;
   bool works;  // or only counts
   Stream now;
   alignas(64) float sums[kChunk * 2 * kLanes + kLanes * kLanes];
 
   int64_t& made(int layer) { return now.made[layer + 1]; }
-
-  void meet() {
-    if (works && threads > 1) meeting.wait(threads);
-  }
 
   char* at(int line, int64_t row) {
     const Line& of = plan.line[line];
@@ -79,16 +51,14 @@ struct Walk {
     return reinterpret_cast<Kind*>(at(line, row));
   }
 
-  bool lead() const { return works && thread == 0; }
-
-  // Take back what the last tile kept.
-  void open(int line) {
+  // Take back what the last tile kept, up to row `end`.
+  void open(int line, int64_t end) {
     const Line& of = plan.line[line];
-    std::memcpy(slot[of.slot], state + of.history, (made(of.layer) - now.begin[line]) * of.bytes);
+    std::memcpy(slot[of.slot], state + of.history, (end - now.begin[line]) * of.bytes);
   }
 
-  // Keep what readers still need.
-  void close(int line, bool last) {
+  // The first row that readers still need.
+  int64_t needed(int line) {
     const Line& of = plan.line[line];
     const int64_t end = made(of.layer);
     int64_t needed = end;
@@ -101,10 +71,21 @@ struct Walk {
       needed = smaller(needed, same - step.before);
     }
     if (looks(of)) needed = smaller(needed, end - of.back - 1);  // the end may come, and show these
-    needed = larger(needed, now.begin[line]);
-    if (!now.fronted[line]) needed = now.begin[line];
-    if (lead() && !last) std::memcpy(state + of.history, at(line, needed), (end - needed) * of.bytes);
-    now.begin[line] = needed;
+    return now.fronted[line] ? larger(needed, now.begin[line]) : now.begin[line];
+  }
+
+  // Keep what readers still need.
+  void keep(int line) {
+    const Line& of = plan.line[line];
+    const int64_t from = needed(line);
+    std::memcpy(state + of.history, at(line, from), (made(of.layer) - from) * of.bytes);
+  }
+
+  // A round of what one thread does.
+  template <class Chores>
+  bool alone(Chores chores) {
+    const auto none = [](int64_t) { return int64_t{0}; };
+    return !works || member.round(true, chores, 0, 1, none, [](int64_t, int64_t, int64_t, auto) {});
   }
 
   // Lay down padding that looks at the signal, as soon as enough of it is there; zeros are laid down elsewhere.
@@ -117,46 +98,35 @@ struct Walk {
     if (last && !begins && !now.fronted[line]) return FASTVOC_BAD_PADDING;
     if (last && end <= (mirrors ? of.back : 0)) return FASTVOC_BAD_PADDING;
     if (!begins && !last) return FASTVOC_OK;
-    meet();
     const auto copy = [&](int64_t to, int64_t from) {
       std::memcpy(at(line, to), at(line, from), of.bytes);
     };
-    if (lead()) {
+    const bool needed = alone([&] {
       for (int64_t i = 1; begins && i <= of.front; ++i) copy(-i, mirrors ? i : 0);
       for (int64_t i = 0; last && i < of.back; ++i) copy(end + i, mirrors ? end - 2 - i : end - 1);
-    }
+    });
+    if (!needed) return kDismissed;
     now.fronted[line] = true;
     return FASTVOC_OK;
   }
 
   void pad_with_zeros(int line) {
     const Line& of = plan.line[line];
+    if (of.mode != FASTVOC_ZERO) return;
     std::memset(at(line, made(of.layer)), of.zero_point, of.back * of.bytes);
   }
 
-  // A share of `count` things, in whole units.
-  void share(int64_t count, int64_t unit, int64_t& begin, int64_t& end) const {
-    const int64_t each = round_up((count + threads - 1) / threads, unit);
-    begin = smaller(thread * each, count);
-    end = smaller(begin + each, count);
-  }
-
-  // Bring this thread's share of new frames into a line.
-  void take(int line, int64_t count) {
+  // Bring rows [begin, end) of new frames into a line.
+  void take(int line, int64_t begin, int64_t end) {
     const Line& of = plan.line[line];
-    int64_t begin, end;
-    share(count, of.row % kLanes ? larger(count, 1) : kLanes, begin, end);  // rows of odd length spill over
     fastvoc_call call{};
     call.in_channels = plan.step[0].call.in_channels;
     call.in_frames = x_frames;
     call.slope = of.slope;
     const int64_t from = made(FASTVOC_INPUT) - x_first;
-    if (of.precision == FASTVOC_FLOAT32) {
-      if (begin < end)
-        load_tile(call, x, x_strides, from + begin, end - begin, end - begin,
-                  at<float>(line, made(FASTVOC_INPUT) + begin), of.row);
-      return;
-    }
+    if (of.precision == FASTVOC_FLOAT32)
+      return load_tile(call, x, x_strides, from + begin, end - begin, end - begin,
+                       at<float>(line, made(FASTVOC_INPUT) + begin), of.row);
     as_precision(of, [&](auto precision) {
       for (int64_t t = begin; t < end; ++t) {
         auto* const to = at<Element<decltype(precision)>>(line, made(FASTVOC_INPUT) + t);
@@ -170,27 +140,45 @@ struct Walk {
     });
   }
 
-  // Take frames of the network's input.
-  int take(int64_t count, bool last) {
-    for (int l = 0; l < plan.lines; ++l) {
-      const Line& of = plan.line[l];
-      if (of.layer != FASTVOC_INPUT) continue;
-      if (lead()) open(l);
-      if (works) take(l, count);
-    }
-    made(FASTVOC_INPUT) += count;
-    return arrive(FASTVOC_INPUT, last);
+  // Call a function with each form of a layer's result.
+  template <class Each>
+  void for_each_form(int layer, Each each) const {
+    for (int l = 0; l < plan.lines; ++l)
+      if (plan.line[l].layer == layer) each(l);
   }
 
-  // Pad the new rows of a layer.
-  int arrive(int layer, bool last) {
-    for (int l = 0; l < plan.lines; ++l) {
-      if (plan.line[l].layer != layer) continue;
-      if (lead() && last && plan.line[l].mode == FASTVOC_ZERO) pad_with_zeros(l);
-      if (const int error = pad(l, last)) return error;
-    }
-    meet();
-    return FASTVOC_OK;
+  // Take frames of the network's input.
+  int take(int64_t count, bool last) {
+    int64_t forms = 0;
+    bool spills = false;  // rows of odd length do, into the next one
+    for_each_form(FASTVOC_INPUT, [&](int line) {
+      ++forms;
+      spills |= plan.line[line].row % kLanes != 0;
+    });
+    const auto open_all = [&] { for_each_form(FASTVOC_INPUT, [&](int line) { open(line, made(FASTVOC_INPUT)); }); };
+    const auto take_rows = [&](int64_t begin, int64_t end, int64_t first, auto part) {
+      int64_t form = 0;
+      for_each_form(FASTVOC_INPUT, [&](int line) {
+        if (const int64_t number = form++; number >= first)
+          part(number, [&] { member.commit([&] { take(line, begin, end); }); });
+      });
+    };
+    const auto parts = [&](int64_t) { return forms; };
+    if (works && !member.round(true, open_all, count, spills ? larger(count, 1) : kLanes, parts, take_rows))
+      return kDismissed;
+    made(FASTVOC_INPUT) += count;
+    const auto end = [&] { for_each_form(FASTVOC_INPUT, [&](int line) { pad_with_zeros(line); }); };
+    if (last && !alone(end)) return kDismissed;
+    return pad_all(FASTVOC_INPUT, last);
+  }
+
+  // Pad the new rows of a layer where padding looks at them.
+  int pad_all(int layer, bool last) {
+    int error = FASTVOC_OK;
+    for_each_form(layer, [&](int line) {
+      if (error == FASTVOC_OK) error = pad(line, last);
+    });
+    return error;
   }
 
   // Rows of a line that may be read.
@@ -304,133 +292,166 @@ struct Walk {
         for (int64_t c = width; c < line.row - panel.first; ++c) precision.store(to + r * along + c, 0.0f);
   }
 
-  void convolve(const Step& step, int64_t from, int64_t count) {
-    int64_t begin, end;
-    share(count, step.toom_cook ? step.block : kRows, begin, end);
-    if (begin == end) return;
+  // Parts of `count` rows of a layer.
+  int64_t parts_of(const Step& step, int64_t count) const {
+    if (step.activates()) return larger(step.call.in_channels / kLanes, 1);
+    return step.panels * (step.upsamples() ? step.layer.stride : (count + step.part_rows - 1) / step.part_rows);
+  }
+
+  // Rows [begin, end) of those from `from` on, as are those of the next two.
+  template <class Part>
+  void convolve(const Step& step, int64_t from, int64_t begin, int64_t end, int64_t first, Part part) {
     const int64_t row = plan.line[step.input].row;
     const float* bias = reinterpret_cast<const float*>(packed + step.bias);
     if (step.toom_cook) {
       const float* rows = at<float>(step.input, from + begin - step.before);
+      const auto only = [&](int64_t number, auto run) { return number < first || part(number, run); };
       return toom_cook(step.call, rows, row, end - begin, reinterpret_cast<const float*>(packed + step.packed), bias,
-                       workspace, [&](const Panel& panel, float* part, int64_t chunk, int64_t height) {
-                         finish(step, panel, part, from + begin + chunk, height, 1);
+                       workspace, only, [&](const Panel& panel, float* made, int64_t chunk, int64_t height) {
+                         member.commit([&] { finish(step, panel, made, from + begin + chunk, height, 1); });
                        });
     }
     as_precision(plan.line[step.input], [&](auto precision) {
       using Operand = Element<decltype(precision)>;
       const Operand* rows = at<Operand>(step.input, from + begin - step.before);
+      int64_t number = 0;
       precision.for_each_panel(step.call, row, [&](const Panel& panel) {
-        precision.convolve_panel(panel, step.call, rows, row, end - begin,
-                                 reinterpret_cast<const Operand*>(packed + step.packed), bias, sums,
-                                 [&](float* part, int64_t chunk, int64_t height) {
-                                   finish(step, panel, part, from + begin + chunk, height, 1);
-                                 });
+        for (int64_t block = 0; block < end - begin; block += step.part_rows, ++number) {
+          if (number < first) continue;
+          const auto run = [&] {
+            precision.convolve_panel(
+                panel, step.call, rows + block * row, row, smaller(step.part_rows, end - begin - block),
+                reinterpret_cast<const Operand*>(packed + step.packed), bias, sums,
+                [&](float* made, int64_t chunk, int64_t height) {
+                  member.commit([&] { finish(step, panel, made, from + begin + block + chunk, height, 1); });
+                });
+          };
+          if (!part(number, run)) return;
+        }
       });
     });
   }
 
-  void upsample(const Step& step, int64_t from, int64_t count) {
-    // Row q of the input begins the rows q * stride - left and following.
-    const int64_t first = (from + step.layer.left) / step.layer.stride;
-    const int64_t behind = (from + count - 1 + step.layer.left) / step.layer.stride + 1;
-    int64_t begin, end;
-    share(behind - first, kRows, begin, end);
-    if (begin == end) return;
+  // Rows of the input, of which row q begins the rows q * stride - left and following; `from` to `to` are wanted.
+  template <class Part>
+  void upsample(const Step& step, int64_t from, int64_t to, int64_t begin, int64_t end, int64_t first, Part part) {
     const int64_t row = plan.line[step.input].row;
     const float* bias = reinterpret_cast<const float*>(packed + step.bias);
-    const auto finish_phase = [&](const Panel& panel, int64_t phase, float* part, int64_t chunk, int64_t height) {
-      const int64_t q = first + begin + chunk, shift = phase - step.layer.left;
+    const auto finish_phase = [&](const Panel& panel, int64_t phase, float* made, int64_t chunk, int64_t height) {
+      const int64_t q = begin + chunk, shift = phase - step.layer.left;
       const int64_t skipped = q * step.layer.stride + shift < from;
-      const int64_t over = (q + height - 1) * step.layer.stride + shift >= from + count;
+      const int64_t over = (q + height - 1) * step.layer.stride + shift >= to;
       if (height > skipped + over)
-        finish(step, panel, part + skipped * panel.width, (q + skipped) * step.layer.stride + shift,
+        finish(step, panel, made + skipped * panel.width, (q + skipped) * step.layer.stride + shift,
                height - skipped - over, step.layer.stride);
     };
     as_precision(plan.line[step.input], [&](auto precision) {
       using Operand = Element<decltype(precision)>;
-      const Operand* rows = at<Operand>(step.input, first + begin - step.before);
+      const Operand* rows = at<Operand>(step.input, begin - step.before);
+      int64_t number = 0;
       precision.for_each_panel(step.call, row, [&](const Panel& panel) {
-        for (int64_t phase = 0; phase < step.layer.stride; ++phase)
-          precision.convolve_panel(panel, step.call, rows, row, end - begin,
-                                   reinterpret_cast<const Operand*>(packed + step.packed + phase * step.packed_phase),
-                                   bias, sums, [&](float* part, int64_t chunk, int64_t height) {
-                                     finish_phase(panel, phase, part, chunk, height);
-                                   });
+        for (int64_t phase = 0; phase < step.layer.stride; ++phase, ++number) {
+          if (number < first) continue;
+          const auto run = [&] {
+            precision.convolve_panel(panel, step.call, rows, row, end - begin,
+                                     reinterpret_cast<const Operand*>(packed + step.packed + phase * step.packed_phase),
+                                     bias, sums, [&](float* made, int64_t chunk, int64_t height) {
+                                       member.commit([&] { finish_phase(panel, phase, made, chunk, height); });
+                                     });
+          };
+          if (!part(number, run)) return;
+        }
       });
     });
   }
 
   // Of a signal that has not ended yet, more rows than it will have.
-  void smooth(const Step& step, int64_t from, int64_t count, int64_t frames) {
-    int64_t begin, end;
-    share(count, kRows, begin, end);
-    if (begin == end) return;
+  template <class Part>
+  void smooth(const Step& step, int64_t from, int64_t frames, int64_t begin, int64_t end, int64_t first, Part part) {
     const int64_t channels = step.call.in_channels;
     const float* const weight = reinterpret_cast<const float*>(packed + step.packed);
-    for_each_snake_vector(channels, [&](int64_t first, int64_t) {
-      const int64_t base = now.begin[step.input];
-      const SnakeRows rows{at<float>(step.input, base) + first, plan.line[step.input].row, base, frames};
-      smooth_snake_vector(rows, snake_parameters(weight, channels, first), from + begin, end - begin, sums,
-                          [&](float* part, int64_t chunk, int64_t height) {
-                            finish(step, {first, kLanes, 1, 0}, part, from + begin + chunk, height, 1);
-                          });
+    int64_t vectors = 0;
+    for_each_snake_vector(channels, [&](int64_t channel, int64_t) {
+      const int64_t own = smaller(vectors++, larger(channels / kLanes, 1) - 1);  // the last two may share channels
+      if (own < first) return;
+      part(own, [&] {
+        const int64_t base = now.begin[step.input];
+        const SnakeRows rows{at<float>(step.input, base) + channel, plan.line[step.input].row, base, frames};
+        smooth_snake_vector(
+            rows, snake_parameters(weight, channels, channel), from + begin, end - begin, sums,
+            [&](float* made, int64_t chunk, int64_t height) {
+              member.commit([&] { finish(step, {channel, kLanes, 1, 0}, made, from + begin + chunk, height, 1); });
+            });
+      });
     });
   }
 
   int run_layer(int layer, int stage, bool last) {
     const Step& step = plan.step[layer];
     const int64_t from = made(layer), to = larger(ready(step, stage, last), from);
-    if (lead())
-      for (int f = 0; f < step.line_count; ++f) open(step.lines[f]);
-    if (works && to > from) {
-      if (step.upsamples()) {
-        upsample(step, from, to - from);
-      } else if (step.activates()) {
-        smooth(step, from, to - from, last ? to : kMostFrames * kMostCount);
-      } else {
-        convolve(step, from, to - from);
-      }
-    }
     made(layer) = to;
-    const auto close_behind_last = [&](int line) {
-      if (line >= 0 && plan.line[line].last == layer) close(line, last);
+    int read_last[3], count = 0;
+    for (const int line : {step.input, step.residual, step.partial})
+      if (line >= 0 && plan.line[line].last == layer && std::find(read_last, read_last + count, line) == read_last + count)
+        read_last[count++] = line;
+    const auto chores = [&] {
+      for (int f = 0; f < step.line_count; ++f) open(step.lines[f], from);
+      for (int r = 0; r < count && !last; ++r) keep(read_last[r]);
+      for (int f = 0; f < step.line_count && last; ++f) pad_with_zeros(step.lines[f]);
     };
-    close_behind_last(step.input);
-    if (step.residual != step.input) close_behind_last(step.residual);
-    if (step.partial != step.input && step.partial != step.residual) close_behind_last(step.partial);
-    return arrive(layer, last);
+    // Of an upsampling, rows of its input are shared.
+    const int64_t stride = step.layer.stride, left = step.layer.left;
+    const bool up = step.upsamples() && to > from;
+    const int64_t first = up ? (from + left) / stride : 0, rows = up ? (to - 1 + left) / stride + 1 - first : to - from;
+    const auto visit = [&](int64_t begin, int64_t end, int64_t part_from, auto part) {
+      if (step.upsamples()) {
+        upsample(step, from, to, first + begin, first + end, part_from, part);
+      } else if (step.activates()) {
+        smooth(step, from, last ? to : kMostFrames * kMostCount, begin, end, part_from, part);
+      } else {
+        convolve(step, from, begin, end, part_from, part);
+      }
+    };
+    const auto parts = [&](int64_t some) { return parts_of(step, some); };
+    if (works && !member.round(step.line_count + count > 0, chores, rows, step.toom_cook ? step.block : kRows, parts, visit))
+      return kDismissed;
+    for (int r = 0; r < count; ++r) now.begin[read_last[r]] = needed(read_last[r]);
+    return pad_all(layer, last);
   }
 
   int run_stage(int index, bool last) {
     if (index == plan.stages) return FASTVOC_OK;
     const Stage& stage = plan.stage[index];
     for (const int64_t end = made(stage.source);;) {
-      now.seen[index] = smaller(now.seen[index] + stage.rows * threads, end);
+      now.seen[index] = smaller(now.seen[index] + stage.rows * member.threads(), end);
       const bool all = now.seen[index] == end, ends = last && all;
       for (int layer = stage.first; layer < stage.end; ++layer)
         if (const int error = run_layer(layer, index, ends)) return error;
       if (const int error = run_stage(index + 1, ends)) return error;
-      close_behind(index, ends);
+      if (const int error = close_behind(index, ends)) return error;
       if (all) return FASTVOC_OK;
     }
   }
 
   // Close the lines that the next stage has read.
-  void close_behind(int index, bool last) {
-    for (int l = 0; l < plan.lines; ++l)
-      if (plan.line[l].stage == index && plan.line[l].last == kMaxLayers) close(l, last);
-    meet();
+  int close_behind(int index, bool last) {
+    const auto for_each_line = [&](auto each) {
+      for (int l = 0; l < plan.lines; ++l)
+        if (plan.line[l].stage == index && plan.line[l].last == kMaxLayers) each(l);
+    };
+    if (!last && !alone([&] { for_each_line([&](int line) { keep(line); }); })) return kDismissed;
+    for_each_line([&](int line) { now.begin[line] = needed(line); });
+    return FASTVOC_OK;
   }
 
   int run(int64_t frames, bool last) {
     for (int64_t left = frames;;) {
-      const int64_t count = smaller(left, plan.stage[0].rows * threads);
+      const int64_t count = smaller(left, plan.stage[0].rows * member.threads());
       left -= count;
       const bool ends = last && left == 0;
       if (const int error = take(count, ends)) return error;
       if (const int error = run_stage(0, ends)) return error;
-      close_behind(-1, ends);
+      if (const int error = close_behind(-1, ends)) return error;
       if (left == 0) return FASTVOC_OK;
     }
   }
@@ -447,7 +468,7 @@ int64_t packed_size(const void* memory) { return plan_at(memory).packed; }
 int64_t state_size(const void* memory) { return plan_at(memory).state; }
 
 int64_t workspace_size(const void* memory, int threads) {
-  int64_t bytes = threads * thread_bytes(plan_at(memory), threads);
+  int64_t bytes = threads * thread_bytes(plan_at(memory), threads) + Team::bytes(threads);
   for (int s = 0; s < plan_at(memory).slots; ++s) bytes += slot_bytes(plan_at(memory), s, threads);
   return bytes;
 }
@@ -512,10 +533,10 @@ void begin(const void* memory, void* state) {
 
 int64_t ready(const void* memory, const void* state, int64_t frames, int last) {
   const Plan& plan = plan_at(memory);
-  Meeting nobody;
-  Walk walk{plan, nobody};
+  Slot nothing;
+  Team nobody(1, &nothing);
+  Walk walk{plan, Member(nobody, 0)};
   std::memcpy(&walk.now, state, sizeof(Stream));
-  walk.threads = 1;
   const int64_t before = walk.made(plan.layers - 1);
   return walk.run(frames, last) == FASTVOC_OK ? walk.made(plan.layers - 1) - before : -1;
 }
@@ -524,11 +545,9 @@ int run(const void* memory, const void* packed, void* state, void* workspace, in
         const int64_t* x_strides, int64_t frames, int last, float* y, const int64_t* y_strides) {
   const Plan& plan = plan_at(memory);
   int result = FASTVOC_OK;
-  Meeting meeting;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    Walk walk{plan, meeting, static_cast<const char*>(packed), static_cast<char*>(state)};
-    char* place = static_cast<char*>(workspace);
+  const auto run = [&](Team& team, int thread, int present) {
+    Walk walk{plan, Member(team, thread), static_cast<const char*>(packed), static_cast<char*>(state)};
+    char* place = static_cast<char*>(workspace) + Team::bytes(threads);
     for (int s = 0; s < plan.slots; ++s) {
       walk.slot[s] = place;
       place += slot_bytes(plan, s, threads);
@@ -538,23 +557,26 @@ int run(const void* memory, const void* packed, void* state, void* workspace, in
     walk.x_frames = frames;
     walk.y = y;
     walk.y_strides = y_strides;
-#if defined(_OPENMP)
-    walk.threads = omp_get_num_threads();  // fewer than asked for, if the system has no more
-    walk.thread = omp_get_thread_num();
-#else
-    walk.threads = 1;
-    walk.thread = 0;
-#endif
-    walk.workspace = reinterpret_cast<float*>(place + walk.thread * thread_bytes(plan, threads));
+    walk.workspace = reinterpret_cast<float*>(place + thread * thread_bytes(plan, threads));
     walk.works = true;
     std::memcpy(&walk.now, state, sizeof(Stream));
     walk.x_first = walk.made(FASTVOC_INPUT);
     walk.y_first = walk.made(plan.layers - 1);
     const int error = walk.run(frames, last);
-    if (walk.thread == 0) {
-      result = error;
-      std::memcpy(state, &walk.now, sizeof(Stream));
-    }
+    walk.member.leave();
+    if (thread > 0) return;
+    walk.member.stay(present);  // lest its memory go while others read it
+    result = error;
+    std::memcpy(state, &walk.now, sizeof(Stream));
+  };
+  Team team(threads, workspace);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+#if defined(_OPENMP)
+    run(team, omp_get_thread_num(), omp_get_num_threads());
+#else
+    run(team, 0, 1);
+#endif
   }
   return result;
 }

@@ -42,6 +42,7 @@ struct Convolution {
     const int64_t channels = call.out_channels;
     std::vector<float> y = unwritten(count * channels), work = unwritten(toom_cook_workspace_floats(call, count));
     toom_cook(call, rows.data(), row, count, packed.data(), bias.empty() ? nullptr : bias.data(), work.data(),
+              [](int64_t, auto run) { run(); },
               [&](const Panel& panel, const float* sums, int64_t first, int64_t height) {
                 for (int64_t r = 0; r < height; ++r)
                   for (int64_t c = 0; c < smaller(panel.width, channels - panel.first); ++c)
