@@ -123,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--pages",
         type=Path,
         nargs="*",
-        default=[REPOSITORY / name for name in ("README.md", "docs/benchmarks.md", "docs/plans.md", "docs/voices.md")],
+        default=[REPOSITORY / "README.md"]
+        + [REPOSITORY / "docs" / f"{name}.md" for name in ("benchmarks", "plans", "default-vocoder", "voices")],
     )
     parser.add_argument("--pictures", type=Path, default=REPOSITORY / "docs" / "pictures")
     parser.add_argument("--speeds", type=Path, default=REPOSITORY / "fastvoc" / "assets" / "speeds.json")
