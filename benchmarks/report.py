@@ -29,7 +29,7 @@ from benchmarks.tables import TABLES, training, vocoders
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
-PAGES = ("benchmarks", "plans", "voices", "triton")
+PAGES = ("benchmarks", "plans", "default-vocoder", "voices", "triton")
 """Of `docs` that have tables."""
 
 VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --thorough --seconds 1,10"

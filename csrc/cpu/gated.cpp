@@ -240,7 +240,7 @@ struct Run {
       toom_cook(conv, rows() + begin * sizes.row, sizes.row, count,
                 at<float>(packed, sizes.conv_weight) + first * width,
                 at<float>(packed, sizes.bias) + first * 2 * kLanes,
-                at<float>(workspace, sizes.own + worker * sizes.own_size),
+                at<float>(workspace, sizes.own + worker * sizes.own_size), [](int64_t, auto run) { run(); },
                 [&](const Panel& panel, const float* sums, int64_t row, int64_t rows_of) {
                   gate(first * 2 * kLanes + panel.first, sums, begin + row, rows_of);
                 });
