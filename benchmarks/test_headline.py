@@ -27,7 +27,7 @@ from benchmarks.plain import PlainGenerator
 from benchmarks.stopwatch import interleaved, on_device
 from benchmarks.test_vocoders import arithmetic, start
 from fastvoc import Vocoder
-from fastvoc.cli.info import multiply_accumulates
+from fastvoc.cli.checkpoint.info import multiply_accumulates
 
 PUBLISHED = ("hifigan-v1", "hifigan-v2", "melgan")
 PEERS = {

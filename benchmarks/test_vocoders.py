@@ -27,7 +27,7 @@ from benchmarks.networks import MEL, NETWORKS, frames_of, runs_on, seeded_vocode
 from benchmarks.peers import ENGINES, Run, Setting
 from benchmarks.plain import PlainGenerator
 from benchmarks.stopwatch import interleaved, seconds
-from fastvoc.cli.info import multiply_accumulates
+from fastvoc.cli.checkpoint.info import multiply_accumulates
 
 
 def test_vocoder(

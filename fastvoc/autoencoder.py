@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastvoc import ops
 from fastvoc.audio import resample
-from fastvoc.audio.codes import read_code, write_code
+from fastvoc.audio.files.codes import read_code, write_code
 from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, read_lengths, too_loud
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, open_checkpoint
 from fastvoc.engine.opaque import OpaqueStream

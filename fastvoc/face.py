@@ -10,8 +10,9 @@ import torch
 from typing_extensions import Self
 
 from fastvoc import ops
-from fastvoc.checkpoints import Checkpoint, hub, save_native
+from fastvoc.checkpoints import Checkpoint, save_native
 from fastvoc.checkpoints.formats.native import open_native, settings_of
+from fastvoc.checkpoints.reading import hub
 from fastvoc.config import Kinds
 from fastvoc.device import read_device, read_dtype
 from fastvoc.engine import WeightVersion

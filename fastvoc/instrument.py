@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastvoc.audio.files.melody import Note
 from fastvoc.audio.inputs import as_tensor
 from fastvoc.audio.instantaneous_frequency import denormalise, note_wave
-from fastvoc.audio.melody import Note
 from fastvoc.checkpoints import Checkpoint, InstrumentConfig, open_checkpoint
 from fastvoc.engine.surroundings import own_arithmetic
 from fastvoc.face import Face, face_of, register

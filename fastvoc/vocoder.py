@@ -17,9 +17,10 @@ from typing_extensions import Self
 
 from fastvoc.audio import MelConfig, mel_spectrogram, resample
 from fastvoc.audio.chunks import ChunkReader, read_mels
-from fastvoc.audio.convention import as_mel_config
-from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, check_mel, read_conditions, too_loud
-from fastvoc.audio.mel import loud_mel
+from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, read_conditions, too_loud
+from fastvoc.audio.mels.convention import as_mel_config
+from fastvoc.audio.mels.inputs import check_mel
+from fastvoc.audio.mels.spectrogram import loud_mel
 from fastvoc.checkpoints import (
     Checkpoint,
     InferenceFrames,

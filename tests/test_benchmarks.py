@@ -32,7 +32,8 @@ from fastvoc import Vocoder  # noqa: E402
 from fastvoc.audio import CONVENTIONS, MelConfig  # noqa: E402
 from fastvoc.audio.pqmf import PqmfConfig  # noqa: E402
 from fastvoc.checkpoints import Checkpoint, VocoderConfig  # noqa: E402
-from fastvoc.cli import bench, main  # noqa: E402
+from fastvoc.cli import main  # noqa: E402
+from fastvoc.cli.machine import bench  # noqa: E402
 from fastvoc.config import to_dict  # noqa: E402
 from fastvoc.models import BigVGANConfig, HiFiGANConfig, MelGANConfig, hifigan  # noqa: E402
 

@@ -19,7 +19,7 @@ from fastvoc import Vocoder, ops
 from fastvoc.audio import CONVENTIONS, MelConfig
 from fastvoc.checkpoints import VocoderConfig, open_checkpoint
 from fastvoc.checkpoints.formats import bigvgan
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.cli import main
 from fastvoc.models import BigVGAN, BigVGANConfig
 from fastvoc.models.bigvgan import BASE_24K, V2_24K

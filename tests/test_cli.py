@@ -26,9 +26,10 @@ from fastvoc import Vocoder, __version__
 from fastvoc.audio import CONVENTIONS, MelConfig, convert_mel, mel_l1, mel_spectrogram, read_audio
 from fastvoc.audio.picture import draw_comparison
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
-from fastvoc.cli import COMMANDS, command, doctor, main, terminal
-from fastvoc.cli.info import multiply_accumulates
-from fastvoc.cli.mel_files import read_mel
+from fastvoc.cli import COMMANDS, command, main, terminal
+from fastvoc.cli.checkpoint.info import multiply_accumulates
+from fastvoc.cli.machine import doctor
+from fastvoc.cli.vocoder.mel_files import read_mel
 from fastvoc.models import HiFiGANConfig, MelGANConfig
 from fastvoc.ops import OPS, backends, contract
 from fastvoc.train.data.lists import SUFFIXES

@@ -26,7 +26,7 @@ from fastvoc.audio import (
     suspicion,
     why_not,
 )
-from fastvoc.audio.mel import mel_filters
+from fastvoc.audio.mels.spectrogram import mel_filters
 
 PAIRS = [(a, b) for a in CONVENTIONS for b in CONVENTIONS]
 

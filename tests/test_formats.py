@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, MelConfig, Normalization, PqmfConfig, synthesis_weight
-from fastvoc.audio.mel import loud_mel
+from fastvoc.audio.mels.spectrogram import loud_mel
 from fastvoc.checkpoints import (
     Checkpoint,
     InferenceFrames,

@@ -6,7 +6,7 @@ import torch
 from golden import draw
 
 from fastvoc.audio import CONVENTIONS, mel_spectrogram
-from fastvoc.audio.mel import mel_filters
+from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.models import GriffinLimNet, GriffinLimNetConfig
 
 MEL = CONVENTIONS["hifigan"]

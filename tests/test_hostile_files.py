@@ -26,7 +26,7 @@ from fastvoc.audio import MelConfig
 from fastvoc.checkpoints import VocoderConfig, foreign_settings, open_checkpoint, save_native
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.cli import main
-from fastvoc.cli.mel_files import read_mel
+from fastvoc.cli.vocoder.mel_files import read_mel
 from fastvoc.models import HiFiGANConfig
 
 TINY = HiFiGANConfig(channels=4, rates=(4, 2), rate_kernel_sizes=(8, 4), kernel_sizes=(3, 5), dilations=((1,), (2,)))

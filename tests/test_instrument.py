@@ -11,8 +11,8 @@ from torch import Tensor
 
 import fastvoc
 from fastvoc.audio import read_audio
+from fastvoc.audio.files.melody import Note, read_midi
 from fastvoc.audio.instantaneous_frequency import NoteSpectrum
-from fastvoc.audio.melody import Note, read_midi
 from fastvoc.checkpoints import Checkpoint, InstrumentConfig
 from fastvoc.cli import main
 from fastvoc.models import GANSynthConfig, HiFiGANConfig

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fastvoc
 from fastvoc.audio import CONVENTIONS, mel_spectrogram, read_audio, suspicion
 from fastvoc.audio.chunks import read_mels
-from fastvoc.audio.plausibility import none_suspected
+from fastvoc.audio.mels.plausibility import none_suspected
 
 HIFIGAN = CONVENTIONS["hifigan"]
 

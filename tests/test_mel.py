@@ -25,7 +25,7 @@ from fastvoc.audio import (
     read_audio,
     suspicion,
 )
-from fastvoc.audio.mel import mel_filters
+from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.config import from_dict, to_dict
 
 HIFIGAN = CONVENTIONS["hifigan"]

@@ -27,7 +27,7 @@ from fastvoc.checkpoints import (
 from fastvoc.checkpoints.format import Formats, each, top_has, write_torch
 from fastvoc.checkpoints.tensor_names import from_native, to_native
 from fastvoc.cli import main
-from fastvoc.cli.info import multiply_accumulates
+from fastvoc.cli.checkpoint.info import multiply_accumulates
 from fastvoc.config import config
 from fastvoc.models import GENERATORS, Generator, HiFiGANConfig
 

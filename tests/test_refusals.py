@@ -18,8 +18,9 @@ import yaml
 from fastvoc.audio import CONVENTIONS, PqmfConfig, pqmf_analysis, pqmf_synthesis
 from fastvoc.audio.picture import draw_comparison
 from fastvoc.blocks import Upsample
-from fastvoc.checkpoints import foreign_settings, open_checkpoint, safe_loading, statistics
-from fastvoc.cli.mel_files import read_mel
+from fastvoc.checkpoints import foreign_settings, open_checkpoint, statistics
+from fastvoc.checkpoints.reading import safe_loading
+from fastvoc.cli.vocoder.mel_files import read_mel
 from fastvoc.config import read_plain
 from fastvoc.models import GriffinLimNetConfig, HiFiGANConfig, MelGANConfig
 from fastvoc.ops import availability, conv1d, residual, strided_conv1d, upsample

@@ -28,7 +28,7 @@ import fastvoc.train.start
 from fastvoc import Vocoder
 from fastvoc.audio import MelConfig, mel_l1, write_audio
 from fastvoc.checkpoints import VocoderConfig
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.config import from_dict
 from fastvoc.models.discriminators import PeriodDiscriminatorConfig, ScaleDiscriminatorConfig
 from fastvoc.train import state

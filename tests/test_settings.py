@@ -17,7 +17,7 @@ from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, MelConfig
 from fastvoc.checkpoints import FORMATS, foreign_settings, open_checkpoint
 from fastvoc.checkpoints.formats import bigvgan, wavenet_vocoder
-from fastvoc.checkpoints.hub import UNWANTED
+from fastvoc.checkpoints.reading.hub import UNWANTED
 from fastvoc.cli import main
 from fastvoc.models import HiFiGANConfig, MelGANConfig
 from fastvoc.models.hifigan import V1, V2, V3

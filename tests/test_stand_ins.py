@@ -26,7 +26,8 @@ import pytest
 import torch
 
 from fastvoc.audio import MelConfig
-from fastvoc.checkpoints import open_checkpoint, safe_loading, stand_ins
+from fastvoc.checkpoints import open_checkpoint
+from fastvoc.checkpoints.reading import safe_loading, stand_ins
 from fastvoc.models import HiFiGANConfig
 
 TINY = HiFiGANConfig(channels=4, rates=(4, 2), rate_kernel_sizes=(8, 4), kernel_sizes=(3,), dilations=((1,),))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, mel_spectrogram, suspicion
-from fastvoc.audio.mel import loud_mel
+from fastvoc.audio.mels.spectrogram import loud_mel
 from fastvoc.engine import Plan
 from fastvoc.ops import backends
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastvoc.checkpoints.crc32c import crc32c, unmask
-from fastvoc.checkpoints.safe_loading import load
-from fastvoc.checkpoints.source import Source
-from fastvoc.checkpoints.tensorflow_bundle import index_of, is_index, read
+from fastvoc.checkpoints.reading.crc32c import crc32c, unmask
+from fastvoc.checkpoints.reading.safe_loading import load
+from fastvoc.checkpoints.reading.source import Source
+from fastvoc.checkpoints.reading.tensorflow_bundle import index_of, is_index, read
 
 TENSORS: dict[str, Tensor] = {
     "layer_1/W": torch.arange(24.0).reshape(1, 2, 3, 4),
@@ -47,7 +47,7 @@ def test_the_checksum_is_that_of_bit_by_bit(count: int) -> None:
 
 
 def test_a_checksum_goes_on_over_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvoc.checkpoints.crc32c._PIECE", 1000)
+    monkeypatch.setattr("fastvoc.checkpoints.reading.crc32c._PIECE", 1000)
     content = bytes(range(250)) * 13
     assert crc32c(content) == unmask(bundles.masked(content))
 

@@ -12,7 +12,7 @@ import torch
 
 from fastvoc.audio import CONVENTIONS, write_audio
 from fastvoc.audio.picture import draw_comparison
-from fastvoc.cli.mel_files import write_mel
+from fastvoc.cli.vocoder.mel_files import write_mel
 from fastvoc.config import write_json
 from fastvoc.writing import complete_file, temporary_path
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fastvoc.audio import CONVENTIONS, write_audio
 from fastvoc.audio.picture import draw_comparison
-from fastvoc.cli.mel_files import read_mel, write_mel
+from fastvoc.cli.vocoder.mel_files import read_mel, write_mel
 from fastvoc.train.report.report import pictures
 
 WAVE = torch.sin(torch.arange(4000) / 9) / 2

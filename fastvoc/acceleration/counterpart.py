@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from fastvoc.audio.mel import loud_mel
+from fastvoc.audio.mels.spectrogram import loud_mel
 from fastvoc.checkpoints.comparison import frames_reflected, network_of, refuse_difference
 from fastvoc.checkpoints.live import Found, find_generator, read_module
 from fastvoc.checkpoints.modules import Live

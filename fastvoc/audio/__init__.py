@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from fastvoc.audio.convention import FeatureConfig
-from fastvoc.audio.convert import convert_mel, find_convention, why_not
-from fastvoc.audio.files import read_audio, resample, write_audio
+from fastvoc.audio.files.sound import read_audio, resample, write_audio
 from fastvoc.audio.griffin_lim import griffin_lim, mel_to_wave
-from fastvoc.audio.levels import plausible_range
-from fastvoc.audio.mel import CONVENTIONS, MelConfig, Normalization, linear_magnitude, linear_mel, mel_spectrogram
+from fastvoc.audio.mels.convention import FeatureConfig
+from fastvoc.audio.mels.convert import convert_mel, find_convention, why_not
+from fastvoc.audio.mels.levels import plausible_range
+from fastvoc.audio.mels.plausibility import suspicion
+from fastvoc.audio.mels.spectrogram import (
+    CONVENTIONS,
+    MelConfig,
+    Normalization,
+    linear_magnitude,
+    linear_mel,
+    mel_spectrogram,
+)
 from fastvoc.audio.metrics import FULL_BAND, SUB_BAND, log_spectral_distance, mel_l1, multi_resolution_stft, pesq, stoi
-from fastvoc.audio.plausibility import suspicion
 from fastvoc.audio.pqmf import PqmfConfig, analysis_filters, pqmf_analysis, pqmf_synthesis, synthesis_weight
 
 __all__ = [

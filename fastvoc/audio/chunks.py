@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvoc.audio.convention import FeatureConfig, MelConfig
-from fastvoc.audio.convert import convert_mel, find_convention, why_not
-from fastvoc.audio.inputs import Lengths, as_tensor, check_mel, read_lengths
-from fastvoc.audio.plausibility import LONG_ENOUGH, none_suspected, suspicion
+from fastvoc.audio.inputs import Lengths, as_tensor, read_lengths
+from fastvoc.audio.mels.convention import FeatureConfig, MelConfig
+from fastvoc.audio.mels.convert import convert_mel, find_convention, why_not
+from fastvoc.audio.mels.inputs import check_mel
+from fastvoc.audio.mels.plausibility import LONG_ENOUGH, none_suspected, suspicion
 
 
 def read_mels(

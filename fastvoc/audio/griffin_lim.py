@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.audio.inputs import Signal, as_given, as_mel, as_tensor, check_precision
-from fastvoc.audio.mel import MelConfig, frame_window, linear_magnitude
+from fastvoc.audio.inputs import Signal, as_given, as_tensor, check_precision
+from fastvoc.audio.mels.inputs import as_mel
+from fastvoc.audio.mels.spectrogram import MelConfig, frame_window, linear_magnitude
 
 
 def griffin_lim(
@@ -139,7 +140,7 @@ def mel_to_wave(
     Returns
     -------
     Tensor or ndarray, as given, shape (T,) or (B, T)
-        As `griffin_lim` returns it, for the magnitudes that `fastvoc.audio.mel.linear_magnitude` estimates.
+        As `griffin_lim` returns it, for the magnitudes that `fastvoc.audio.linear_magnitude` estimates.
     """
     magnitude = linear_magnitude(as_mel(mel, config, "mel_to_wave"), config)
     return as_given(griffin_lim(magnitude, config, iterations=iterations, momentum=momentum, seed=seed), mel)

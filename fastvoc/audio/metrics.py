@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvoc.audio.files import resample
+from fastvoc.audio.files.sound import resample
 from fastvoc.audio.inputs import Signal, as_given, as_rate, as_wave
-from fastvoc.audio.mel import MelConfig, mel_spectrogram
+from fastvoc.audio.mels.spectrogram import MelConfig, mel_spectrogram
 
 
 class Resolution(NamedTuple):

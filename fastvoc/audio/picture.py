@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastvoc.audio.inputs import as_tensor, as_wave
 from fastvoc.audio.instantaneous_frequency import HIGH, NoteSpectrum, mel_band, note_spectrum
-from fastvoc.audio.mel import MelConfig, mel_spectrogram
+from fastvoc.audio.mels.spectrogram import MelConfig, mel_spectrogram
 from fastvoc.writing import complete_file
 
 

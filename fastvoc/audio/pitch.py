@@ -14,7 +14,7 @@ import librosa
 import numpy as np
 from numpy.typing import NDArray
 
-from fastvoc.audio.files import resample
+from fastvoc.audio.files.sound import resample
 from fastvoc.audio.inputs import Signal, as_wave
 
 _RATE = 16000

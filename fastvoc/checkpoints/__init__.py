@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastvoc.checkpoints import hub, unrecognised
+from fastvoc.checkpoints import unrecognised
 from fastvoc.checkpoints.checkpoint import (
     AutoencoderConfig,
     Checkpoint,
@@ -29,7 +29,8 @@ from fastvoc.checkpoints.formats import FORMATS
 from fastvoc.checkpoints.formats.native import save_native
 from fastvoc.checkpoints.live import state_source
 from fastvoc.checkpoints.networks import choice
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading import hub
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import account, refuse_broken
 
 __all__ = [

@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
-from fastvoc.audio.convention import Convention, MelConfig
 from fastvoc.audio.instantaneous_frequency import HIGH, NoteSpectrum, Second
+from fastvoc.audio.mels.convention import Convention, MelConfig
 from fastvoc.config import config, to_dict
 from fastvoc.models import AUTOENCODERS, AutoencoderNetwork, GeneratorConfig, GeneratorSettings, InstrumentNetwork
 

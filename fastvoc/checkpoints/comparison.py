@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastvoc import ops
 from fastvoc.audio import CONVENTIONS, MelConfig
-from fastvoc.audio.convert import find_convention
+from fastvoc.audio.mels.convert import find_convention
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.live import Found, find_generator, read_module
 from fastvoc.config import from_dict, to_dict

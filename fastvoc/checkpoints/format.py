@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.audio import MelConfig
-from fastvoc.audio.convention import as_mel_config
+from fastvoc.audio.mels.convention import as_mel_config
 from fastvoc.checkpoints.checkpoint import Checkpoint, InferenceFrames, VocoderConfig
 from fastvoc.checkpoints.modules import Live
-from fastvoc.checkpoints.source import Source, layers_of, under
+from fastvoc.checkpoints.reading.source import Source, layers_of, under
 from fastvoc.config import nearest
 from fastvoc.writing import complete_file
 

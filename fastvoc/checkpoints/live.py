@@ -17,7 +17,7 @@ from fastvoc.checkpoints import foreign_settings
 from fastvoc.checkpoints.checkpoint import Checkpoint
 from fastvoc.checkpoints.formats import FORMATS
 from fastvoc.checkpoints.modules import Live
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.graph import hooks_of
 
 

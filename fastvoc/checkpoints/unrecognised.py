@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fastvoc.checkpoints.format import Clue, Seen, names_begin, top_has
 from fastvoc.checkpoints.formats import FORMATS
 from fastvoc.checkpoints.networks import HOLDERS, dictionaries, tensors_of
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 
 
 def _contains(text: str) -> Clue:

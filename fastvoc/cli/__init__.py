@@ -12,24 +12,24 @@ from pathlib import Path
 
 import tyro
 
-from fastvoc.cli.bench import Bench
+from fastvoc.cli.autoencoder.decode import Decode
+from fastvoc.cli.autoencoder.encode import Encode
+from fastvoc.cli.autoencoder.morph import Morph
+from fastvoc.cli.checkpoint.convert import Convert
+from fastvoc.cli.checkpoint.info import Info
 from fastvoc.cli.command import MISTAKES, Command, UsageError
-from fastvoc.cli.convert import Convert
-from fastvoc.cli.decode import Decode
-from fastvoc.cli.demo import Demo
-from fastvoc.cli.doctor import Doctor
-from fastvoc.cli.encode import Encode
-from fastvoc.cli.info import Info
-from fastvoc.cli.mel import Mel
-from fastvoc.cli.melody import Melody
-from fastvoc.cli.morph import Morph
-from fastvoc.cli.note import PlayNote
+from fastvoc.cli.instrument.melody import Melody
+from fastvoc.cli.instrument.note import PlayNote
+from fastvoc.cli.instrument.rainbowgram import Rainbowgram
+from fastvoc.cli.machine.bench import Bench
+from fastvoc.cli.machine.demo import Demo
+from fastvoc.cli.machine.doctor import Doctor
 from fastvoc.cli.piper import Piper
-from fastvoc.cli.rainbowgram import Rainbowgram
-from fastvoc.cli.resynth import Resynth
 from fastvoc.cli.terminal import complain
 from fastvoc.cli.train import Train
-from fastvoc.cli.vocode import Vocode
+from fastvoc.cli.vocoder.mel import Mel
+from fastvoc.cli.vocoder.resynth import Resynth
+from fastvoc.cli.vocoder.vocode import Vocode
 
 COMMANDS: dict[str, Callable[..., Command]] = {
     "demo": Demo,

@@ -22,7 +22,7 @@ from typing_extensions import Self
 
 from fastvoc.audio import MelConfig, Normalization
 from fastvoc.audio.griffin_lim import retrieve_phase
-from fastvoc.audio.mel import mel_filters
+from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.blocks import Conv1d, ResidualBlocks
 from fastvoc.blocks.heads import Inverse, OverlapAdd, hann_window, overlap_of
 from fastvoc.config import config

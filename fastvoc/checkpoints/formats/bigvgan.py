@@ -26,12 +26,12 @@ import torch
 from torch import Tensor
 
 from fastvoc.audio import CONVENTIONS, MelConfig
-from fastvoc.audio.convention import as_mel_config
+from fastvoc.audio.mels.convention import as_mel_config
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.foreign_settings import refuse_other
 from fastvoc.checkpoints.format import Format, Seen, each, refuse_unsaid, write_torch
 from fastvoc.checkpoints.formats import hifigan
-from fastvoc.checkpoints.source import Source, layers_of
+from fastvoc.checkpoints.reading.source import Source, layers_of
 from fastvoc.checkpoints.tensor_names import Table, from_native, to_native
 from fastvoc.config import from_dict, to_dict
 from fastvoc.models import BigVGANConfig

@@ -17,7 +17,7 @@ from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.formats import hifigan
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import SPELLINGS, to_native
 from fastvoc.models import HiFiGANConfig
 

@@ -23,7 +23,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.checkpoints.formats.nemo import is_nested
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import to_native
 from fastvoc.config import config, from_dict, to_dict
 

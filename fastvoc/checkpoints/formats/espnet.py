@@ -21,7 +21,7 @@ from fastvoc.checkpoints import foreign_settings, statistics
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format, names_begin
 from fastvoc.checkpoints.formats.parallel_wavegan import STEMS, generator_config, is_layout, translate
-from fastvoc.checkpoints.source import Source, under
+from fastvoc.checkpoints.reading.source import Source, under
 from fastvoc.config import config, from_dict, to_dict
 
 PREFIX = "tts.generator.vocoder."

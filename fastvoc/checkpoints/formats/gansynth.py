@@ -19,7 +19,7 @@ from fastvoc.audio.instantaneous_frequency import NoteSpectrum
 from fastvoc.checkpoints import foreign_settings
 from fastvoc.checkpoints.checkpoint import Checkpoint, InstrumentConfig
 from fastvoc.checkpoints.format import Format
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import account
 from fastvoc.config import from_dict
 from fastvoc.models import GANSynthConfig

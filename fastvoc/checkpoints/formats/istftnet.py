@@ -13,7 +13,7 @@ from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints.checkpoint import Checkpoint
 from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.formats import hifigan
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import Table, to_native
 from fastvoc.config import from_dict
 from fastvoc.models import ISTFTNetConfig

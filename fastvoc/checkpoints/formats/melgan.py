@@ -26,7 +26,7 @@ from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.foreign_settings import pick, refuse_other
 from fastvoc.checkpoints.format import Format, each, names_begin, refuse_unsaid, write_torch
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import Table, from_native, to_native
 from fastvoc.config import config, from_dict, to_dict
 from fastvoc.models import MelGANConfig

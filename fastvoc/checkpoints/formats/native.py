@@ -22,7 +22,7 @@ from fastvoc.checkpoints.checkpoint import (
     VocoderConfig,
 )
 from fastvoc.checkpoints.format import Format
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import account, needed_tensors
 from fastvoc.config import from_dict, write_json
 from fastvoc.models import AUTOENCODERS, INSTRUMENTS

@@ -24,8 +24,8 @@ from fastvoc.checkpoints import foreign_settings
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format, each, names_begin
 from fastvoc.checkpoints.formats import hifigan
-from fastvoc.checkpoints.safe_loading import SETTINGS, WEIGHTS
-from fastvoc.checkpoints.source import Source, layers_of, under
+from fastvoc.checkpoints.reading.safe_loading import SETTINGS, WEIGHTS
+from fastvoc.checkpoints.reading.source import Source, layers_of, under
 from fastvoc.checkpoints.tensor_names import to_native
 from fastvoc.config import config, from_dict, to_dict
 

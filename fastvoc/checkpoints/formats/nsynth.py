@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints.checkpoint import AutoencoderConfig, Checkpoint
 from fastvoc.checkpoints.format import Format
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import account
 from fastvoc.config import from_dict
 from fastvoc.models import NSynthConfig

@@ -30,7 +30,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format, names_begin
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.checkpoints.modules import Live, fitting_mel, hifigan_sizes, layers_in, slope_of
-from fastvoc.checkpoints.source import Source, layers_of
+from fastvoc.checkpoints.reading.source import Source, layers_of
 from fastvoc.checkpoints.tensor_names import Table, to_native
 from fastvoc.config import config, from_dict, to_dict
 from fastvoc.models import HiFiGANConfig, MelGANConfig

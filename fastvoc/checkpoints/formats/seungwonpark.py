@@ -21,7 +21,7 @@ from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import foreign_settings
 from fastvoc.checkpoints.checkpoint import Checkpoint, InferenceFrames, VocoderConfig
 from fastvoc.checkpoints.format import Format, each, top_has
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import Table, to_native
 from fastvoc.config import config, from_dict, to_dict
 from fastvoc.models import MelGANConfig

@@ -24,7 +24,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format, each, names_begin
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.checkpoints.modules import Live, attributes_of, layers_in
-from fastvoc.checkpoints.source import Source, layers_of, under
+from fastvoc.checkpoints.reading.source import Source, layers_of, under
 from fastvoc.checkpoints.tensor_names import Table, to_native
 from fastvoc.config import config, from_dict, to_dict
 from fastvoc.models import HiFiGANConfig

@@ -24,12 +24,12 @@ import yaml
 from torch import Tensor
 
 from fastvoc.audio import CONVENTIONS, MelConfig
-from fastvoc.audio.convention import as_mel_config
-from fastvoc.audio.mel import mel_filters
+from fastvoc.audio.mels.convention import as_mel_config
+from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.checkpoints import foreign_settings
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.format import Format, each, names_begin, refuse_unsaid, write_torch
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.checkpoints.tensor_names import Table, from_native, to_native
 from fastvoc.config import config, from_dict, to_dict
 from fastvoc.models import VocosConfig

@@ -27,7 +27,7 @@ from fastvoc.blocks.distributions import GaussianConfig, LogisticsConfig, MuLawC
 from fastvoc.checkpoints.checkpoint import Checkpoint, VocoderConfig
 from fastvoc.checkpoints.foreign_settings import pick
 from fastvoc.checkpoints.format import Format, names_begin
-from fastvoc.checkpoints.source import Source, layers_of
+from fastvoc.checkpoints.reading.source import Source, layers_of
 from fastvoc.checkpoints.tensor_names import Table, to_native
 from fastvoc.config import config, from_dict
 from fastvoc.models import WaveNetConfig

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints import open_checkpoint
 from fastvoc.checkpoints.formats import parallel_wavegan
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.config import to_dict
 from fastvoc.train import state
 from fastvoc.train.config import TrainConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastvoc.checkpoints.formats import hifigan
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.models import HiFiGANConfig
 from fastvoc.train.config import TrainConfig
 from fastvoc.train.foreign.names import renamed

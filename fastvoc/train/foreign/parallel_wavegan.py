@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastvoc.checkpoints import statistics
 from fastvoc.checkpoints.formats import parallel_wavegan
-from fastvoc.checkpoints.source import Source
+from fastvoc.checkpoints.reading.source import Source
 from fastvoc.config import to_dict
 from fastvoc.models import HiFiGANConfig, MelGANConfig
 from fastvoc.models.discriminators import (

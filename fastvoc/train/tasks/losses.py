@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastvoc.audio import FULL_BAND, SUB_BAND, MelConfig, mel_l1, multi_resolution_stft, pqmf_analysis
-from fastvoc.audio.mel import frame_window, mel_filters
+from fastvoc.audio.mels.spectrogram import frame_window, mel_filters
 from fastvoc.config import Kinds, config
 from fastvoc.models.discriminators import Maps
 

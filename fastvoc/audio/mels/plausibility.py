@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.audio.convention import MelConfig, Normalization
-from fastvoc.audio.levels import level_scales, plausible_range, silence
-from fastvoc.audio.presets import CONVENTIONS
+from fastvoc.audio.mels.convention import MelConfig, Normalization
+from fastvoc.audio.mels.levels import level_scales, plausible_range, silence
+from fastvoc.audio.mels.presets import CONVENTIONS
 
 LONG_ENOUGH = 60
 """Frames from which changes in time say something."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastvoc.audio.convention import MelConfig
-from fastvoc.audio.mel import mel_spectrogram
+from fastvoc.audio.mels.convention import MelConfig
+from fastvoc.audio.mels.spectrogram import mel_spectrogram
 from fastvoc.constants import kept
 
 STANDARDISED = (-12.0, 8.0)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints.crc32c import crc32c, unmask
+from fastvoc.checkpoints.reading.crc32c import crc32c, unmask
 
 INDEX = ".index"
 MAGIC = bytes.fromhex("57fb808b247547db")

@@ -34,7 +34,7 @@ class Melody(InstrumentCommand, FileCommand):
         jobs, problems = plan(self.midi, (".mid", ".midi"), self.out, ".wav")
 
         from fastvoc.audio import write_audio
-        from fastvoc.audio.melody import read_midi
+        from fastvoc.audio.files.melody import read_midi
 
         instrument = self.open()
         points = instrument.timbre(self.seed)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer, PlainValidator, PositiveFloat, TypeAdapter, model_validator
 from typing_extensions import Self
 
-from fastvoc.audio.mel_scale import hertz_of_mel, mel_of_hertz
+from fastvoc.audio.mels.scale import hertz_of_mel, mel_of_hertz
 from fastvoc.config import config, to_dict
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fastvoc.audio.convention import MelConfig, Normalization
+from fastvoc.audio.mels.convention import MelConfig, Normalization
 
 _HIFIGAN = MelConfig(
     sample_rate=22050, fft_size=1024, hop=256, window_size=1024, bands=80, low=0, high=8000, root_epsilon=1e-9

@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from fastvoc.checkpoints import foreign_settings, safe_loading, tensorflow_bundle
+from fastvoc.checkpoints import foreign_settings
 from fastvoc.checkpoints.networks import Network, networks, tensors_of
+from fastvoc.checkpoints.reading import safe_loading, tensorflow_bundle
 
 WEIGHT_ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".pkl", ".nemo")
 OTHER_ENDINGS = (".h5", ".onnx", ".tflite", ".gguf")

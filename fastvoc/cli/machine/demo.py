@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from fastvoc.cli.bench import Bench
 from fastvoc.cli.command import Command, choose_device, describe_limited
+from fastvoc.cli.machine.bench import Bench
 from fastvoc.cli.terminal import complain, show
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Demo(Command):
 
         from fastvoc import Vocoder
         from fastvoc.audio import mel_l1, mel_to_wave, pesq, read_audio, write_audio
-        from fastvoc.audio.convention import as_mel_config
+        from fastvoc.audio.mels.convention import as_mel_config
         from fastvoc.audio.picture import draw_comparison
 
         vocoder = Vocoder.from_pretrained(self.vocoder, device=choose_device(self.device))

@@ -1,4 +1,4 @@
-"""Mel spectrograms in every convention of `fastvoc.audio.convention`.
+"""Mel spectrograms in every convention of `fastvoc.audio.mels.convention`.
 
 Frames of a short-time Fourier transform, their magnitudes under a bank of triangles (Slaney 1998, *Auditory
 Toolbox*; HTK book § 5.6), a floor, a logarithm, and what a project does afterwards.
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastvoc.audio.convention import FeatureConfig, MelConfig, Normalization
-from fastvoc.audio.inputs import Signal, as_given, as_mel, as_wave, check_precision
-from fastvoc.audio.mel_scale import mel_of_hertz
-from fastvoc.audio.presets import CONVENTIONS
+from fastvoc.audio.inputs import Signal, as_given, as_wave, check_precision
+from fastvoc.audio.mels.convention import FeatureConfig, MelConfig, Normalization
+from fastvoc.audio.mels.inputs import as_mel
+from fastvoc.audio.mels.presets import CONVENTIONS
+from fastvoc.audio.mels.scale import mel_of_hertz
 from fastvoc.constants import kept
 
 __all__ = [

@@ -41,7 +41,7 @@ class Mel(FileCommand):
 
         from fastvoc.audio import mel_spectrogram, read_audio
         from fastvoc.audio.inputs import too_loud
-        from fastvoc.cli.mel_files import write_mel
+        from fastvoc.cli.vocoder.mel_files import write_mel
 
         convention = self._convention()
         print(f"convention: {convention.describe()}")
@@ -58,7 +58,7 @@ class Mel(FileCommand):
     def _convention(self) -> MelConfig:
         from fastvoc import Vocoder
         from fastvoc.audio import CONVENTIONS
-        from fastvoc.audio.convention import as_mel_config
+        from fastvoc.audio.mels.convention import as_mel_config
         from fastvoc.config import nearest
 
         if self.convention is None:

@@ -37,8 +37,8 @@ class Vocode(WaveCommand):
         jobs, problems = plan(self.mel, MELS, self.out, f".{self.format}")
 
         from fastvoc.audio import find_convention, why_not
-        from fastvoc.audio.convention import as_mel_config
-        from fastvoc.cli.mel_files import read_mel
+        from fastvoc.audio.mels.convention import as_mel_config
+        from fastvoc.cli.vocoder.mel_files import read_mel
 
         vocoder = self.open()
         sampling = self.sampling(vocoder)

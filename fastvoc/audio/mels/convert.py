@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from fastvoc.audio.convention import MelConfig
-from fastvoc.audio.inputs import Signal, as_given, as_mel
-from fastvoc.audio.mel import _constants, _log, _normalize, linear_mel
-from fastvoc.audio.presets import CONVENTIONS
+from fastvoc.audio.inputs import Signal, as_given
+from fastvoc.audio.mels.convention import MelConfig
+from fastvoc.audio.mels.inputs import as_mel
+from fastvoc.audio.mels.presets import CONVENTIONS
+from fastvoc.audio.mels.spectrogram import _constants, _log, _normalize, linear_mel
 from fastvoc.config import nearest
 
 _SPECTRUM = {

@@ -1,7 +1,8 @@
 """Reads modules that PyTorch pickled before version 1.6, with the text of their classes beside them.
 
 ``torch.load`` with ``weights_only=True`` refuses such files for that text, which nobody runs. Here every name in the
-pickle is given something inert: the stand-ins of `fastvoc.checkpoints.stand_ins`, and what puts tensors together.
+pickle is given something inert: the stand-ins of `fastvoc.checkpoints.reading.stand_ins`, and what puts tensors
+together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from fastvoc.checkpoints.stand_ins import STAND_INS, sequence
+from fastvoc.checkpoints.reading.stand_ins import STAND_INS, sequence
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 

@@ -16,8 +16,9 @@ import safetensors
 import torch
 from safetensors.torch import load_file
 
-from fastvoc.checkpoints import foreign_settings, legacy_modules, tensorflow_bundle
-from fastvoc.checkpoints.stand_ins import stand_ins, stands_in_for
+from fastvoc.checkpoints import foreign_settings
+from fastvoc.checkpoints.reading import legacy_modules, tensorflow_bundle
+from fastvoc.checkpoints.reading.stand_ins import stand_ins, stands_in_for
 
 # The first bytes of what people hand over instead of a checkpoint.
 _NOT_WEIGHTS = (

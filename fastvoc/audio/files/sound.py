@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastvoc.audio import header
+from fastvoc.audio.files import header
 from fastvoc.audio.inputs import Signal, as_given, as_rate, as_wave, check_precision
 from fastvoc.writing import complete_file
 

@@ -1,0 +1,1 @@
+"""What is on disk: sound, codes and melodies."""

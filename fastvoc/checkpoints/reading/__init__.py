@@ -1,0 +1,1 @@
+"""Foreign files, found and read without trust: tensors and plain values come out, and no code runs."""
