@@ -20,6 +20,7 @@ struct Division {
   int64_t groups;
   bool pairs;  // of threads, one for each group
   int threads;
+  int64_t patience;  // of a lead, in nanoseconds
 };
 
 Division divide(const fastvoc_recurrent& network, const fastvoc_steps& steps) {
@@ -33,7 +34,10 @@ Division divide(const fastvoc_recurrent& network, const fastvoc_steps& steps) {
   const int64_t least = all < kLarge ? most : (steps.batch + kMostStreams - 1) / kMostStreams;
   const int64_t groups = larger(least, smaller(steps.threads, most));
   const bool pairs = 2 * groups <= steps.threads && chain >= kLeast;
-  return {groups, pairs, int(smaller(steps.threads, groups * (pairs ? 2 : 1)))};
+  // a thread that runs is never later than a step takes
+  constexpr int64_t kShort = 50000, kWeightsPerNanosecond = 20;
+  const int64_t patience = kShort + chain / kWeightsPerNanosecond;
+  return {groups, pairs, int(smaller(steps.threads, groups * (pairs ? 2 : 1))), patience};
 }
 
 template <class Operand>
@@ -75,7 +79,7 @@ void run(const fastvoc_recurrent& network, const void* packed, const fastvoc_ste
       float* const shared = memory + thread / 2 * 2 * size;
       Progress& progress = *std::launder(reinterpret_cast<Progress*>(shared));
       if (thread % 2 == 0) {
-        steps_of(thread / 2, shared).run_lead(progress);
+        steps_of(thread / 2, shared).run_lead(progress, division.patience);
       } else {
         steps_of(thread / 2, shared).run_companion(progress);
       }

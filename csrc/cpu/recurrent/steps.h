@@ -3,9 +3,11 @@
 // Two threads divide a step by what waits for what. The lead goes along the residual path, which one layer hands to the
 // next, and does the head. Its companion follows with what the path does not wait for: each layer's skip, as soon as its
 // gates are there, and, in between, what coming samples look back on. They tell each other how far they are by counting.
+// Where others take the companion's core away, the lead sends it to sleep and goes on alone, until it is back.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <new>
 #include <thread>
 
@@ -23,22 +25,32 @@ static inline int64_t block_of(int64_t streams) {
   return larger(1, smaller(kBlock, kColumns / streams));
 }
 
+constexpr int64_t kNobody = -1;
+
 // How far one thread of two is; each count in a line of memory of its own.
 struct Progress {
+  alignas(64) std::atomic<int64_t> asked{kNobody};  // the sample from which on the companion works
+  alignas(64) std::atomic<int> ready{0};            // whether it waits for that
   alignas(64) std::atomic<int64_t> gates{0};   // layers whose gates are there, over all samples
   alignas(64) std::atomic<int64_t> looked{0};  // layers that are looked back for, over all samples
   alignas(64) std::atomic<int64_t> skips{0};   // samples whose skips are summed
 };
 
-static inline void await(const std::atomic<int64_t>& count, int64_t least) {
+// Wait for something, and return how long that was in nanoseconds, or 0 if it was there soon.
+template <class There>
+static inline int64_t await(There there) {
   constexpr int kSpins = 200;  // a few microseconds; then the core may be needed by the thread that is waited for
-  for (int spins = 0; count.load(std::memory_order_acquire) < least; ++spins) {
-    if (spins < kSpins) {
-      pause();
-    } else {
-      std::this_thread::yield();
-    }
+  for (int spins = 0; spins < kSpins; ++spins) {
+    if (there()) return 0;
+    pause();
   }
+  const auto begin = std::chrono::steady_clock::now();
+  while (!there()) std::this_thread::yield();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - begin).count();
+}
+
+static inline int64_t await(const std::atomic<int64_t>& count, int64_t least) {
+  return await([&] { return count.load(std::memory_order_acquire) >= least; });
 }
 
 // Memory of one thread, in floats, for so many streams.
@@ -51,7 +63,6 @@ struct Workspace {
       return begin;
     };
     progress = take(sizeof(Progress) / sizeof(float));
-    ends = take(network.layers * 2 * 2);
     x = take(streams * layout.channels);
     y = take(streams * layout.channels);
     g = take(streams * layout.gates);
@@ -70,7 +81,7 @@ struct Workspace {
     cleared = size;  // what fills up vectors is never written
     pre = take(network.layers * block_of(streams) * streams * layout.gates);
   }
-  float *progress, *ends, *x, *y, *g, *z, *first, *skip, *hidden, *outputs, *bias, *narrow_z, *narrow, *pre;
+  float *progress, *x, *y, *g, *z, *first, *skip, *hidden, *outputs, *bias, *narrow_z, *narrow, *pre;
   int64_t z_room, room, cleared = 0, size = 0;
 };
 
@@ -87,94 +98,128 @@ class Steps {
         floats_(reinterpret_cast<const float*>(packed_ + layout_.floats_at)),
         work_(network, layout_, streams, shared),
         own_(network, layout_, streams, own),
-        ends_(reinterpret_cast<int64_t*>(own_.ends)),
         first_(first),
         streams_(streams) {
-    for (int64_t l = 0; l < network.layers; ++l) {
-      rows_ += ring_of(l);
-      // blocks of different layers begin at different samples, so that no sample has to wait for all of them
-      const int64_t block = smaller(block_of(streams), network.dilations[l]);
-      begin_of(l) = 0, end_of(l) = -(l * 7 % block);
-    }
+    for (int64_t l = 0; l < network.layers; ++l) rows_ += ring_of(l);
   }
 
   void run_alone() {
-    for (int64_t t = 0; t < steps_.count; ++t) {
-      begin(t);
-      std::copy_n(work_.first, streams_ * layout_.skips, work_.skip);
-      int64_t row = 0;
-      for (int64_t l = 0; l < network_.layers; ++l) {
-        look_back_if_due(l, row, t);
-        advance_layer(l, row, t);
-        add_skip(l);
-        advance_residual(l);
-        row += ring_of(l);
-      }
-      finish(t);
-    }
+    for (int64_t t = 0; t < steps_.count; ++t) step_alone(t);
   }
 
-  void run_lead(Progress& progress) {
+  // `patience` is how long the companion may be waited for, in nanoseconds.
+  void run_lead(Progress& progress, int64_t patience) {
+    const int64_t layers = network_.layers;
+    bool together = false, late = false;
     for (int64_t t = 0; t < steps_.count; ++t) {
+      if (together && late) {
+        await(progress.looked, (t + 1) * layers);  // what it has begun, it must end
+        progress.asked.store(kNobody, std::memory_order_release);
+        together = false;
+      } else if (!together && progress.ready.load(std::memory_order_acquire)) {
+        progress.ready.store(0, std::memory_order_relaxed);
+        progress.asked.store(t, std::memory_order_release);
+        together = true;
+      }
+      if (!together) {
+        step_alone(t);
+        continue;
+      }
       begin(t);
-      int64_t row = 0;
-      for (int64_t l = 0; l < network_.layers; ++l) {
-        const int64_t number = t * network_.layers + l + 1;
-        await(progress.looked, number);
-        count_block(l, t);
+      int64_t row = 0, waited = 0;
+      for (int64_t l = 0; l < layers; ++l) {
+        const int64_t number = t * layers + l + 1;
+        waited += await(progress.looked, number);
         advance_layer(l, row, t);
         progress.gates.store(number, std::memory_order_release);
         advance_residual(l);
         row += ring_of(l);
       }
-      await(progress.skips, t + 1);
+      waited += await(progress.skips, t + 1);
       finish(t);
+      late = waited > patience;
     }
+    if (!together) progress.asked.store(steps_.count, std::memory_order_release);
   }
 
   void run_companion(Progress& progress) {
-    int64_t row = 0;
-    for (int64_t l = 0; l < network_.layers; ++l) {
-      look_back_if_due(l, row, 0);
-      progress.looked.store(l + 1, std::memory_order_release);
-      row += ring_of(l);
-    }
-    for (int64_t t = 0; t < steps_.count; ++t) {
-      const int64_t before = t * network_.layers;
-      int64_t skipped = 0, looked = 0;
-      row = 0;
-      while (skipped < network_.layers || looked < network_.layers) {
-        if (skipped == looked) await(progress.gates, before + skipped + 1);
-        // skips come first: the head waits for them
-        if (skipped < network_.layers && progress.gates.load(std::memory_order_acquire) > before + skipped) {
-          if (skipped == 0) std::copy_n(work_.first, streams_ * layout_.skips, work_.skip);
-          add_skip(skipped);
-          if (++skipped == network_.layers) progress.skips.store(t + 1, std::memory_order_release);
-          continue;
-        }
-        if (t + 1 < steps_.count) look_back_if_due(looked, row, t + 1);
-        row += ring_of(looked);
-        ++looked;
-        progress.looked.store(before + network_.layers + looked, std::memory_order_release);
+    const int64_t layers = network_.layers, count = steps_.count;
+    const auto asked = [&] { return progress.asked.load(std::memory_order_acquire); };
+    for (int64_t nap = 4; asked() < count; nap = smaller(4 * nap, 1024)) {
+      progress.ready.store(1, std::memory_order_release);
+      await([&] { return asked() != kNobody; });
+      int64_t t = asked(), row = 0;
+      for (int64_t l = 0; l < layers && t < count; ++l) {
+        look_back_if_due(l, row, t);
+        progress.looked.store(t * layers + l + 1, std::memory_order_release);
+        row += ring_of(l);
       }
+      for (; t < count && follow(progress, t); ++t) {
+      }
+      if (t >= count) return;
+      // its core was taken away: it comes back in milliseconds, and each time in more of them
+      for (int64_t i = 0; i < nap && asked() == kNobody; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }
 
  private:
   int64_t ring_of(int64_t l) const { return (network_.taps - 1) * network_.dilations[l]; }
-  int64_t& begin_of(int64_t l) const { return ends_[2 * l]; }
-  int64_t& end_of(int64_t l) const { return ends_[2 * l + 1]; }
-
-  // Whether a block of samples begins; and note where it ends.
-  bool count_block(int64_t l, int64_t t) {
-    if (t < end_of(l)) return false;
-    const int64_t block = smaller(block_of(streams_), network_.dilations[l]);
-    begin_of(l) = t, end_of(l) = smaller(t + block + (t ? 0 : end_of(l)), steps_.count);
-    return true;
+  // The block of samples that one is in. Those of different layers begin at different samples, so that no sample has to
+  // wait for all of them.
+  struct Block {
+    int64_t begin, end;
+  };
+  Block block(int64_t l, int64_t t) const {
+    const int64_t length = smaller(block_of(streams_), network_.dilations[l]), phase = l * 7 % length;
+    const int64_t begin = (t + phase) / length * length - phase;
+    return {larger(begin, 0), smaller(begin + length, steps_.count)};
   }
 
   void look_back_if_due(int64_t l, int64_t row, int64_t t) {
-    if (count_block(l, t)) look_back(l, row, t, end_of(l) - t);
+    if (const Block its = block(l, t); its.begin == t) look_back(l, row, t, its.end - t);
+  }
+
+  void step_alone(int64_t t) {
+    begin(t);
+    std::copy_n(work_.first, streams_ * layout_.skips, work_.skip);
+    int64_t row = 0;
+    for (int64_t l = 0; l < network_.layers; ++l) {
+      look_back_if_due(l, row, t);
+      advance_layer(l, row, t);
+      add_skip(l);
+      advance_residual(l);
+      row += ring_of(l);
+    }
+    finish(t);
+  }
+
+  // The companion's part of a sample: its skips, and what the next one looks back on; or return that it was sent away.
+  bool follow(Progress& progress, int64_t t) {
+    const int64_t layers = network_.layers, before = t * layers;
+    const auto gates = [&] { return progress.gates.load(std::memory_order_acquire); };
+    const auto sent_away = [&] {
+      const int64_t asked = progress.asked.load(std::memory_order_acquire);
+      return asked == kNobody || asked == steps_.count;  // by now, the lead may have made all others alone
+    };
+    await([&] { return gates() > before || sent_away(); });
+    if (gates() <= before) return false;
+    std::copy_n(work_.first, streams_ * layout_.skips, work_.skip);
+    int64_t skipped = 0, looked = 0, row = 0;
+    while (skipped < layers || looked < layers) {
+      if (skipped == looked) await(progress.gates, before + skipped + 1);
+      // skips come first: the head waits for them
+      if (skipped < layers && gates() > before + skipped) {
+        add_skip(skipped);
+        if (++skipped == layers) progress.skips.store(t + 1, std::memory_order_release);
+        continue;
+      }
+      if (t + 1 < steps_.count) look_back_if_due(looked, row, t + 1);
+      row += ring_of(looked);
+      ++looked;
+      progress.looked.store(before + layers + looked, std::memory_order_release);
+    }
+    return true;
   }
 
   // The input of all streams, and what it adds to the skips.
@@ -200,7 +245,7 @@ class Steps {
     by_operand<Operand>(scale, [&](auto kind) {
       using Kind = decltype(kind);
       const Matrix<Kind> matrix(layout_.current, layer(l) + layout_.past.template bytes<Kind>());
-      multiply_all(matrix, columns<Kind>(work_.x, channels, network_.channels, scale).of, pre(l, t - begin_of(l)), gates,
+      multiply_all(matrix, columns<Kind>(work_.x, channels, network_.channels, scale).of, pre(l, t - block(l, t).begin), gates,
                    work_.g, gates);
     });
     const float out_scale = input_scale(network_, l, kOut);
@@ -413,7 +458,6 @@ class Steps {
   const char* const packed_;
   const float* const floats_;
   const Workspace<Operand> work_, own_;
-  int64_t* const ends_;
   const int64_t first_, streams_;
   int64_t rows_ = 0;
 };
