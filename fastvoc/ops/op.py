@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import zip_longest
 from typing import Any, Generic, Protocol, TypeVar, get_args, get_type_hints
@@ -155,32 +155,33 @@ class Op(Generic[C]):
 
     def __call__(self, call: C) -> Any:
         """Run a call as the surroundings ask for it: in the dtype of autocast, on the backend that is forced."""
-        call = self.cast(call)
+        device = call[0].device.type
+        if not _autocasts(device):
+            return self._choose(call)
+        # Inside an opaque operator eager autocast would still rewrite dtypes that the fake has promised: cast here.
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return self._choose(self.kind(*[_cast(value, dtype) for value in call]))
+
+    def without_autocast(self, call: C) -> Any:
+        """Run a call in the dtype of its tensors, whatever surrounds it."""
+        device = call[0].device.type
+        if not _autocasts(device):
+            return self._dispatch(call)
+        with torch.autocast(device, enabled=False):
+            return self._dispatch(call)
+
+    def _choose(self, call: C) -> Any:
         # What compiled code runs on is decided when it runs; elsewhere, forcing the definition makes plain PyTorch.
         if not torch.compiler.is_dynamo_compiling():
             if _explaining.get():
                 raise _Reached(call)
             if _forced.get() == "reference":
-                with _no_autocast(call):
-                    return self._define(call)
-        return self.without_autocast(call)
+                return self._define(call)
+        return self._dispatch(call)
 
-    def cast(self, call: C) -> C:
-        """Return a call in the dtype of autocast, where that is on.
-
-        Inside an opaque operator eager autocast would still rewrite dtypes that the fake has promised: cast here
-        instead.
-        """
-        device = call[0].device.type
-        if not _autocasts(device):
-            return call
-        dtype = torch.get_autocast_dtype(device)
-        return self.kind(*[_cast(value, dtype) for value in call])
-
-    def without_autocast(self, call: C) -> Any:
-        """Run a call in the dtype of its tensors, whatever surrounds it."""
-        with _no_autocast(call):
-            return self._define(call) if self._looked_into(call) else self.overload(*call)
+    def _dispatch(self, call: C) -> Any:
+        return self._define(call) if self._looked_into(call) else self.overload(*call)
 
     def _looked_into(self, call: C) -> bool:
         """Tell whether something differentiates or maps what happens here, and so has to see the definition itself."""
@@ -414,11 +415,6 @@ def _results(kind: Any) -> str:
 
 def _autocasts(device: str) -> bool:
     return device != "meta" and torch.is_autocast_enabled(device)
-
-
-def _no_autocast(call: Any) -> AbstractContextManager[Any]:
-    device = call[0].device.type
-    return torch.autocast(device, enabled=False) if _autocasts(device) else nullcontext()
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
