@@ -426,8 +426,8 @@ class WaveGlow(Generator):
             return None
         if self._why_not_native() is not None:
             return None
-        # the blocks of Toom and Cook's method would have to wait in a stream
-        in_order = not last or state[1].shape[-1] > 0
+        # the blocks of Toom and Cook's method, which is for float32, would have to wait in a stream
+        in_order = not last or state[1].shape[-1] > 0 or self.upsample.weight.dtype != torch.float32
         make = partial(self._packed_layers, in_order=in_order)
         return self._packed.of(weights, make, form=in_order)
 
