@@ -47,7 +47,9 @@ NAMES = {
 
 
 def read(folder: Path) -> list[Row]:
-    """Read the rows of a folder, and of each case keep those of its newest run.
+    """Read the rows of a folder, and of each case keep those of its newest run, of those by the wall's clock.
+
+    Rows by the processor's are of machines that other work shared: pages that have them say so in words.
 
     Parameters
     ----------
@@ -66,7 +68,11 @@ def read(folder: Path) -> list[Row]:
             raise ValueError(f"{path}: is no list of rows with a suite and a date")
         kind = "cuda" if "-cuda-" in path.name else "cpu"
         # what the rows of the first version do not say
-        rows += [{"kind": kind, "dtype": "float32"} | row | {"file": path.name} for row in content]
+        rows += [
+            {"kind": kind, "dtype": "float32"} | row | {"file": path.name}
+            for row in content
+            if row.get("clock", "wall") == "wall"
+        ]
     return newest(rows)
 
 
