@@ -95,9 +95,8 @@ class _Way(Generic[C]):
             ("cuda", self._network), pack, *(tensor for pair in weights for tensor in pair if tensor is not None)
         )
         lengths = ragged_lengths(x.shape[2])
-        if lengths is not None or self._run is None:
-            y = self._network.run(own, x, dtype=x.dtype, other=other, lengths=lengths)
-            self._run = self._run or Run(self._network, x, x.dtype, other)
-        else:
-            y = self._run(own, x, other=other)
-        return in_layout_of(x, y)
+        if lengths is not None:
+            return in_layout_of(x, self._network.run(own, x, dtype=x.dtype, other=other, lengths=lengths))
+        if self._run is None:
+            self._run = Run(self._network, x, x.dtype, other)
+        return in_layout_of(x, self._run(own, x, other=other))
