@@ -92,7 +92,7 @@ class Node:
     """What is laid around the first input where `needs` reaches beyond its ends: "zero", "reflect", "replicate", or
     "none": the window is then shorter."""
     amplifies: bool = False
-    """Whether it makes so much of a rounding that a network with it is left to the operators."""
+    """Whether it makes so much of a rounding that everything in a network with it sums in the operators' order."""
     waits: int = 0
     """Rows of the first input that have to come, or the input to end, before the first row of the result is certain."""
 

@@ -35,7 +35,7 @@ class GriffinLimNetConfig:
     kind: Literal["griffin-lim-net"] = "griffin-lim-net"
     mel_bands: Positive = 80
     """Bands of the mel spectrogram, which is a natural logarithm of magnitudes."""
-    mel_floor: float = 1e-5
+    mel_floor: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     """Smallest magnitude that counts, that of the mel's convention."""
     mel_mean: float = -5.0
     """Subtracted from the mel before the network sees it, roughly the mean of speech."""
@@ -55,7 +55,7 @@ class GriffinLimNetConfig:
     """Of the inverse transform, in samples; its window is a Hann of the same length."""
     hop: Positive = 256
     """Samples per mel frame."""
-    updates: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (8, 4)
+    updates: tuple[Annotated[int, Field(ge=0, le=1024)], Annotated[int, Field(ge=0, le=1024)]] = (8, 4)
     """Multiplicative updates towards the mel, of the estimate that the network corrects and after its correction."""
     iterations: Annotated[int, Field(ge=0, le=1024)] = 16
     """Rounds of Griffin-Lim with the network's magnitudes."""
@@ -66,8 +66,8 @@ class GriffinLimNetConfig:
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.fft_size % self.hop or (self.fft_size - self.hop) % 2:
-            raise ValueError(f"fft_size {self.fft_size} must be a multiple of hop {self.hop}, and even beyond it")
+        if self.fft_size % 2 or self.fft_size % self.hop or (self.fft_size - self.hop) % 2:
+            raise ValueError(f"fft_size {self.fft_size} must be even, a multiple of hop {self.hop}, and even beyond it")
         return self
 
     @property

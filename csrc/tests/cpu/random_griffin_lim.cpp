@@ -152,7 +152,7 @@ std::vector<float> run(const Call& call, const void* packed, const std::vector<f
   fastvoc_griffin_lim_begin(&call, state.data);
   std::vector<float> y;
   for (int64_t done = 0; done < frames || (done == frames && !whole);) {
-    int64_t count = whole ? frames : draw(0, 1) ? draw(0, 40) : draw(0, 3);
+    int64_t count = whole ? frames : draw(0, 1) ? draw(0, 120) : draw(0, 3);
     count = done || whole ? count : count + overlap;
     const bool last = whole || done + count >= frames;
     count = last ? frames - done : count;
@@ -178,7 +178,7 @@ int compared = 0;  // calls whose values say something
 
 bool right(const Call& call) {
   if (fastvoc_griffin_lim_check(&call) != FASTVOC_OK) return false;
-  const int64_t bins = bins_of(call), overlap = call.size / call.hop, frames = size(20, 60);
+  const int64_t bins = bins_of(call), overlap = call.size / call.hop, frames = size(20, 150);
   std::vector<float> filters(call.bands * bins);
   for (float& weight : filters) weight = draw(0, 2) ? 0 : float(draw(1, 100)) / 100;
   // pulses so far apart that they do not cancel: what rounds divide by is then not near zero
