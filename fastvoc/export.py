@@ -93,7 +93,7 @@ def write_onnx(vocoder: Vocoder, path: str | Path) -> None:
     model = program.model_proto  # type: ignore[union-attr]
     mel_config = vocoder.config.mel
     for key, value in {
-        "sample_rate": mel_config.sample_rate,
+        "sample_rate": vocoder.sample_rate,
         "hop": generator.hop,
         "bands": generator.mel_bands,
         "mel": json.dumps(to_dict(mel_config)),

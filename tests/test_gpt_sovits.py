@@ -16,6 +16,7 @@ from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, mel_spectrogram, resample
 from fastvoc.checkpoints import Checkpoint, VocoderConfig, open_checkpoint
 from fastvoc.checkpoints.formats import FORMATS, gpt_sovits
+from fastvoc.export import write_onnx
 from fastvoc.models import HiFiGANConfig
 
 MEL = CONVENTIONS["gpt-sovits-v4"]
@@ -89,6 +90,15 @@ def test_both_rates_are_saved(tmp_path: Path) -> None:
     vocoder.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["wave_rate"] == 48000
     assert Vocoder.from_pretrained(tmp_path).config == vocoder.config
+
+
+def test_what_is_exported_says_the_waves_rate(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    write_onnx(small(), tmp_path / "vocoder.onnx")
+    told = {entry.key: entry.value for entry in onnx.load(str(tmp_path / "vocoder.onnx")).metadata_props}
+    assert (told["sample_rate"], told["hop"]) == ("48000", "480")
+    assert json.loads(told["mel"])["sample_rate"] == 32000
 
 
 def test_rates_that_do_not_fit_are_refused() -> None:
