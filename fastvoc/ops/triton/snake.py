@@ -2,8 +2,8 @@
 
 A lane makes neighbouring frames of one channel. It goes through time once, and keeps what its filters reach in
 registers: six frames of the input, and six even and six odd ones of the doubled signal. Five even and five odd ones are
-computed by two lanes each, since none sees what another computes. Six steps are one stretch of a loop, behind which
-every register holds again what it held before.
+computed by two lanes each, since none sees what another computes. Six steps are one stretch of a loop: as many frames
+later, a register holds the same of the six again, so that nothing has to be moved.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -23,6 +23,7 @@ F5 = tl.constexpr(FILTER[5])
 """Half of the filter; the other half is the same, backwards, so that its odd taps are its even ones backwards."""
 
 LEAST = tl.constexpr(SMALLEST)
+"""What is added to what divides."""
 
 MAGIC = tl.constexpr(12582912.0)
 """1.5 · 2²³: what is added to it is rounded to a whole number."""
@@ -54,7 +55,7 @@ def exponential(x):
 
 @triton.jit
 def scales(alpha, beta, channel, real, LOGARITHMIC: tl.constexpr):
-    """Return the frequency in the sine, the divisor's logarithm taken away, and what the sine is multiplied by."""
+    """Return the frequency in the sine, and the amount that its square is multiplied by, of each lane."""
     a = tl.load(alpha + channel, mask=real, other=0.0).to(tl.float32)
     b = a
     if beta is not None:
