@@ -27,7 +27,8 @@ EXPORTED = [
     *("hifigan", "hifigan, odd rates", "hifigan, output-padded", "hifigan, causal, reflect", "hifigan, standardised"),
     *("hifigan, conditioned at each stage", "melgan", "melgan, keras", "melgan, multi-band"),
     *("istftnet", "istftnet, symmetric", "istftnet, angle"),
-    *("vocos", "vocos, same", "wavenext", "bigvgan", "bigvgan, block 2, linear"),
+    *("vocos", "vocos, same", "wavenext"),
+    pytest.param("bigvgan, block 2, linear", marks=pytest.mark.slow),  # hundreds of nodes
 ]
 EDGES = {
     "replicated": InferenceFrames(replicated_frames=3),
