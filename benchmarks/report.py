@@ -7,9 +7,9 @@ A page has places for it, which hold what was written last::
 
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
 (all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``default``, ``training``,
-``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality`` (what
-is heard of it). Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc bench
---compare`` knows are written into the package.
+``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality``
+(what is heard of it). Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc
+bench --compare`` knows are written into the package.
 """
 
 from __future__ import annotations
