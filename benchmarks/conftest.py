@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,8 @@ from benchmarks.tables import sentences
 PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "tf32", "bfloat16")}
 OPTIONAL = {"cpu": (), "cuda": ("float16",)}
 ROWS = pytest.StashKey[Rows]()
+SAID = pytest.StashKey[list[str]]()
+"""What is to be told when a test is over."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,6 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     stopwatch.clock = config.getoption("--clock")
     config.stash[ROWS] = Rows(config.getoption("--results"))
+    config.stash[SAID] = []
     config.stash[FIRST] = first = First(config)
     if config.getoption("--budget") is None:
         config.option.budget = SHORT_BUDGET if first.chooses else BUDGET
@@ -163,11 +166,19 @@ def rows(request: pytest.FixtureRequest, device: str) -> Iterator[list[dict[str,
     """Collect the measurements of a test; they are kept, and what they say is told, as soon as it is over."""
     collected: list[dict[str, Any]] = []
     yield collected
-    made = request.config.stash[ROWS].add(collected, device)
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    for sentence in sentences(made):
+    request.config.stash[SAID] += sentences(request.config.stash[ROWS].add(collected, device))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Tell what a test has found, as soon as what it prints is no longer caught."""
+    result = yield
+    said, reporter = item.config.stash[SAID], item.config.pluginmanager.get_plugin("terminalreporter")
+    for sentence in said:
         reporter.ensure_newline()
         reporter.write_line(sentence)
+    said.clear()
+    return result
 
 
 if find_spec("pytest_benchmark") is None:

@@ -15,7 +15,8 @@ namespace fastvoc::FASTVOC_ISA {
 
 constexpr int kMaxLayers = 512, kForms = 4, kMaxLines = 2 * kMaxLayers, kReaders = 24, kSlots = 64;
 constexpr int64_t kAlign = 64;  // bytes: a cache line
-// Products per row of a panel in a part that threads share: some ten microseconds, of 4 ms that a core is away at once.
+// Products in a part of a panel, of which threads take one after the other: some ten microseconds, while a core that is
+// away is so for milliseconds.
 constexpr int64_t kPartProducts = int64_t{1} << 22;
 constexpr int64_t kMostInt8Products = INT32_MAX / (255 * 127);
 

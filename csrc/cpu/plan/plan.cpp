@@ -1,7 +1,7 @@
 // Plans on the CPU: a network runs tile by tile.
 //
-// All threads walk through the same layers, and share the rows of each (team.h); what they know of the progress they count
-// each for itself, so that nothing else is shared.
+// All threads walk through the same layers, and share the rows of each (team.h); what they know of the progress they
+// count each for itself, so that nothing else is shared.
 
 #include <algorithm>
 #include <cstring>
@@ -392,7 +392,7 @@ struct Walk {
     made(layer) = to;
     int read_last[3], count = 0;
     for (const int line : {step.input, step.residual, step.partial})
-      if (line >= 0 && plan.line[line].last == layer && std::find(read_last, read_last + count, line) == read_last + count)
+      if (line >= 0 && plan.line[line].last == layer && !std::count(read_last, read_last + count, line))
         read_last[count++] = line;
     const auto chores = [&] {
       for (int f = 0; f < step.line_count; ++f) open(step.lines[f], from);
@@ -413,8 +413,8 @@ struct Walk {
       }
     };
     const auto parts = [&](int64_t some) { return parts_of(step, some); };
-    if (works && !member.round(step.line_count + count > 0, chores, rows, step.toom_cook ? step.block : kRows, parts, visit))
-      return kDismissed;
+    const int64_t unit = step.toom_cook ? step.block : kRows;
+    if (works && !member.round(step.line_count + count > 0, chores, rows, unit, parts, visit)) return kDismissed;
     for (int r = 0; r < count; ++r) now.begin[read_last[r]] = needed(read_last[r]);
     return pad_all(layer, last);
   }
