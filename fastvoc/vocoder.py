@@ -85,7 +85,7 @@ class Vocoder(Face[Generator]):
         self._generator = generator
         self._runner = Runner(choice, self._version)
         self._synthesizer = Synthesizer(self._runner, edge_frames=self._edge_frames)
-        self._kept_hum: tuple[object, Tensor] | None = None
+        self._kept_bias: tuple[object, Tensor] | None = None
 
     def _check_fits(self, generator: Any) -> None:
         if not isinstance(generator, Generator):
@@ -392,19 +392,19 @@ class Vocoder(Face[Generator]):
                 condition, self._generator.condition_channels, None if lengths is None else len(mels)
             )
             sampling = read_sampling(self._generator, seed, temperature, len(tensor) if tensor.ndim == 3 else 1)
-            hum = self._hum(denoising)
+            bias = self._bias_spectrum(denoising)
             if lengths is not None:
                 waves = self._synthesizer.voices([*zip(mels, conditions, strict=True)], sampling)
             else:
                 waves = [self._synthesizer.voice(mels[0], conditions[0], sampling)]
-            if hum is not None:
-                waves = [subtract_magnitude(wave, hum, denoising) for wave in waves]
+            if bias is not None:
+                waves = [subtract_magnitude(wave, bias, denoising) for wave in waves]
             if later:
                 reading.judge()
             made = [as_given(wave, mel) for wave in waves]
             return made[0] if lengths is None else made
 
-    def _hum(self, denoising: float) -> Tensor | None:
+    def _bias_spectrum(self, denoising: float) -> Tensor | None:
         """Return the magnitudes of what the generator makes of nothing, which are kept until it changes."""
         if not (isinstance(denoising, Real) and 0 <= denoising < math.inf):
             raise ValueError(f"Vocoder: denoising is {denoising!r}; it must be a finite number that is not negative")
@@ -416,11 +416,11 @@ class Vocoder(Face[Generator]):
                 "the condition, so that there is no one spectrum to take away"
             )
         revision = self._version.revision()
-        if self._kept_hum is None or self._kept_hum[0] is not revision:
+        if self._kept_bias is None or self._kept_bias[0] is not revision:
             nothing = self._weight.new_zeros(self._generator.mel_bands, NOTHING)
             wave = self._synthesizer.voice(nothing, None, read_sampling(self._generator, *self._silent(), 1))
-            self._kept_hum = revision, first_magnitude(wave)
-        return self._kept_hum[1]
+            self._kept_bias = revision, first_magnitude(wave)
+        return self._kept_bias[1]
 
     def _silent(self) -> tuple[int | None, float | None]:
         """Return a seed and a temperature at which nothing is left to chance."""
