@@ -22,7 +22,7 @@ extern "C" {
  *   skip += skip z
  *   x = (x + residual z + bias) residual_scale
  *
- * and the head, relu(skip skip_scale), a matrix (and one of the condition, if it hears it too), relu, a matrix, makes the
+ * and the head, relu(skip skip_scale), a matrix (and one of the condition, if it takes one too), relu, a matrix, makes the
  * distribution that the sample is drawn from.
  * All of a layer that does not depend on the sample before is computed for a block of samples at once.
  *

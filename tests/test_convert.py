@@ -246,7 +246,7 @@ def test_a_result_never_replaces_what_is_converted(capsys: pytest.CaptureFixture
     assert sorted(file.name for file in Path("full").iterdir()) == ["config.json", "model.safetensors", "notes.txt"]
 
 
-def test_info_tells_the_habits_of_a_format(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_tells_the_peculiarities_of_a_format(capsys: pytest.CaptureFixture[str]) -> None:
     path = foreign.coqui(a_folder("their"), SMALL, foreign.COQUI_MEL)
     assert main(["info", str(path)]) == 0
     told = capsys.readouterr().out

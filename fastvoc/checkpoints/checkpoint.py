@@ -242,7 +242,7 @@ class Checkpoint:
     source : str
         The format that it came from, in one line.
     notes : tuple of str
-        What a reader of the original should know: assumptions made, settings ignored, habits of the original.
+        What a reader of the original should know: assumptions made, settings ignored, peculiarities of the original.
     """
 
     config: Any

@@ -57,7 +57,7 @@ class RenderNotes(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateNotes(InstrumentCommand):
-    """Judge an instrument by GANSynth's measures, beside notes of instruments that it has not heard.
+    """Judge an instrument by GANSynth's measures, beside notes of instruments that it has not learned from.
 
     A classifier learns the pitches of the notes of --data, for some seconds, and then judges those of --held-out and as
     many notes of the instrument, of the same pitches and of timbres of their own.

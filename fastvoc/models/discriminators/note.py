@@ -1,4 +1,4 @@
-"""GANSynth's discriminator, which also says which pitch it hears.
+"""GANSynth's discriminator, which also names the pitch of a note.
 
 Engel et al. 2019, arXiv:1902.08710, § 3; reference: magenta/magenta 526d3eb, magenta/models/gansynth/lib/networks.py.
 """
