@@ -108,10 +108,10 @@ def write_onnx(vocoder: Vocoder, path: str | Path) -> None:
 def _refuse_unwritable(generator: Generator) -> None:
     """Raise one sentence if what `forward` makes of a mel is not what the vocoder makes of it."""
     reason = None
-    if generator.draws is not None:
-        reason = "it draws random numbers, of which the file would have to be given those that fastvoc draws"
-    elif is_recurrent(generator):
+    if is_recurrent(generator):
         reason = "it is recurrent, and makes its waves by `advance`, from a state that the file would have to hand on"
+    elif generator.draws is not None:
+        reason = "it draws random numbers, of which the file would have to be given those that fastvoc draws"
     if reason is not None:
         raise ValueError(f"export: {type(generator).__name__} cannot be written as ONNX: {reason}")
 

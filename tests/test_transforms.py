@@ -246,6 +246,10 @@ def test_the_meta_device_gives_shapes(name: str) -> None:
         torch.zeros(2, BANDS, 40),
         *([torch.zeros(2, network.condition_channels)] * bool(network.condition_channels)),
     ]
-    expected = network(*given)
-    made = network.to("meta")(*(value.to("meta") for value in given))
+    drawn = {}
+    if network.draws is not None:
+        drawn = {"noise": network.draws(torch.tensor([1, 2]), 0, 40).float(), "temperature": torch.ones(2)}
+    expected = network(*given, **drawn)
+    on_meta = {key: value.to("meta") for key, value in drawn.items()}
+    made = network.to("meta")(*(value.to("meta") for value in given), **on_meta)
     assert made.is_meta and (made.shape, made.dtype) == (expected.shape, expected.dtype)

@@ -228,7 +228,9 @@ class WaveGlow(Generator):
         -------
         Tensor, shape (B, T·hop)
         """
-        wave: Tensor = self(mel, noise=z, temperature=z.new_ones(len(z)))
+        # summed in order: Toom and Cook's method rounds a little more, and this is held to be exact
+        packed = self._for_native_code(mel, in_order=True)
+        _, wave = self._make(self.begin(len(mel)), mel, z, packed, last=True)
         return wave[:, 0]
 
     def transform(self, wave: Tensor, mel: Tensor) -> Likelihood:
@@ -320,10 +322,25 @@ class WaveGlow(Generator):
         """Take the next frames, and return the new state and the samples that are now certain."""
         if noise is None or temperature is None:
             raise ValueError("WaveGlow makes waves of noise; it needs noise and temperature")
-        unmix, waves, rows = self._inverses(), [], self._rows_per_frame
-        given, packed = mel, self._for_native_code(state, mel, last=last)
+        # the blocks of Toom and Cook's method would have to wait in a stream
+        packed = self._for_native_code(mel, in_order=not last or state[1].shape[-1] > 0)
+        single = mel if packed is None else mel.float()
+        state, wave = self._make(
+            state, mel, noise.to(single) * temperature.to(single)[:, None, None], packed, last=last
+        )
+        if not wave.is_meta and not bool(wave.isfinite().all()):
+            raise ValueError(
+                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows "
+                "multiply by too much; take a lower temperature (the original's is 0.6), or weights of an earlier step"
+            )
+        return state, wave
+
+    def _make(
+        self, state: State, mel: Tensor, z: Tensor, packed: list[list[Packed]] | None, *, last: bool
+    ) -> tuple[State, Tensor]:
+        """Run the flows backwards, some frames at a time."""
+        unmix, waves, rows, given = self._inverses(), [], self._rows_per_frame, mel
         mel = mel if packed is None else mel.float()
-        z = noise.to(mel) * temperature.to(mel)[:, None, None]
         for start in range(0, max(1, mel.shape[-1]), WINDOW):
             stop = start + WINDOW
             ended = last and stop >= mel.shape[-1]
@@ -331,13 +348,7 @@ class WaveGlow(Generator):
                 state, mel[..., start:stop], z[..., start * rows : stop * rows], unmix, packed, ended=ended
             )
             waves.append(wave)
-        wave = torch.cat(waves, dim=-1).to(given.dtype)
-        if not bool(wave.isfinite().all()):
-            raise ValueError(
-                f"WaveGlow: at temperature {float(temperature.max()):g} samples are no finite numbers, as flows "
-                "multiply by too much; take a lower temperature (the original's is 0.6), or weights of an earlier step"
-            )
-        return state, wave
+        return state, torch.cat(waves, dim=-1).to(given.dtype)
 
     def _advance(
         self,
@@ -419,15 +430,17 @@ class WaveGlow(Generator):
         """Drop the packed weights, so that the next samples are made with weights as they are then."""
         self._packed.forget()
 
-    def _for_native_code(self, state: State, mel: Tensor, *, last: bool) -> list[list[Packed]] | None:
-        """Return the layers of all flows as native code reads them, or None where operators run them."""
+    def _for_native_code(self, mel: Tensor, *, in_order: bool) -> list[list[Packed]] | None:
+        """Return the layers of all flows as native code reads them, or None where operators run them.
+
+        Sums are `in_order`, or else as few products as there are ways to; only float32 has such ways.
+        """
         weights = [*self.parameters()]
         if torch.is_grad_enabled() and (mel.requires_grad or any(weight.requires_grad for weight in weights)):
             return None
         if self._why_not_native() is not None:
             return None
-        # the blocks of Toom and Cook's method, which is for float32, would have to wait in a stream
-        in_order = not last or state[1].shape[-1] > 0 or self.upsample.weight.dtype != torch.float32
+        in_order = in_order or self.upsample.weight.dtype != torch.float32
         make = partial(self._packed_layers, in_order=in_order)
         return self._packed.of(weights, make, form=in_order)
 
@@ -440,7 +453,7 @@ class WaveGlow(Generator):
         for number, flow in enumerate(self._each()):
             mix = flow.mix.double() if flow.mix.device.type != "mps" else flow.mix.float()
             inverse, wrong = torch.linalg.inv_ex(mix)
-            if bool(wrong) or not bool(inverse.isfinite().all()):
+            if not mix.is_meta and (bool(wrong) or not bool(inverse.isfinite().all())):
                 raise ValueError(
                     f"WaveGlow: the 1x1 convolution of flow {number} (flows.{number}.mix) is singular, so that no wave "
                     "leads to its noise; take weights of an earlier step"
