@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def draw_roofline(rows: list[Row], path: Path) -> bool:
         axis = axes[0, 0]
         intensity = np.geomspace(0.5, 2000, 50)
         axis.plot(intensity, np.minimum(arithmetic, intensity * bandwidth), color=GREY, linewidth=1)
-        markers = dict(zip(dict.fromkeys(row["op"] for row in rows), "osD^v", strict=False))
+        markers = dict(zip(dict.fromkeys(row["op"] for row in rows), cycle("osD^vPX*hdp<>"), strict=False))
         for (op,), same in groups(rows, "op").items():
             x = [_intensity(row) for row in same]
             axis.scatter(x, [row["torch_gflops"] for row in same], s=14, color=PEER, marker=markers[op])
