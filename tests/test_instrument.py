@@ -204,6 +204,16 @@ def test_the_command_line_plays_scales(
     assert main(vocoder) == 2 and "which is for Vocoder" in capsys.readouterr().err
 
 
+def test_the_command_line_tells_what_an_instrument_is(
+    instrument: fastvoc.Instrument, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", saved(instrument, tmp_path / "mine")]) == 0
+    printed = capsys.readouterr().out
+    count = sum(value.numel() for value in instrument.generator.parameters())
+    for fact in (f"{count:,}", "1000 Hz", f"{instrument.samples} samples", "24 to 84"):
+        assert fact in printed
+
+
 def midi(path: Path, *, drums: bool = False) -> None:
     """Write a file of half-second notes: C and E together, then G, then one that nothing ends, and one too high."""
     channel = 9 if drums else 0

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from fastvoc.cli.command import Command
+from fastvoc.cli.command import Command, UsageError
 from fastvoc.cli.terminal import show
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fastvoc import Autoencoder, Vocoder
+    from fastvoc import Autoencoder, Instrument, Vocoder
 
 PROBE = 16
 """Frames of the mel on which operations are counted."""
@@ -22,7 +22,7 @@ PROBE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Info(Command):
-    """Say what a vocoder is: its architecture, size, cost and mel convention; or what an autoencoder is.
+    """Say what a vocoder is: its architecture, size, cost and mel convention; or an autoencoder, or an instrument.
 
     Example: fastvoc info g_02500000 --config config_v1.json
     """
@@ -36,14 +36,17 @@ class Info(Command):
     def run(self) -> int:
         """Print the facts."""
         import fastvoc
-        from fastvoc import Autoencoder, CodeDecoder, Vocoder
+        from fastvoc import Autoencoder, CodeDecoder, Instrument, Vocoder
 
         opened = fastvoc.open(self.path, config=self.config)
         if isinstance(opened, Autoencoder):
             return self._autoencoder(opened)
         if isinstance(opened, CodeDecoder):
             opened = opened.vocoder(opened.codebooks[-1])
-        assert isinstance(opened, Vocoder)
+        if isinstance(opened, Instrument):
+            return self._instrument(opened)
+        if not isinstance(opened, Vocoder):
+            raise UsageError(f"{self.path}: opens as {type(opened).__name__}, of which info tells nothing; print it")
         return self._vocoder(opened)
 
     def _autoencoder(self, autoencoder: Autoencoder) -> int:
@@ -67,6 +70,22 @@ class Info(Command):
         ]
         show(self.path, ("", ""), facts)
         show("Architecture", ("", ""), list(_flat(to_dict(autoencoder.config)["generator"])))
+        return 0
+
+    def _instrument(self, instrument: Instrument) -> int:
+        from fastvoc.config import to_dict
+
+        rate, samples = instrument.sample_rate, instrument.samples
+        facts: list[tuple[str, object]] = [
+            ("source format", instrument.source),
+            ("parameters", f"{sum(value.numel() for value in instrument.generator.parameters()):,}"),
+            ("sample rate", f"{rate} Hz"),
+            ("note", f"{samples} samples, {samples / rate:g} s"),
+            ("pitches", f"{instrument.lowest} to {instrument.highest}"),
+            *(("note", note) for note in instrument.notes),
+        ]
+        show(self.path, ("", ""), facts)
+        show("Architecture", ("", ""), list(_flat(to_dict(instrument.config)["generator"])))
         return 0
 
     def _vocoder(self, vocoder: Vocoder) -> int:
