@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from test_streaming import checkpoint
 from torch import Tensor
 
 from fastvoc import Vocoder
+from fastvoc.engine import cuda_graphs
 from fastvoc.engine.cuda_graphs import LONGEST, UNRECORDED, CudaGraphs, Operators, Pass, bucket_of, key_of
 from fastvoc.models import Generator, hifigan, istftnet, melgan
 
@@ -52,6 +54,21 @@ def tiny(**changes: Any) -> tuple[CudaGraphs, Tape]:
     tape = Tape()
     generator = TINY.build().requires_grad_(False)
     return CudaGraphs(generator, by_definition, capture=tape, **{"unrecorded": 0, **changes}), tape
+
+
+def test_what_other_threads_ask_of_the_driver_does_not_end_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = MagicMock()  # the driver's part, which needs a GPU: what is asked of it, and when
+    monkeypatch.setattr(cuda_graphs.torch, "cuda", order.cuda)
+    record = cuda_graphs._Recorder()
+    for _ in range(2):
+        replay, wave = record(order.run)
+        assert replay is order.cuda.CUDAGraph().replay and wave is order.run()
+    pool = order.cuda.graph_pool_handle.return_value
+    recordings = order.cuda.graph.call_args_list
+    assert [one.kwargs for one in recordings] == [{"pool": pool, "capture_error_mode": "thread_local"}] * 2
+    assert order.cuda.graph_pool_handle.call_count == 1
+    names = [name for name, *_ in order.mock_calls if name in ("run", "cuda.graph", "cuda.graph().__enter__")]
+    assert names[:4] == ["run", "cuda.graph", "cuda.graph().__enter__", "run"]
 
 
 def test_buckets_are_few_and_near() -> None:
