@@ -289,6 +289,25 @@ def test_an_exported_module_is_the_original() -> None:
     assert accelerated.latest is None
 
 
+def test_scripting_is_refused_in_a_sentence_and_takes_a_copy() -> None:
+    network = NETWORKS["SpeechT5"]()
+    fastvoc.accelerate(network)
+    with pytest.raises(RuntimeError, match="compiles the code of SpeechT5HifiGan"):
+        torch.jit.script(nn.Sequential(network))
+    assert not hasattr(copy.deepcopy(network), "__prepare_scriptable__")
+
+
+def test_without_values_there_is_still_a_shape() -> None:
+    network, mel = NETWORKS["SpeechT5"](), mel_for("SpeechT5")
+    accelerated, values = fastvoc.accelerate(network), copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        assert network.to("meta")(mel.to("meta")).shape == (2, FRAMES * SMALL.hop)
+    assert "mean is on the meta device" in str(accelerated.latest)
+    network.to_empty(device="cpu").load_state_dict(values)
+    holds(network, mel)
+    assert accelerated.latest is None
+
+
 def test_around_an_accelerated_module_code_is_compiled() -> None:
     network, mel = NETWORKS["SpeechT5"]().requires_grad_(False), mel_for("SpeechT5")
     accelerated = fastvoc.accelerate(network)
@@ -347,6 +366,42 @@ def test_another_slope_is_heard(name: str) -> None:
     # ours has the slopes of the published networks, where settings do not say them
     assert accelerated.latest is None or "it is another network" in accelerated.latest
     with torch.no_grad():
+        assert not torch.allclose(network(mel), before, atol=1e-4)
+
+
+def other_config(network: Any) -> None:
+    network.config = copy.deepcopy(network.config)
+    network.config.leaky_relu_slope = 0.3
+
+
+def other_edges(network: Any) -> None:
+    network.conv_pre.padding_mode = "replicate"
+    network.conv_pre._reversed_padding_repeated_twice = [3, 3]
+
+
+def wider_taps(network: Any) -> None:
+    convolution = network.resblocks[0].convs1[0]
+    convolution.dilation = convolution.padding = (2,)
+
+
+SETTINGS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "normalisation": ("SpeechT5", lambda network: setattr(network.config, "normalize_before", False)),
+    "another config": ("SpeechT5", other_config),
+    "edges": ("SpeechT5", other_edges),
+    "dilation": ("jik876", wider_taps),
+}
+
+
+@pytest.mark.parametrize("change", SETTINGS)
+def test_another_setting_is_heard(change: str) -> None:
+    """Whether a network of ours has it, or the original runs."""
+    name, apply = SETTINGS[change]
+    network, mel = NETWORKS[name](), mel_for(name)
+    fastvoc.accelerate(network)
+    with torch.no_grad():
+        before = network(mel)
+        apply(network)
+        holds(network, mel)
         assert not torch.allclose(network(mel), before, atol=1e-4)
 
 
