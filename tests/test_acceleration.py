@@ -699,6 +699,19 @@ def test_what_a_module_says_of_its_mel_is_taken() -> None:
         Vocoder.from_module(filled(OtherSlope(SMALL)), mel=vocoder.config.mel)
 
 
+def test_weights_that_are_not_finite_are_named() -> None:
+    network, mel = NETWORKS["SpeechT5"](), mel_for("SpeechT5")
+    accelerated = fastvoc.accelerate(network)
+    with torch.no_grad():
+        network.conv_post.bias.fill_(float("nan"))
+        assert network(mel).isnan().all() and "conv_post.bias holds values that are not finite" in str(
+            accelerated.latest
+        )
+    for use in (fastvoc.accelerate, Vocoder.from_module):
+        with pytest.raises(ValueError, match=r"conv_post\.bias holds values that are not finite"):
+            use(network)  # type: ignore[operator]
+
+
 def test_a_vocoder_is_made_of_tensors_and_settings() -> None:
     state = OfficialGeneratorOfBlocks2(V3).state_dict()
     vocoder = Vocoder.from_state_dict({"generator": state}, "hifigan-v3")
@@ -710,6 +723,15 @@ def test_a_vocoder_is_made_of_tensors_and_settings() -> None:
     assert torch.equal(again(mel), vocoder(mel))
     with pytest.raises(TypeError, match="state is a list; it must be a dictionary of tensors"):
         Vocoder.from_state_dict([1], "hifigan-v3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="state is a list; it must be a dictionary of tensors"):
+        Vocoder.from_state_dict([1], vocoder.config)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"trunk\.stem\.bias is a str; it must be a tensor"):
+        Vocoder.from_state_dict({**again.generator.state_dict(), "trunk.stem.bias": "x"}, vocoder.config)  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="config is a NoneType; it must be a VocoderConfig, a dictionary of settings"):
+        Vocoder.from_state_dict(state, None)  # type: ignore[arg-type]
+    for empty, config in ((state, "hifigan-v3"), (again.generator.state_dict(), vocoder.config)):
+        with pytest.raises(ValueError, match="is a sparse, quantized or empty kind of tensor"):
+            Vocoder.from_state_dict({name: t.to("meta") for name, t in empty.items()}, config)
     with pytest.raises(FileNotFoundError, match="config 'hifigan-v9' is no file, and no preset: bigvgan"):
         Vocoder.from_state_dict(state, "hifigan-v9")
     with pytest.raises(ValueError, match="config: lacks fmax"):
