@@ -203,7 +203,7 @@ class Vocoder(Face[Generator]):
         Raises
         ------
         FileNotFoundError, TypeError, ValueError
-            As `from_pretrained`; if `state` is no dictionary.
+            As `from_pretrained`; if `state` is no dictionary, or `config` nothing that settings can be.
         """
         checkpoint = open_state(state, config, f"{cls.__name__}.from_state_dict")
         return cls(checkpoint, device=device, dtype=dtype, backend=backend)

@@ -289,6 +289,25 @@ def test_an_exported_module_is_the_original() -> None:
     assert accelerated.latest is None
 
 
+def test_scripting_is_refused_in_a_sentence_and_takes_a_copy() -> None:
+    network = NETWORKS["SpeechT5"]()
+    fastvoc.accelerate(network)
+    with pytest.raises(RuntimeError, match="compiles the code of SpeechT5HifiGan"):
+        torch.jit.script(nn.Sequential(network))
+    assert not hasattr(copy.deepcopy(network), "__prepare_scriptable__")
+
+
+def test_without_values_there_is_still_a_shape() -> None:
+    network, mel = NETWORKS["SpeechT5"](), mel_for("SpeechT5")
+    accelerated, values = fastvoc.accelerate(network), copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        assert network.to("meta")(mel.to("meta")).shape == (2, FRAMES * SMALL.hop)
+    assert "mean is on the meta device" in str(accelerated.latest)
+    network.to_empty(device="cpu").load_state_dict(values)
+    holds(network, mel)
+    assert accelerated.latest is None
+
+
 def test_around_an_accelerated_module_code_is_compiled() -> None:
     network, mel = NETWORKS["SpeechT5"]().requires_grad_(False), mel_for("SpeechT5")
     accelerated = fastvoc.accelerate(network)
@@ -347,6 +366,42 @@ def test_another_slope_is_heard(name: str) -> None:
     # ours has the slopes of the published networks, where settings do not say them
     assert accelerated.latest is None or "it is another network" in accelerated.latest
     with torch.no_grad():
+        assert not torch.allclose(network(mel), before, atol=1e-4)
+
+
+def other_config(network: Any) -> None:
+    network.config = copy.deepcopy(network.config)
+    network.config.leaky_relu_slope = 0.3
+
+
+def other_edges(network: Any) -> None:
+    network.conv_pre.padding_mode = "replicate"
+    network.conv_pre._reversed_padding_repeated_twice = [3, 3]
+
+
+def wider_taps(network: Any) -> None:
+    convolution = network.resblocks[0].convs1[0]
+    convolution.dilation = convolution.padding = (2,)
+
+
+SETTINGS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "normalisation": ("SpeechT5", lambda network: setattr(network.config, "normalize_before", False)),
+    "another config": ("SpeechT5", other_config),
+    "edges": ("SpeechT5", other_edges),
+    "dilation": ("jik876", wider_taps),
+}
+
+
+@pytest.mark.parametrize("change", SETTINGS)
+def test_another_setting_is_heard(change: str) -> None:
+    """Whether a network of ours has it, or the original runs."""
+    name, apply = SETTINGS[change]
+    network, mel = NETWORKS[name](), mel_for(name)
+    fastvoc.accelerate(network)
+    with torch.no_grad():
+        before = network(mel)
+        apply(network)
+        holds(network, mel)
         assert not torch.allclose(network(mel), before, atol=1e-4)
 
 
@@ -644,6 +699,19 @@ def test_what_a_module_says_of_its_mel_is_taken() -> None:
         Vocoder.from_module(filled(OtherSlope(SMALL)), mel=vocoder.config.mel)
 
 
+def test_weights_that_are_not_finite_are_named() -> None:
+    network, mel = NETWORKS["SpeechT5"](), mel_for("SpeechT5")
+    accelerated = fastvoc.accelerate(network)
+    with torch.no_grad():
+        network.conv_post.bias.fill_(float("nan"))
+        assert network(mel).isnan().all() and "conv_post.bias holds values that are not finite" in str(
+            accelerated.latest
+        )
+    for use in (fastvoc.accelerate, Vocoder.from_module):
+        with pytest.raises(ValueError, match=r"conv_post\.bias holds values that are not finite"):
+            use(network)  # type: ignore[operator]
+
+
 def test_a_vocoder_is_made_of_tensors_and_settings() -> None:
     state = OfficialGeneratorOfBlocks2(V3).state_dict()
     vocoder = Vocoder.from_state_dict({"generator": state}, "hifigan-v3")
@@ -655,6 +723,15 @@ def test_a_vocoder_is_made_of_tensors_and_settings() -> None:
     assert torch.equal(again(mel), vocoder(mel))
     with pytest.raises(TypeError, match="state is a list; it must be a dictionary of tensors"):
         Vocoder.from_state_dict([1], "hifigan-v3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="state is a list; it must be a dictionary of tensors"):
+        Vocoder.from_state_dict([1], vocoder.config)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"trunk\.stem\.bias is a str; it must be a tensor"):
+        Vocoder.from_state_dict({**again.generator.state_dict(), "trunk.stem.bias": "x"}, vocoder.config)  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="config is a NoneType; it must be a VocoderConfig, a dictionary of settings"):
+        Vocoder.from_state_dict(state, None)  # type: ignore[arg-type]
+    for empty, config in ((state, "hifigan-v3"), (again.generator.state_dict(), vocoder.config)):
+        with pytest.raises(ValueError, match="is a sparse, quantized or empty kind of tensor"):
+            Vocoder.from_state_dict({name: t.to("meta") for name, t in empty.items()}, config)
     with pytest.raises(FileNotFoundError, match="config 'hifigan-v9' is no file, and no preset: bigvgan"):
         Vocoder.from_state_dict(state, "hifigan-v9")
     with pytest.raises(ValueError, match="config: lacks fmax"):

@@ -49,10 +49,10 @@ def accelerate(module: nn.Module, *, backend: str | None = None) -> Acceleration
     Notes
     -----
     Weights that change afterwards are noticed as those of a `Vocoder` are: optimiser steps, `load_state_dict`, moves to
-    another device or dtype, weight norm that is removed. The weights are copied, since plans pack them. Wherever the
-    original is needed, its own `forward` runs, and `explain` says so: in training mode, where gradients are recorded,
-    under autocast and function transforms, while it is exported or traced, and for inputs that do not fit. Copies and
-    pickles of the module are plain ones.
+    another device or dtype, weight norm that is removed; and so are settings of the modules inside. The weights are
+    copied, since plans pack them. Wherever the original is needed, its own `forward` runs, and `explain` says so: in
+    training mode, where gradients are recorded, under autocast and function transforms, while it is exported or traced,
+    and for inputs that do not fit. Copies and pickles of the module are plain ones, and so can be scripted.
 
     Examples
     --------

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fastvoc.checkpoints.comparison import frames_reflected, network_of, refuse_
 from fastvoc.checkpoints.live import Found, find_generator, read_module
 from fastvoc.checkpoints.modules import Live
 from fastvoc.engine import Choice, Runner, Synthesizer, WeightVersion
-from fastvoc.engine.surroundings import own_arithmetic
+from fastvoc.engine.surroundings import autocasts, own_arithmetic
 from fastvoc.graph import PLAIN, hooks_of_all_modules
 
 _CPU = torch.device("cpu")
@@ -29,13 +30,17 @@ class _Made:
     """What runs in the place of a module with its weights as they are, or why nothing can."""
 
     revision: object
+    settings: Settings
+    """Of the original, which no version counts."""
     reason: str | None
     synthesizer: Synthesizer | None = None
     weights: tuple[Tensor, ...] = ()
     shortest: int = 1
     """Frames that it needs, since layers reflect so many."""
-    slopes: tuple[Any, ...] = ()
-    """Of the leaky ReLUs of the original, which are settings that no version counts."""
+
+    def is_of(self, module: nn.Module, revision: object) -> bool:
+        """Tell whether a module with weights of a revision is still what this was made of."""
+        return self.revision is revision and not self.settings.differ(module)
 
     @property
     def runner(self) -> Runner:
@@ -58,7 +63,6 @@ class Counterpart:
         self._lock = threading.RLock()
         self._compared: Any = None
         self._made: _Made | None = None
-        self._slopes: list[tuple[object, str]] = []
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
         """Run a call of the module's forward."""
@@ -99,28 +103,21 @@ class Counterpart:
         """Return what runs with the weights as they are."""
         revision = self.version.revision()
         made = self._made
-        if not self._is_of(made, revision):
+        if made is None or not made.is_of(module, revision):
             with self._lock:
                 made = self._made
-                if not self._is_of(made, revision):
+                if made is None or not made.is_of(module, revision):
+                    settings = Settings(module)
                     # nothing that surrounds the first call after a change belongs to what is made
                     with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"), own_arithmetic(_CPU):
-                        self._slopes = _slopes_of(module)
                         try:
-                            made = self._make(module, revision)
+                            made = self._make(module, revision, settings)
                         except ValueError as error:
-                            made = _Made(revision, str(error), weights=tuple(module.parameters()))
-                    self._made = made = replace(made, slopes=self._slopes_now())
-        assert made is not None
+                            made = _Made(revision, settings, str(error), weights=tuple(module.parameters()))
+                    self._made = made
         return made
 
-    def _is_of(self, made: _Made | None, revision: object) -> bool:
-        return made is not None and made.revision is revision and made.slopes == self._slopes_now()
-
-    def _slopes_now(self) -> tuple[Any, ...]:
-        return tuple(getattr(owner, name, None) for owner, name in self._slopes)
-
-    def _make(self, module: nn.Module, revision: object) -> _Made:
+    def _make(self, module: nn.Module, revision: object, settings: Settings) -> _Made:
         weights = tuple(module.parameters())
         if len({(weight.device, weight.dtype) for weight in weights}) != 1:
             raise ValueError(f"{self.kind.__name__}: has weights of several dtypes or on several devices")
@@ -129,7 +126,8 @@ class Counterpart:
             raise ValueError(f"{self.kind.__name__}: is no longer a generator that is known")
         checkpoint, weight = read_module(found), weights[0]
         generator = network_of(found, checkpoint)
-        structure = (found.live, [*map(type, module.modules())], [len(vars(one)) for one in module.modules()])
+        sizes = [len(vars(one)) for one in module.modules()]
+        structure = (found.live, [*map(type, module.modules())], sizes, settings.values)
         if structure != self._compared:  # other values alone make no other network
             refuse_difference(found, generator)
             self._compared = structure
@@ -142,7 +140,7 @@ class Counterpart:
         )
         self._live = found.live
         synthesizer = Synthesizer(Runner(choice, self.version), edge_frames=None)
-        return _Made(revision, None, synthesizer, weights, frames_reflected(generator) + 1)
+        return _Made(revision, settings, None, synthesizer, weights, frames_reflected(generator) + 1)
 
     def _read(
         self, made: _Made, module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]
@@ -237,19 +235,42 @@ def _surroundings(weights: tuple[Tensor, ...]) -> str | None:
         return "a function transform looks into it"
     if torch._C._is_tracing():
         return "it is being traced"
-    if weights and torch.is_autocast_enabled(weights[0].device.type):
+    if weights and autocasts(weights[0].device):
         return "autocast is on, which decides about the dtypes inside it"
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
         return _GRADIENTS
     return None
 
 
-def _slopes_of(module: nn.Module) -> list[tuple[object, str]]:
-    """Return where the slopes of a network stand: modules, and settings that they read, with the attribute."""
-    owners: list[object] = [*module.modules()]
-    owners += [vars(module)["config"]] if "config" in vars(module) else []
-    names = ("negative_slope", "leaky_relu_slope")
-    return [(owner, name) for owner in owners for name in names if owner is not module and hasattr(owner, name)]
+class Settings:
+    """The settings of a network that its `forward` may read beside its tensors, as they are now.
+
+    They are numbers, names, and tuples of them, in the modules inside and in what the outermost one holds as
+    ``config``. What that itself holds beside is often no setting, such as a count of calls, and is not looked at.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._config = vars(module).get("config")
+        owners = [vars(inner) for name, inner in module.named_modules() if name]
+        owners += [vars(self._config)] if hasattr(self._config, "__dict__") else []
+        names = [[name for name, value in owner.items() if _is_setting(name, value)] for owner in owners]
+        self._read = [(owner, itemgetter(*some)) for owner, some in zip(owners, names, strict=True) if some]
+        self.values = self._now()
+
+    def _now(self) -> list[Any]:
+        return [read(owner) for owner, read in self._read]
+
+    def differ(self, module: nn.Module) -> bool:
+        """Tell whether a setting is another one now, or is no more."""
+        try:
+            return vars(module).get("config") is not self._config or self.values != self._now()
+        except (KeyError, RuntimeError, TypeError, ValueError):  # one is no more, or has become a tensor
+            return True
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    # what is run is not in training mode anyway
+    return isinstance(value, bool | int | float | str | tuple | None) and name != "training"
 
 
 def _watched(module: nn.Module) -> nn.Module:

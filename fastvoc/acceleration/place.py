@@ -44,7 +44,13 @@ def _accelerated(kind: Any) -> Any:
         plain.__dict__.update({name: value for name, value in vars(self).items() if name != _PLACE})
         return _itself, (plain,)
 
-    own = {"forward": forward, "__reduce_ex__": __reduce_ex__}
+    def __prepare_scriptable__(self: Any) -> Any:  # asked for by torch.jit.script
+        raise RuntimeError(
+            f"accelerate: torch.jit.script compiles the code of {kind.__name__}.forward, in whose place fastvoc runs; "
+            "give it a copy, which is a plain one (copy.deepcopy), or undo() first"
+        )
+
+    own = {"forward": forward, "__reduce_ex__": __reduce_ex__, "__prepare_scriptable__": __prepare_scriptable__}
     described = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     return type(kind.__name__, (kind,), own | described)
 

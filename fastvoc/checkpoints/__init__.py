@@ -28,7 +28,7 @@ from fastvoc.checkpoints.comparison import open_module
 from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.formats import FORMATS
 from fastvoc.checkpoints.formats.native import save_native
-from fastvoc.checkpoints.live import state_source
+from fastvoc.checkpoints.live import held, state_source
 from fastvoc.checkpoints.networks import choice
 from fastvoc.checkpoints.reading import hub
 from fastvoc.checkpoints.reading.source import Source
@@ -105,12 +105,14 @@ def open_state(
     Raises
     ------
     FileNotFoundError, TypeError, ValueError
-        As `open_checkpoint`, and if `state` is no dictionary.
+        As `open_checkpoint`, and if `state` is no dictionary of tensors, or `config` nothing that settings can be.
     """
     if not isinstance(config, VocoderConfig):
         source = state_source(state, config, where)
         return _in_sentences(lambda: _read(source))
-    weights = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    weights = held(state, where)
+    if other := next((name for name, value in weights.items() if not isinstance(value, Tensor)), None):
+        raise TypeError(f"{where}: {other} is a {type(weights[other]).__name__}; it must be a tensor")
     refuse_broken(weights, where)
     account(weights, config.generator, where)
     return Checkpoint(config, {name: tensor.clone() for name, tensor in weights.items()}, "fastvoc's own tensors")

@@ -6,6 +6,7 @@ Nothing is guessed from names alone: the format of the project reads settings an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from fastvoc.checkpoints.checkpoint import Checkpoint
 from fastvoc.checkpoints.formats import FORMATS
 from fastvoc.checkpoints.modules import Live
 from fastvoc.checkpoints.reading.source import Source
+from fastvoc.checkpoints.tensor_names import refuse_broken
 from fastvoc.graph import hooks_of
 from fastvoc.models import Generator
 
@@ -91,8 +93,8 @@ def read_module(found: Found) -> Checkpoint:
     Raises
     ------
     ValueError
-        If a tensor or a setting does not fit, a tensor is on the meta device, or something has been put into the
-        generator that only its own modules run.
+        If a tensor or a setting does not fit, a tensor is on the meta device or holds values that are not finite, or
+        something has been put into the generator that only its own modules run.
     """
     module, live, state = found.module, found.live, _state(found.module, found.live)
     if meta := [name for name, tensor in state.items() if tensor.is_meta]:
@@ -101,6 +103,9 @@ def read_module(found: Found) -> Checkpoint:
         name: tensor.to("cpu", torch.float64) if tensor.is_floating_point() else tensor.cpu()
         for name, tensor in state.items()
     }
+    refuse_broken(
+        {name: tensor for name, tensor in double.items() if tensor.is_floating_point()}, type(module).__name__
+    )
     _refuse_added(module)
     one = FORMATS[found.format]
     source = one.at(_source(module, double, live))
@@ -121,9 +126,12 @@ def state_source(state: Mapping[str, Tensor], config: Mapping[str, Any] | str | 
     where : str
         What error messages begin with.
     """
-    if not isinstance(state, Mapping):
-        raise TypeError(f"{where}: state is a {type(state).__name__}; it must be a dictionary of tensors")
-    content = {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
+    content = held(state, where)
+    if not isinstance(config, Mapping | str | PathLike):
+        raise TypeError(
+            f"{where}: config is a {type(config).__name__}; it must be a VocoderConfig, a dictionary of settings, a "
+            "file of them, or the name of a preset"
+        )
     if isinstance(config, Mapping):
         foreign_settings.check_size(config, f"{where}: config")
         parsed, path = {str(name): value for name, value in config.items()}, _SETTINGS
@@ -134,6 +142,27 @@ def state_source(state: Mapping[str, Tensor], config: Mapping[str, Any] | str | 
     if str(config) not in presets:
         raise FileNotFoundError(f"{where}: config {str(config)!r} is no file, and no preset: {', '.join(presets)}")
     return Source(Path(where), path, content, _parsed={path: presets[str(config)]})
+
+
+def held(state: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what a dictionary of tensors holds, on the CPU but for tensors without values, which readers refuse.
+
+    Raises
+    ------
+    TypeError
+        In the name of `where`, if it is none.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{where}: state is a {type(state).__name__}; it must be a dictionary of tensors")
+    return {name: _on_cpu(value) for name, value in state.items()}
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _on_cpu(inner) for name, inner in value.items()}
+    if isinstance(value, Tensor):
+        return value.detach() if value.is_meta else value.detach().cpu()
+    return value
 
 
 def _refuse_added(module: nn.Module) -> None:

@@ -21,10 +21,14 @@ _threaded = False
 def own_arithmetic(*devices: torch.device) -> Iterator[None]:
     """Switch off, inside a `with` block, that autocast rewrites the dtypes of operators on these devices."""
     with ExitStack() as stack:
-        for kind in {device.type for device in devices}:
-            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+        for kind in {device.type for device in devices if autocasts(device)}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def autocasts(device: torch.device) -> bool:
+    """Tell whether autocast rewrites the dtypes of operators on a device here and now; on some there is none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
