@@ -152,12 +152,17 @@ def test_a_steady_partial_is_a_line_of_one_colour_and_noise_is_not(tmp_path: Pat
     assert spread["pure"] > 0.9 and spread["noise"] < 0.5
     with pytest.raises(ValueError, match=r"wave has shape \(2, 9\); it must be \(samples,\)"):
         draw_rainbowgram(tmp_path / "no.png", torch.zeros(2, 9), 16000)
+    with pytest.raises(ValueError, match="wave has 16777217 samples; draw parts of 16777216 at most"):
+        draw_rainbowgram(tmp_path / "no.png", torch.zeros(1).expand((1 << 24) + 1), 16000)
 
 
 def test_the_command_draws_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_audio(tmp_path / "notes.wav", 0.5 * tone(220, 8000), 22050)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    files = [str(tmp_path / name) for name in ("notes.wav", "broken.wav")]
+    names = ("notes.wav", "broken.wav", r"$\frac{$.wav")  # the last is no formula
+    write_audio(tmp_path / names[2], 0.5 * tone(220, 8000), 22050)
+    files = [str(tmp_path / name) for name in names]
     assert main(["rainbowgram", *files, "--out", str(tmp_path / "out")]) == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.png"]
-    assert "broken.wav: not a readable sound file" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"notes.png", r"$\frac{$.png"}
+    said = capsys.readouterr().err
+    assert "broken.wav: not a readable sound file" in said and said.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
 from pathlib import Path
@@ -198,6 +199,25 @@ def test_a_run_that_stops_goes_on_to_the_same_bits_and_is_an_instrument(folder: 
     assert sounds == ["seen-flute_acoustic_000-062-100.wav", "seen-flute_acoustic_001-062-100.wav"]
     best = fastvoc.open(folder / "whole" / "best")
     assert best.config == whole.config and torch.equal(best(60), whole(60))
+
+
+def test_notes_of_several_folders_may_have_the_same_names(folder: Path) -> None:
+    """Each is judged by; and a name that looks like a formula is none."""
+    examples = json.loads((folder / "notes" / "examples.json").read_text())
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "audio").symlink_to(folder / "notes" / "audio")
+        named = {key: {**entry, "instrument_str": r"../$\frac{$"} for key, entry in examples.items()}
+        (folder / name / "examples.json").write_text(json.dumps(named))
+    judged = {"data.validation": [str(folder / name) for name in ("a", "b")], "data.validation_clips": 16}
+    settings = run(folder, "run", steps=1, **GROWN, **judged)
+    clips = material_of(settings).clips()["seen"]
+    assert len(clips) == 16 and {name.split("-")[-2] for name in clips} <= {"060", "061", "062", "063"}
+    fastvoc.train(settings, device="cpu")
+    lines = read_log(folder / "run" / "log.jsonl")
+    assert any("seen/real_pitch_accuracy" in line for line in lines)
+    assert (folder / "run" / "spectrograms.png").is_file()
+    assert len(list((folder / "run" / "samples").iterdir())) == 4
 
 
 def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:

@@ -208,10 +208,18 @@ def test_notes_are_chosen_by_pitch_family_and_source(rendered: Path) -> None:
             {"pitch": 6, "velocity": 1, "instrument_family_str": "reed", "instrument_source_str": "acoustic"},
             "is no name of a",
         ),
+        (
+            "a",
+            {"pitch": 60, "velocity": -1, "instrument_family_str": "reed", "instrument_source_str": "acoustic"},
+            "velocity is -1; a MIDI number",
+        ),
+        ("a", {"pitch": 60, "velocity": 1, "instrument_str": ["x"]}, r"instrument_str is \['x'\]"),
+        ("a", "[" * 200000, "not a readable JSON file: maximum recursion depth"),
     ],
 )
 def test_lists_that_are_none_are_a_sentence(tmp_path: Path, name: str, entry: Any, sentence: str) -> None:
-    (tmp_path / "examples.json").write_text(json.dumps({name: entry}))
+    text = entry if isinstance(entry, str) else json.dumps({name: entry})
+    (tmp_path / "examples.json").write_text(text)
     with pytest.raises(ValueError, match=sentence):
         read_notes(tmp_path)
 
