@@ -56,6 +56,20 @@ def test_a_tone_comes_back(config: NoteSpectrum, shape: tuple[int, int], front: 
     assert signal_to_noise(wave, single.double(), 2 * config.fft_size) > 60
 
 
+@pytest.mark.parametrize("config", [HIGH, LOW])
+def test_all_but_the_bin_at_0_hertz_comes_back(config: NoteSpectrum) -> None:
+    """Of noise, which is in that bin too, what its frames hold there is what is missing."""
+    wave = 0.1 * torch.randn(64000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    made = note_wave(note_spectrum(wave, config), config)
+    window = torch.hann_window(config.fft_size, dtype=torch.float64)
+    frames = torch.nn.functional.pad(wave, (config.front, 0)).unfold(0, config.fft_size, config.hop)
+    missing = torch.zeros(config.front + 64000, dtype=torch.float64)
+    for number, mean in enumerate((frames * window).mean(dim=1).tolist()):
+        missing[number * config.hop :][: config.fft_size] += mean * window / 1.5
+    assert 30 < signal_to_noise(wave, made, config.fft_size) < 40
+    assert signal_to_noise(wave, made + missing[config.front :], config.fft_size) > 120
+
+
 def test_the_picture_is_that_of_the_definition() -> None:
     """By NumPy's transform and unwrapping, frame by frame."""
     wave = torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -132,6 +146,12 @@ def test_what_does_not_fit_is_a_sentence() -> None:
         note_spectrum(torch.zeros(64000).half())
     with pytest.raises(ValueError, match=r"picture has shape \(128, 1024\); it must be \(\.\.\., 128, 1024, 2\)"):
         note_wave(torch.zeros(128, 1024))
+    for empty in (
+        lambda: note_spectrum(torch.zeros(0, 4000), SMALL),
+        lambda: note_wave(torch.zeros(0, 32, 256, 2), SMALL),
+    ):
+        with pytest.raises(ValueError, match=r"has shape \(0, .* one at least"):
+            empty()
     with pytest.raises(ValueError, match="frames are too few for 64000 samples"):
         replace(HIGH, frames=64)
     with pytest.raises(ValueError, match="must be even and a multiple of hop 600, four times at least"):

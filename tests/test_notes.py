@@ -354,6 +354,10 @@ def test_an_instrument_is_judged_beside_real_notes(tmp_path: Path, capsys: pytes
     assert found["made"].different_bins > found["held out"].different_bins
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert evaluate_instrument(instrument, data, apart, peak=0.5) == found
+    tones(tmp_path / "one", (1.0,))
+    write_examples(tmp_path / "one", read_notes(tmp_path / "one")[:1], sample_rate=4000)
+    with pytest.raises(ValueError, match="one: has one note that the instrument can play; what is measured needs two"):
+        evaluate_instrument(instrument, data, tmp_path / "one")
     for peak in (0.0, -1.0, math.nan, 2.0):
         with pytest.raises(ValueError, match="it must be above 0, and 1 at most"):
             evaluate_instrument(instrument, data, apart, peak=peak)

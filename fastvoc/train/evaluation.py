@@ -43,8 +43,8 @@ def evaluate_instrument(
     Raises
     ------
     FileNotFoundError, ValueError
-        As `fastvoc.train.data.notes.read_notes`; or if `peak` is not between 0 and 1, or the instrument makes values
-        that are not finite.
+        As `fastvoc.train.data.notes.read_notes`; or if a folder has only one note, `peak` is not between 0 and 1, or
+        the instrument makes values that are not finite.
     """
     if peak is not None and not 0 < peak <= 1:
         raise ValueError(f"evaluate_instrument: peak is {peak}; it must be above 0, and 1 at most")
@@ -60,6 +60,10 @@ def evaluate_instrument(
         """Pictures, (N, 1, frames, bins), and pitches from 0, (N,)."""
         notes = read_notes(folder, pitches=pitches)
         read = read_all(notes, spectrum.sample_rate, spectrum.samples, peak=peak)
+        if len(read) < 2:
+            raise ValueError(
+                f"{folder}: has one note that the instrument can play; what is measured needs two at least"
+            )
         numbers = torch.tensor([note.pitch for note, _ in read]) - instrument.lowest
         return torch.stack([picture(wave) for _, wave in read]), numbers
 
