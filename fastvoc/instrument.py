@@ -123,11 +123,11 @@ class Instrument(Face[GANSynth]):
         where = "Instrument"
         single, pitches = _read_pitches(pitch, self.lowest, self.highest)
         if z is None:
-            count = 1 if seed is None or isinstance(seed, int) else len(pitches)
-            points = self._draw(read_seeds(seed, count, where))
+            given, several = _read_seed(seed)
+            points = self._draw(read_seeds(given, len(pitches) if several else 1, where))
         else:
             points = self._read_timbre(z, where)
-            if points.ndim == 2 and len(points) != len(pitches):
+            if points.ndim == 2 and len(points) not in (1, len(pitches)):
                 raise ValueError(
                     f"{where}: z holds {len(points)} points; it must be one, or one for each of {len(pitches)} pitches"
                 )
@@ -148,10 +148,9 @@ class Instrument(Face[GANSynth]):
         Tensor, shape (latent,) or (N, latent), float32
             Of the standard normal distribution.
         """
-        single = seed is None or isinstance(seed, int)
-        count = 1 if single else len(seed)  # type: ignore[arg-type]
-        points = self._draw(read_seeds(seed, count, "Instrument.timbre"))
-        return points[0] if single else points
+        given, several = _read_seed(seed)
+        points = self._draw(read_seeds(given, len(given) if several else 1, "Instrument.timbre"))
+        return points if several else points[0]
 
     def interpolate(self, first: Tensor, second: Tensor, fraction: float | Sequence[float] | Tensor = 0.5) -> Tensor:
         """Move from one point of timbre to another along a great circle, on which points stay as probable.
@@ -165,6 +164,14 @@ class Instrument(Face[GANSynth]):
         Returns
         -------
         Tensor, shape (latent,) or (N, latent), float32
+
+        Raises
+        ------
+        TypeError
+            If a point is no tensor of floating-point numbers, or a fraction no number.
+        ValueError
+            If a fraction is not between 0 and 1, points do not fit the instrument, or they lie opposite each other:
+            then no great circle is the shortest.
         """
         where = "Instrument.interpolate"
         pair = [self._read_timbre(point, where) for point in (first, second)]
@@ -173,11 +180,14 @@ class Instrument(Face[GANSynth]):
                 f"{where}: points have shapes {tuple(pair[0].shape)} and {tuple(pair[1].shape)}; each "
                 f"must be ({len(pair[0].T)},)"
             )
-        share = torch.as_tensor(fraction, dtype=torch.float64, device="cpu")
+        try:
+            share = torch.as_tensor(fraction, dtype=torch.float64, device="cpu").detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{where}: fraction is {fraction!r}; it must be a number, or a row of such") from None
         if share.ndim > 1 or not bool(((share >= 0) & (share <= 1)).all()):
             raise ValueError(f"{where}: fraction is {fraction!r}; it must be between 0 and 1, or a row of such")
         a, b = (point.double().cpu() for point in pair)
-        return _slerp(a, b, share[..., None]).float()
+        return _slerp(a, b, share[..., None], where).float()
 
     def melody(self, notes: Sequence[Note], z: Tensor) -> Tensor:
         """Play a melody whose timbre may move from point to point; notes that overlap are added.
@@ -199,32 +209,38 @@ class Instrument(Face[GANSynth]):
         Raises
         ------
         ValueError
-            If there are no notes, one is beyond the instrument, or the melody lasts longer than a day.
+            If there are no notes, one is beyond the instrument, the melody lasts longer than a day, or two neighbouring
+            points lie opposite each other.
         """
         where = "Instrument.melody"
+        notes = list(notes)
+        for note in notes:
+            if not isinstance(note, Note):
+                raise TypeError(f"{where}: {note!r} is a {type(note).__name__}; it must be a Note")
         if not notes:
             raise ValueError(f"{where}: there are no notes")
-        last = max(note.end for note in notes)
+        last = max(note.start + _held(note) for note in notes)
         if last > 86400:
             raise ValueError(f"{where}: its last note ends at {last:.0f} s; no melody is longer than a day")
         _read_pitches([note.pitch for note in notes], self.lowest, self.highest)
         points = self._read_timbre(z, where).reshape(-1, self._generator.config.latent).double().cpu()
         begin, end = min(note.start for note in notes), max(note.start for note in notes)
         length = math.ceil((last + RELEASE) * self.sample_rate) + 1
-        mixed = torch.zeros(length, dtype=torch.float64, device="cpu")
+        mixed = torch.zeros(length, dtype=torch.promote_types(self.dtype, torch.float32), device="cpu")
         for first in range(0, len(notes), AT_ONCE):
             some = notes[first : first + AT_ONCE]
             places = [(note.start - begin) / (end - begin) if end > begin else 0.0 for note in some]
-            timbres = torch.stack([_along(points, place) for place in places]).float()
+            timbres = torch.stack([_along(points, place, where) for place in places]).float()
             waves = self([note.pitch for note in some], timbres).double().cpu()
             for note, wave in zip(some, waves, strict=True):
                 played = wave * _envelope(note, self.sample_rate, len(wave)) * (note.velocity / 127)
                 start = round(note.start * self.sample_rate)
                 played = played[: max(0, length - start)]
                 mixed[start : start + len(played)] += played
-        peak = float(mixed.abs().max())
-        scaled = mixed * (0.5 / peak) if peak > 0 else mixed
-        return scaled.to(self.device, self.dtype)
+        peak = max(float(mixed.max()), -float(mixed.min()))
+        if peak > 0:
+            mixed *= 0.5 / peak
+        return mixed.to(self.device, self.dtype)
 
     def _draw(self, seeds: list[int]) -> Tensor:
         """Return points of timbre, (N, latent), on the CPU."""
@@ -243,9 +259,10 @@ class Instrument(Face[GANSynth]):
             raise ValueError(
                 f"{where}: z has shape {tuple(points.shape)}; it must be ({latent},) or (points, {latent})"
             )
-        if not bool(points.isfinite().all()):
-            raise ValueError(f"{where}: z holds values that are not finite")
-        return points.detach()
+        points = points.detach()
+        if not bool(points.float().square().sum(dim=-1).isfinite().all()):
+            raise ValueError(f"{where}: z holds values that are not finite, or too large to be squared in float32")
+        return points
 
     def _play(self, points: Tensor, pitches: Tensor) -> Tensor:
         """(B, latent) and (B,), from 0 → (B, samples)."""
@@ -255,7 +272,7 @@ class Instrument(Face[GANSynth]):
             taps = self._taps()
             for first in range(0, len(pitches), size):
                 some = slice(first, first + size)
-                latent = points[some].to(self.device, self.dtype)
+                latent = points[some].to(self.device, torch.promote_types(self.dtype, torch.float32))
                 picture = self._generator(latent, pitches[some].to(self.device), taps=taps)
                 if self.dtype in (torch.float16, torch.bfloat16):
                     picture = picture.float()
@@ -295,26 +312,39 @@ def _read_pitches(value: Any, lowest: int, highest: int) -> tuple[bool, list[int
     return single, pitches
 
 
-def _slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Interpolate along a great circle; in a straight line where the points have one direction, or none."""
-    cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1)
-    angle = cosine.arccos()
+def _read_seed(seed: Any) -> tuple[Any, bool]:
+    """Return a seed without its tensor or array, and whether there are several."""
+    given = seed.tolist() if hasattr(seed, "tolist") else seed
+    return given, isinstance(given, Sequence) and not isinstance(given, str)
+
+
+def _slerp(a: Tensor, b: Tensor, share: Tensor, where: str) -> Tensor:
+    """Interpolate along a great circle; in a straight line where the points have one direction, or one has none."""
+    lengths = float(a.norm() * b.norm())
+    angle = (a @ b / lengths).clamp(-1, 1).arccos() if lengths else a.new_zeros(())
     if float(angle.sin()) < 1e-6:
+        if float(angle) > 1:
+            raise ValueError(f"{where}: two points lie opposite each other; go from one to the other by a third")
         return torch.lerp(a, b, share.to(a)).reshape(*share.shape[:-1], len(a))
     return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
 
 
-def _along(points: Tensor, place: float) -> Tensor:
+def _along(points: Tensor, place: float, where: str) -> Tensor:
     """Return the point at a place, from 0 to 1, of the way along (N, latent) points."""
     way = place * (len(points) - 1)
     first = min(int(way), max(0, len(points) - 2))
     if len(points) == 1:
         return points[0]
-    return _slerp(points[first], points[first + 1], torch.tensor([way - first], dtype=points.dtype, device="cpu"))
+    share = torch.tensor([way - first], dtype=points.dtype, device="cpu")
+    return _slerp(points[first], points[first + 1], share, where)
+
+
+def _held(note: Note) -> float:
+    """Return how long a note is held, in seconds."""
+    return min(note.end - note.start, LONGEST)
 
 
 def _envelope(note: Note, rate: int, samples: int) -> Tensor:
     """Return how loud each sample of a note is, from 0 to 1."""
     time = torch.arange(samples, dtype=torch.float64, device="cpu") / rate
-    held = min(note.end - note.start, LONGEST)
-    return (time / ATTACK).clamp(max=1) * (1 - (time - held) / RELEASE).clamp(0, 1)
+    return (time / ATTACK).clamp(max=1) * (1 - (time - _held(note)) / RELEASE).clamp(0, 1)

@@ -14,8 +14,8 @@ from tensorflow_bundles import write
 from torch import Tensor
 
 import fastvoc
-from fastvoc.audio.instantaneous_frequency import denormalise, normalise
-from fastvoc.checkpoints import open_checkpoint
+from fastvoc.audio.instantaneous_frequency import NoteSpectrum, denormalise, normalise
+from fastvoc.checkpoints import InstrumentConfig, open_checkpoint
 from fastvoc.models import GANSynth, GANSynthConfig
 from fastvoc.models.discriminators.note import NoteDiscriminator
 from fastvoc.models.gansynth import Convolution, doubled
@@ -222,6 +222,9 @@ def test_what_is_cut_short_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_settings_that_fit_nothing_are_refused() -> None:
+    spectrum = NoteSpectrum(samples=100, frames=65536, fft_size=2048, hop=512)
+    with pytest.raises(ValueError, match="a picture of 65536 x 1024; no instrument has more than 8388608 pixels"):
+        InstrumentConfig(generator=GANSynthConfig(first=(65536, 1024), channels=(1,)), spectrum=spectrum)
     with pytest.raises(ValueError, match="progress 7 is more than 7 blocks have"):
         GANSynthConfig(progress=7)
     with pytest.raises(ValueError, match="go beyond 127"):

@@ -56,6 +56,20 @@ def test_a_tone_comes_back(config: NoteSpectrum, shape: tuple[int, int], front: 
     assert signal_to_noise(wave, single.double(), 2 * config.fft_size) > 60
 
 
+@pytest.mark.parametrize("config", [HIGH, LOW])
+def test_all_but_the_bin_at_0_hertz_comes_back(config: NoteSpectrum) -> None:
+    """Of noise, which is in that bin too, what its frames hold there is what is missing."""
+    wave = 0.1 * torch.randn(64000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    made = note_wave(note_spectrum(wave, config), config)
+    window = torch.hann_window(config.fft_size, dtype=torch.float64)
+    frames = torch.nn.functional.pad(wave, (config.front, 0)).unfold(0, config.fft_size, config.hop)
+    missing = torch.zeros(config.front + 64000, dtype=torch.float64)
+    for number, mean in enumerate((frames * window).mean(dim=1).tolist()):
+        missing[number * config.hop :][: config.fft_size] += mean * window / 1.5
+    assert 30 < signal_to_noise(wave, made, config.fft_size) < 40
+    assert signal_to_noise(wave, made + missing[config.front :], config.fft_size) > 120
+
+
 def test_the_picture_is_that_of_the_definition() -> None:
     """By NumPy's transform and unwrapping, frame by frame."""
     wave = torch.randn(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -132,6 +146,12 @@ def test_what_does_not_fit_is_a_sentence() -> None:
         note_spectrum(torch.zeros(64000).half())
     with pytest.raises(ValueError, match=r"picture has shape \(128, 1024\); it must be \(\.\.\., 128, 1024, 2\)"):
         note_wave(torch.zeros(128, 1024))
+    for empty in (
+        lambda: note_spectrum(torch.zeros(0, 4000), SMALL),
+        lambda: note_wave(torch.zeros(0, 32, 256, 2), SMALL),
+    ):
+        with pytest.raises(ValueError, match=r"has shape \(0, .* one at least"):
+            empty()
     with pytest.raises(ValueError, match="frames are too few for 64000 samples"):
         replace(HIGH, frames=64)
     with pytest.raises(ValueError, match="must be even and a multiple of hop 600, four times at least"):
@@ -152,12 +172,17 @@ def test_a_steady_partial_is_a_line_of_one_colour_and_noise_is_not(tmp_path: Pat
     assert spread["pure"] > 0.9 and spread["noise"] < 0.5
     with pytest.raises(ValueError, match=r"wave has shape \(2, 9\); it must be \(samples,\)"):
         draw_rainbowgram(tmp_path / "no.png", torch.zeros(2, 9), 16000)
+    with pytest.raises(ValueError, match="wave has 16777217 samples; draw parts of 16777216 at most"):
+        draw_rainbowgram(tmp_path / "no.png", torch.zeros(1).expand((1 << 24) + 1), 16000)
 
 
 def test_the_command_draws_each_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_audio(tmp_path / "notes.wav", 0.5 * tone(220, 8000), 22050)
     (tmp_path / "broken.wav").write_bytes(b"RIFF")
-    files = [str(tmp_path / name) for name in ("notes.wav", "broken.wav")]
+    names = ("notes.wav", "broken.wav", r"$\frac{$.wav")  # the last is no formula
+    write_audio(tmp_path / names[2], 0.5 * tone(220, 8000), 22050)
+    files = [str(tmp_path / name) for name in names]
     assert main(["rainbowgram", *files, "--out", str(tmp_path / "out")]) == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.png"]
-    assert "broken.wav: not a readable sound file" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"notes.png", r"$\frac{$.png"}
+    said = capsys.readouterr().err
+    assert "broken.wav: not a readable sound file" in said and said.count("\n") == 1

@@ -67,6 +67,50 @@ def test_timbres_are_points_on_a_sphere(instrument: fastvoc.Instrument) -> None:
     torch.testing.assert_close(instrument.interpolate(first, first, 0.3), first)
 
 
+def test_a_seed_is_one_timbre_whatever_number_it_is(instrument: fastvoc.Instrument) -> None:
+    expected = instrument([60, 62], seed=3)
+    for seed in (np.int64(3), torch.tensor(3), np.array(3)):
+        assert torch.equal(instrument([60, 62], seed=seed), expected)
+        assert torch.equal(instrument.timbre(seed), instrument.timbre(3))
+    assert torch.equal(instrument([60, 62], instrument.timbre([3])), expected)
+    assert torch.equal(instrument([60, 62], seed=np.array([3, 3])), expected)
+
+
+def test_points_that_lie_opposite_each_other_have_no_shortest_way(instrument: fastvoc.Instrument) -> None:
+    point = instrument.timbre(1)
+    for way in (
+        lambda: instrument.interpolate(point, -2 * point),
+        lambda: instrument.melody([Note(60, 0, 1), Note(60, 1, 2)], torch.stack([point, -point])),
+    ):
+        with pytest.raises(ValueError, match="two points lie opposite each other"):
+            way()
+    # and what is not quite opposite keeps its length
+    near = -point + 1e-3 * instrument.timbre(2)
+    near *= point.norm() / near.norm()
+    way = instrument.interpolate(point, near, torch.linspace(0, 1, 9)).norm(dim=1)
+    torch.testing.assert_close(way, point.norm().expand(9), rtol=1e-3, atol=0)
+    torch.testing.assert_close(instrument.interpolate(point, torch.zeros(8), 0.25), 0.75 * point)
+
+
+def test_melodies_end_where_their_notes_have_faded(instrument: fastvoc.Instrument) -> None:
+    """A note is held for three seconds at most, however long the key is; 0.3 s later it is silent."""
+    held = instrument.melody([Note(60, 0, 80000), Note(60, 1, 1.5)], instrument.timbre(1))
+    assert held.shape == (3301,)
+    notes = (Note(pitch, 0, 1) for pitch in (60, 64))
+    assert instrument.melody(notes, instrument.timbre(1)).shape == (1301,)  # type: ignore[arg-type]
+
+
+def test_float16_plays_what_is_nearly_silent_inside(instrument: fastvoc.Instrument) -> None:
+    """Pixel norm makes small features large, though float16 has no squares of them."""
+    for block in instrument.generator.blocks:
+        for layer in (block.conv0, block.conv1):
+            layer.weight.mul_(1e-3)
+    expected = instrument(60, seed=1)
+    assert distance(instrument.half()(60, seed=1), expected) < 0.05
+    loud = 300 * instrument.timbre(1)
+    assert distance(instrument(60, loud), instrument.float()(60, loud)) < 0.05
+
+
 def test_melodies_add_their_notes(instrument: fastvoc.Instrument) -> None:
     point = instrument.timbre(1)
     notes = [Note(60, 0.0, 0.1, 127), Note(64, 1.0, 1.1, 64)]
@@ -142,10 +186,22 @@ def test_what_no_instrument_plays_is_a_sentence(instrument: fastvoc.Instrument) 
         instrument.interpolate(instrument.timbre(1), instrument.timbre(2), 1.5)
     with pytest.raises(ValueError, match="each must be"):
         instrument.interpolate(instrument.timbre([1, 2]), instrument.timbre(2))
+    with pytest.raises(TypeError, match="fraction is 'half'; it must be a number"):
+        instrument.interpolate(instrument.timbre(1), instrument.timbre(2), "half")  # type: ignore[arg-type]
+    for large in (torch.full((8,), 1e300, dtype=torch.float64), torch.full((8,), 1e30)):
+        with pytest.raises(ValueError, match="not finite, or too large to be squared in float32"):
+            instrument(60, large)
+    for wrong in (1.5, "3"):
+        with pytest.raises(TypeError, match=r"Instrument\.timbre: seed .* must be an int"):
+            instrument.timbre(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"'x' is a str; it must be a Note"):
+        instrument.melody(["x"], instrument.timbre(1))  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="start is '0', a str; it must be a number"):
+        Note(60, "0", 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there are no notes"):
         instrument.melody([], instrument.timbre(1))
     with pytest.raises(ValueError, match="longer than a day"):
-        instrument.melody([Note(60, 0, 1e9)], instrument.timbre(1))
+        instrument.melody([Note(60, 1e9, 1e9)], instrument.timbre(1))
     with pytest.raises(ValueError, match="velocity is 0"):
         Note(60, 0, 1, 0)
     with pytest.raises(ValueError, match="must start at 0 s or later"):
@@ -225,9 +281,55 @@ def midi(path: Path, *, drums: bool = False) -> None:
             (0, 0x90, 67, 100), (96, 0x80, 67, 0), (0, 0x90, 72, 90), (0, 0x90, 120, 90), (96, 0x80, 120, 0),
         )
     )  # fmt: skip
-    track = events + bytes([0, 0xFF, 0x2F, 0])
-    header = b"MThd" + (6).to_bytes(4, "big") + bytes([0, 0, 0, 1, 0, 96])
-    path.write_bytes(header + b"MTrk" + len(track).to_bytes(4, "big") + track)
+    midi_of(path, events)
+
+
+def midi_of(path: Path, *tracks: bytes, division: int = 96) -> None:
+    """Write a file of tracks, without their ends."""
+    header = b"MThd" + (6).to_bytes(4, "big") + b"".join(n.to_bytes(2, "big") for n in (1, len(tracks), division))
+    whole = [track + b"\0\xff\x2f\0" for track in tracks]
+    path.write_bytes(header + b"".join(b"MTrk" + len(track).to_bytes(4, "big") + track for track in whole))
+
+
+HALF = bytes([0, 0x90, 60, 100, 96, 0x80, 60, 0])
+"""A note of 96 ticks."""
+
+
+@pytest.mark.parametrize(
+    ("division", "end"),
+    [(96, 0.5), (0xE708, 0.48), (0xE360, 1001 / 30000), (0xE250, 0.04)],
+    ids=["quarters", "25 frames of 8", "29.97 frames of 96", "30 frames of 80"],
+)
+def test_midi_files_count_time_in_quarters_or_in_frames(tmp_path: Path, division: int, end: float) -> None:
+    pytest.importorskip("mido", reason="needs fastvoc[midi]")
+    midi_of(tmp_path / "notes.mid", HALF, division=division)
+    (note,) = read_midi(tmp_path / "notes.mid")
+    assert (note.start, note.end) == (0, pytest.approx(end, rel=1e-12))
+
+
+def test_midi_files_change_their_tempo_in_any_track(tmp_path: Path) -> None:
+    pytest.importorskip("mido", reason="needs fastvoc[midi]")
+    # 60 beats a minute for one of them, then 120
+    tempi = bytes([0, 0xFF, 0x51, 3, 0x0F, 0x42, 0x40, 96, 0xFF, 0x51, 3, 0x07, 0xA1, 0x20])
+    midi_of(tmp_path / "notes.mid", HALF + HALF, tempi)
+    assert [(note.start, note.end) for note in read_midi(tmp_path / "notes.mid")] == [(0, 1), (1, 1.5)]
+
+
+def test_hostile_midi_files_are_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("mido", reason="needs fastvoc[midi]")
+    path = tmp_path / "notes.mid"
+    midi_of(path, bytes([0, 0xFF, 0x59, 2, 0x20, 0x05]) + HALF)  # a key of 32 sharps
+    with pytest.raises(ValueError, match=r"is damaged, or no MIDI file .*32 sharps"):
+        read_midi(path)
+    midi_of(path, HALF, division=0)
+    with pytest.raises(ValueError, match="is damaged"):
+        read_midi(path)
+    midi_of(path, bytes([0, 0x90, 60, 100]) + bytes([0, 60, 100]) * (1 << 16))  # one key, struck again and again
+    with pytest.raises(ValueError, match="has more than 65536 notes"):
+        read_midi(path)
+    midi_of(path, bytes(1 << 22))
+    with pytest.raises(ValueError, match="more than any melody"):
+        read_midi(path)
 
 
 def test_midi_files_are_read(tmp_path: Path) -> None:

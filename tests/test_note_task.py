@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from fastvoc.models.gansynth import Convolution
 from fastvoc.noise import uniform
 from fastvoc.train import state
 from fastvoc.train.config import TrainConfig, load_config
-from fastvoc.train.data.notes import NoteFile, write_examples
+from fastvoc.train.data.note_batches import split_notes
+from fastvoc.train.data.notes import NoteDataConfig, NoteFile, write_examples
 from fastvoc.train.learning.optimisers import Learner, OptimiserConfig
 from fastvoc.train.material import material_of
 from fastvoc.train.report.log import read_log
@@ -200,6 +203,49 @@ def test_a_run_that_stops_goes_on_to_the_same_bits_and_is_an_instrument(folder: 
     assert best.config == whole.config and torch.equal(best(60), whole(60))
 
 
+def test_notes_of_several_folders_may_have_the_same_names(folder: Path) -> None:
+    """Each is judged by; and a name that looks like a formula is none."""
+    examples = json.loads((folder / "notes" / "examples.json").read_text())
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / "audio").symlink_to(folder / "notes" / "audio")
+        named = {key: {**entry, "instrument_str": r"../$\frac{$"} for key, entry in examples.items()}
+        (folder / name / "examples.json").write_text(json.dumps(named))
+    judged = {"data.validation": [str(folder / name) for name in ("a", "b")], "data.validation_clips": 16}
+    settings = run(folder, "run", steps=1, **GROWN, **judged)
+    clips = material_of(settings).clips()["seen"]
+    assert len(clips) == 16 and {name.split("-")[-2] for name in clips} <= {"060", "061", "062", "063"}
+    fastvoc.train(settings, device="cpu")
+    lines = read_log(folder / "run" / "log.jsonl")
+    assert any("seen/real_pitch_accuracy" in line for line in lines)
+    assert (folder / "run" / "spectrograms.png").is_file()
+    assert len(list((folder / "run" / "samples").iterdir())) == 4
+
+
+def test_no_note_is_trained_on_that_is_judged_by(folder: Path) -> None:
+    """Neither where a folder is named twice, nor through a link."""
+    (folder / "link").symlink_to(folder / "notes")
+    both = [str(folder / name) for name in ("notes", "link", "notes")]
+
+    def split(**changes: Any) -> tuple[set[str], set[str]]:
+        data, pitches = run(folder, "run", **{"data.recordings": both} | changes).data, range(60, 64)
+        assert isinstance(data, NoteDataConfig)
+        training, judged = (Counter(str(note.path.resolve()) for note in part) for part in split_notes(data, pitches))
+        assert set(training.values()) == {3}
+        return set(training), set(judged)
+
+    training, judged = split()
+    assert not training & judged and len(training | judged) == 8 and len(judged) == 2
+    examples = json.loads((folder / "notes" / "examples.json").read_text())
+    (folder / "some").mkdir()
+    (folder / "some" / "audio").symlink_to(folder / "notes" / "audio")
+    (folder / "some" / "examples.json").write_text(json.dumps(dict(list(examples.items())[:3])))
+    training, judged = split(**{"data.validation": str(folder / "some")})
+    assert not training & judged and (len(training), len(judged)) == (5, 3)
+    with pytest.raises(ValueError, match="all 24 notes are set aside for validation"):
+        split(**{"data.validation": str(folder / "notes")})
+
+
 def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
     grown = {"task.steady": 0, "task.growth": 0, "steps": 1}
     first = fastvoc.train(run(folder, "first", **grown), device="cpu")
@@ -225,6 +271,10 @@ def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
         ({"compile": True}, "task notes does not compile; leave it out"),
         ({"losses": {"mel": 1}}, "losses of its own; leave out mel"),
         ({"continue_from": "x"}, "one adversary, the mirror of its generator; leave out continue_from"),
+        (
+            {"generator.progress": 1.5},
+            "generator.progress: what task notes trains grows by task.steady and task.growth",
+        ),
         ({"data.families": ["flutes"]}, "'flutes' is no family of instruments; did you mean 'flute'?"),
         (
             {"data.spectrum.frames": 64},

@@ -130,6 +130,36 @@ def test_what_is_missing_for_rendering_is_a_sentence(
             render_notes(tmp_path, **values)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "said", ["Failed to load the SoundFont", "Instrument not found [prog=40], substituted [prog=0]"]
+)
+def test_no_other_instrument_is_played_instead(tmp_path: Path, said: str) -> None:
+    """FluidSynth itself takes both for a success."""
+    player = tmp_path / "player"
+    # writes the sound that comes after -F, and has no error
+    player.write_text(f'#!/bin/sh\necho "{said}" >&2\nwhile [ "$1" != -F ]; do shift; done\ncp {tmp_path}/a.wav "$2"\n')
+    player.chmod(0o755)
+    write_audio(tmp_path / "a.wav", torch.full((100,), 0.5), 16000)
+    with pytest.raises(ValueError, match=r"has failed to play a\.sf2: (Failed|Instrument)"):
+        rendering.play(str(player), Path("a.sf2"), midi_file(40, [(60, 100)]))
+
+
+@pytest.mark.skipif(not PLAYABLE, reason="needs FluidSynth and FluidR3")
+def test_a_file_that_is_no_soundfont_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.sf2").write_bytes(b"RIFF" + bytes(range(256)))
+    command = ["notes", "render", str(tmp_path / "notes"), "--soundfont", str(tmp_path / "bad.sf2"), "--program", "0"]
+    assert main([*command, "--pitch", "60", "--velocity", "100"]) == 1
+    assert "has failed to play" in capsys.readouterr().err and not (tmp_path / "notes").exists()
+
+
+def test_no_instrument_stays_in_the_part_where_it_was(rendered: Path) -> None:
+    again = {"pitches": (60,), "velocities": (100,), "soundfont": rendered.parent / "a.sf2"}
+    assert render_notes(rendered, programs=(24,), **again) == {"nsynth-train": 1}
+    assert [note.instrument for note in read_notes(rendered / "nsynth-train")] == ["guitar_acoustic_024"]
+    with pytest.raises(FileNotFoundError, match=r"nsynth-test/examples\.json: no such file"):
+        read_notes(rendered / "nsynth-test")
+
+
 def test_a_player_that_fails_is_named_with_what_it_says(tmp_path: Path) -> None:
     player = tmp_path / "player"
     player.write_text("#!/bin/sh\necho no such font >&2\nexit 3\n")
@@ -178,10 +208,18 @@ def test_notes_are_chosen_by_pitch_family_and_source(rendered: Path) -> None:
             {"pitch": 6, "velocity": 1, "instrument_family_str": "reed", "instrument_source_str": "acoustic"},
             "is no name of a",
         ),
+        (
+            "a",
+            {"pitch": 60, "velocity": -1, "instrument_family_str": "reed", "instrument_source_str": "acoustic"},
+            "velocity is -1; a MIDI number",
+        ),
+        ("a", {"pitch": 60, "velocity": 1, "instrument_str": ["x"]}, r"instrument_str is \['x'\]"),
+        ("a", "[" * 200000, "not a readable JSON file: maximum recursion depth"),
     ],
 )
 def test_lists_that_are_none_are_a_sentence(tmp_path: Path, name: str, entry: Any, sentence: str) -> None:
-    (tmp_path / "examples.json").write_text(json.dumps({name: entry}))
+    text = entry if isinstance(entry, str) else json.dumps({name: entry})
+    (tmp_path / "examples.json").write_text(text)
     with pytest.raises(ValueError, match=sentence):
         read_notes(tmp_path)
 
@@ -227,6 +265,25 @@ def test_the_distance_of_two_normal_distributions() -> None:
     assert wide == pytest.approx(2 + variance * (1 + 4))
     with pytest.raises(ValueError, match="a covariance needs two notes"):
         frechet_distance(ring[:1], ring)
+    # of fewer notes than axes, whose covariances have no inverse, beside the root of the product itself
+    some = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    other = 1.5 * torch.randn(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 0.3
+    shared = torch.linalg.eigvals(torch.cov(some.T) @ torch.cov(other.T)).real.clamp(min=0).sqrt().sum()
+    expected = (some.mean(0) - other.mean(0)).square().sum() + some.var(0).sum() + other.var(0).sum() - 2 * shared
+    assert frechet_distance(some, other) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_broken_notes_have_no_scores() -> None:
+    notes, broken = torch.rand(20, 4), torch.rand(20, 4)
+    broken[3, 1] = math.nan
+    for compare in (frechet_distance, lambda one, other: different_bins(one, other, bins=4)):
+        for pair in ((notes, broken), (broken, notes)):
+            with pytest.raises(ValueError, match="1 of 20 notes hold values that are not finite"):
+                compare(*pair)
+    with pytest.raises(ValueError, match="there are no notes"):
+        different_bins(notes, notes[:0], bins=4)
+    with pytest.raises(ValueError, match="there are no notes"):
+        inception_score(notes[:0])
 
 
 def test_scores_of_what_a_classifier_says() -> None:
@@ -234,6 +291,9 @@ def test_scores_of_what_a_classifier_says() -> None:
     assert inception_score(sure) == pytest.approx(4) and mean_entropy(sure) == pytest.approx(0, abs=1e-12)
     assert inception_score(blind) == pytest.approx(1) and mean_entropy(blind) == pytest.approx(math.log(4))
     assert inception_score(sure[:1].repeat(5, 1)) == pytest.approx(1)
+    # of classes that no note is of, however sure that is
+    assert inception_score(1e4 * torch.eye(4)[:3]) == pytest.approx(3)
+    assert math.copysign(1, mean_entropy(1e4 * torch.eye(4))) == 1
     half = torch.tensor([[0.0, 0.0, -100, -100], [-100, -100, 0, 0]])
     assert inception_score(half) == pytest.approx(2) and mean_entropy(half) == pytest.approx(math.log(2))
 
@@ -249,6 +309,13 @@ def test_a_classifier_learns_where_partials_lie_and_leaves_no_trace() -> None:
     features, logits = classifier(pictures)
     assert features.shape == (8, 64) and torch.equal(logits.argmax(dim=1), number)
     assert torch.equal(train_classifier(pictures, number, 4, steps=60, batch=8)(pictures)[1], logits)
+    torch.set_default_dtype(torch.float64)
+    try:  # nor does what surrounds it reach into it
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            again = train_classifier(pictures, number, 4, steps=60, batch=8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again(pictures)[1], logits)
 
 
 SPECTRUM = NoteSpectrum(samples=1000, frames=16, fft_size=256, hop=64, sample_rate=4000)
@@ -285,8 +352,21 @@ def test_an_instrument_is_judged_beside_real_notes(tmp_path: Path, capsys: pytes
     # first weights play no pitch
     assert found["made"].accuracy < 0.4 and found["made"].frechet > 3 * found["held out"].frechet
     assert found["made"].different_bins > found["held out"].different_bins
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert evaluate_instrument(instrument, data, apart, peak=0.5) == found
+    tones(tmp_path / "one", (1.0,))
+    write_examples(tmp_path / "one", read_notes(tmp_path / "one")[:1], sample_rate=4000)
+    with pytest.raises(ValueError, match="one: has one note that the instrument can play; what is measured needs two"):
+        evaluate_instrument(instrument, data, tmp_path / "one")
+    for peak in (0.0, -1.0, math.nan, 2.0):
+        with pytest.raises(ValueError, match="it must be above 0, and 1 at most"):
+            evaluate_instrument(instrument, data, apart, peak=peak)
     instrument.save_pretrained(tmp_path / "mine")
     options = ["--instrument", str(tmp_path / "mine"), "--device", "cpu", "--peak", "0.5"]
     assert main(["notes", "evaluate", *options, "--data", str(data), "--held-out", str(apart)]) == 0
     printed = capsys.readouterr().out
     assert "Fréchet distance" in printed and f"{100 * found['held out'].accuracy:.1f} %" in printed
+    with torch.no_grad():
+        instrument.generator.blocks[3].to_picture.bias.fill_(math.nan)
+    with pytest.raises(ValueError, match="pitch 60 of seed 0 is not finite; the instrument's weights are broken"):
+        evaluate_instrument(instrument, data, apart)

@@ -108,8 +108,10 @@ def note_spectrum(
         If the wave is of another precision or length.
     """
     check_precision(wave, "note_spectrum")
-    if wave.ndim < 1 or wave.shape[-1] != config.samples:
-        raise ValueError(f"note_spectrum: wave has shape {tuple(wave.shape)}; it must be (..., {config.samples})")
+    if wave.ndim < 1 or wave.shape[-1] != config.samples or not wave.numel():
+        raise ValueError(
+            f"note_spectrum: wave has shape {tuple(wave.shape)}; it must be (..., {config.samples}), one at least"
+        )
     padded = F.pad(wave, (config.front, 0)).unfold(-1, config.fft_size, config.hop)
     spectrum = torch.fft.rfft(padded * _window(config, wave))[..., 1:]
     magnitude, turned = spectrum.abs(), _turns(spectrum.angle())
@@ -146,8 +148,10 @@ def note_wave(
     """
     check_precision(picture, "note_wave", "picture")
     shape = (config.frames, config.bins, 2)
-    if picture.shape[-3:] != shape:
-        raise ValueError(f"note_wave: picture has shape {tuple(picture.shape)}; it must be (..., {str(shape)[1:-1]})")
+    if picture.shape[-3:] != shape or not picture.numel():
+        raise ValueError(
+            f"note_wave: picture has shape {tuple(picture.shape)}; it must be (..., {str(shape)[1:-1]}), one at least"
+        )
     level, angle = picture[..., 0], picture[..., 1] * math.pi
     if second == "frequency":
         angle = angle.cumsum(dim=-2)

@@ -18,6 +18,9 @@ from fastvoc.writing import complete_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_LONGEST = 1 << 24
+"""Samples of a rainbowgram: 17 minutes at 16 kHz, and 4 GB while it is drawn."""
+
 
 def draw_comparison(path: str | Path, waves: Mapping[str, Tensor | NDArray[np.floating]], config: MelConfig) -> None:
     """Draw waves side by side over their mel spectrograms, on the same scales.
@@ -53,7 +56,7 @@ def draw_comparison(path: str | Path, waves: Mapping[str, Tensor | NDArray[np.fl
         upper, lower = axes[:, column]
         samples = wave.numpy()
         upper.plot(np.arange(len(samples)) / config.sample_rate, samples, linewidth=0.4, color="black")
-        upper.set_title(title)
+        upper.set_title(title, parse_math=False)
         upper.set_ylim(-1.05 * peak, 1.05 * peak)
         end = mels[column].shape[-1] * config.hop / config.sample_rate
         image = lower.imshow(
@@ -109,7 +112,7 @@ def draw_code(
     upper, lower = figure.subplots(2, 1, sharex=True)
     upper.plot(np.arange(len(samples)) / sample_rate, samples, linewidth=0.4, color="black")
     upper.set_ylabel("wave")
-    upper.set_title(title)
+    upper.set_title(title, parse_math=False)
     # a row lasts as long as its samples, and is drawn where it begins and where it ends
     edges = np.arange(len(rows) + 1) * hop / sample_rate
     for channel in rows.T:
@@ -143,18 +146,20 @@ def draw_rainbowgram(
     Raises
     ------
     ValueError
-        If the wave has another shape or no samples, or the format is not known.
+        If the wave has another shape or no samples, is too long for a picture, or the format is not known.
     """
     from matplotlib.figure import Figure
 
     path = Path(path)
     samples = as_wave(wave, "draw_rainbowgram").detach().float().cpu()
+    if samples.numel() > _LONGEST:
+        raise ValueError(f"draw_rainbowgram: wave has {samples.numel()} samples; draw parts of {_LONGEST} at most")
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"draw_rainbowgram: wave has shape {tuple(samples.shape)}; it must be (samples,)")
     figure = Figure(figsize=(8, 5), layout="constrained", dpi=120)
     axes = figure.subplots()
     show_rainbowgram(axes, samples, sample_rate, decibels=decibels)
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     _save(figure, path)
 
 
@@ -215,7 +220,7 @@ def draw_noise(
         rows, aspect="auto", cmap="gray", vmin=-4 * deviation, vmax=4 * deviation, extent=(0, end, len(rows), 0)
     )
     figure.colorbar(image, ax=upper)
-    upper.set_title(title)
+    upper.set_title(title, parse_math=False)
     upper.set_xlabel("time (s)")
     upper.set_ylabel("channel of z")
     lower.hist(rows.ravel(), bins=200, range=(-most, most), density=True, color="lightgray")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,8 +29,8 @@ FORMAT_NUMBER: Literal[1] = 1
 _LARGEST, _LONGEST = 65536, 256
 """Largest number and longest list that a generator's settings may hold where its own fields allow more."""
 
-_LONGEST_NOTE = 1 << 22
-"""Samples."""
+_LONGEST_NOTE, _LARGEST_PICTURE = 1 << 22, 1 << 23
+"""Samples, and pixels of a picture of them, of which two belong to a sample where four windows overlap."""
 
 
 @config
@@ -183,6 +184,10 @@ class InstrumentConfig:
         _refuse_absurd(to_dict(self.spectrum) | {"samples": 0}, "spectrum")
         if self.spectrum.samples > _LONGEST_NOTE:
             raise ValueError(f"a note of {self.spectrum.samples} samples; no instrument has more than {_LONGEST_NOTE}")
+        if math.prod(made) > _LARGEST_PICTURE:
+            raise ValueError(
+                f"a picture of {made[0]} x {made[1]}; no instrument has more than {_LARGEST_PICTURE} pixels"
+            )
         return self
 
 

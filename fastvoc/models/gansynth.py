@@ -116,8 +116,10 @@ def activated(x: Tensor) -> Tensor:
     if x.requires_grad:
         return normalise_pixels(F.leaky_relu(x, SLOPE))
     F.leaky_relu_(x, SLOPE)
-    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    return x.mul_(length.square_().div_(x.shape[1]).add_(_TINY).rsqrt_())
+    # float16 has no 1e-8, and no squares of what is less than 2e-4
+    wide = torch.float32 if x.dtype == torch.float16 else None
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
+    return x.mul_(length.square_().div_(x.shape[1]).add_(_TINY).rsqrt_().to(x.dtype))
 
 
 def doubled(weight: Tensor) -> Tensor:
@@ -213,7 +215,8 @@ class GANSynth(nn.Module):
         """
         progress = self.config.grown if progress is None else progress
         note = F.one_hot(pitch, self.config.pitches).to(latent)
-        x = normalise_pixels(torch.cat([latent, note], dim=1)[..., None, None])
+        # in the precision of the point: narrower ones have no squares of large numbers
+        x = normalise_pixels(torch.cat([latent, note], dim=1)[..., None, None]).to(self.blocks[0].conv0.weight.dtype)
         picture: Tensor | None = None
         for n, block in enumerate(self.blocks[: math.ceil(progress) + 1]):
             x = block(x, None if taps is None else taps[n])

@@ -11,8 +11,10 @@ from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
 from fastvoc.instrument import Instrument
 from fastvoc.train.data.notes import read_all, read_notes
 from fastvoc.train.report.note_scores import NoteScores, score_notes, train_classifier
+from fastvoc.train.tasks.task import own_defaults
 
 
+@own_defaults()
 def evaluate_instrument(
     instrument: Instrument, data: str | Path, held_out: str | Path, *, peak: float | None = None, seed: int = 0
 ) -> dict[str, NoteScores]:
@@ -41,8 +43,11 @@ def evaluate_instrument(
     Raises
     ------
     FileNotFoundError, ValueError
-        As `fastvoc.train.data.notes.read_notes`.
+        As `fastvoc.train.data.notes.read_notes`; or if a folder has only one note, `peak` is not between 0 and 1, or
+        the instrument makes values that are not finite.
     """
+    if peak is not None and not 0 < peak <= 1:
+        raise ValueError(f"evaluate_instrument: peak is {peak}; it must be above 0, and 1 at most")
     pitches = range(instrument.lowest, instrument.highest + 1)
     spectrum = instrument.config.spectrum
 
@@ -55,6 +60,10 @@ def evaluate_instrument(
         """Pictures, (N, 1, frames, bins), and pitches from 0, (N,)."""
         notes = read_notes(folder, pitches=pitches)
         read = read_all(notes, spectrum.sample_rate, spectrum.samples, peak=peak)
+        if len(read) < 2:
+            raise ValueError(
+                f"{folder}: has one note that the instrument can play; what is measured needs two at least"
+            )
         numbers = torch.tensor([note.pitch for note, _ in read]) - instrument.lowest
         return torch.stack([picture(wave) for _, wave in read]), numbers
 
@@ -62,6 +71,11 @@ def evaluate_instrument(
     made = []
     for place, number in enumerate(others.tolist()):
         wave = instrument(instrument.lowest + number, seed=seed + place).float().cpu()
+        if not bool(wave.isfinite().all()):
+            raise ValueError(
+                f"evaluate_instrument: pitch {instrument.lowest + number} of seed {seed + place} is not finite; the "
+                "instrument's weights are broken, or too large for its dtype"
+            )
         made.append(picture(wave if peak is None else wave * (peak / wave.abs().max().clamp(min=1e-9))))
     classifier = train_classifier(real, learned, len(pitches), seed=seed)
     return {

@@ -228,7 +228,9 @@ class Notes(Material):
         chosen = [judged[number] for number in evenly(self.data.validation_clips, len(judged))]
         spectrum, peak = self.data.spectrum, self.data.peak
         read = read_all(chosen, spectrum.sample_rate, spectrum.samples, peak=peak)
-        waves = {note.name: wave for note, wave in read}
+        waves: dict[str, Tensor] = {}
+        for number, (note, wave) in enumerate(read):  # notes of other folders may have the same name
+            waves[note.name if note.name not in waves else f"{number}-{note.name}"] = wave
         return {"seen": waves} if waves else {}
 
     def judge(self, task: Any, generator: Any, clips: Mapping[str, Tensor]) -> tuple[dict[str, float], Pairs]:

@@ -14,7 +14,7 @@ from fastvoc.train.data.config import DataConfig
 from fastvoc.train.data.lists import Recording
 from fastvoc.train.data.loader import Loader
 from fastvoc.train.data.notes import NoteDataConfig, NoteFile, read_notes, whole_note
-from fastvoc.train.data.recordings import Recordings, evenly
+from fastvoc.train.data.recordings import Recordings, Stretches, evenly
 
 
 class NoteBatches(Batches):
@@ -89,9 +89,14 @@ def split_notes(config: NoteDataConfig, pitches: range) -> tuple[list[NoteFile],
     if not judged:
         chosen = set(evenly(config.held_out, len(notes)))
         judged = [note for number, note in enumerate(notes) if number in chosen]
-        notes = [note for number, note in enumerate(notes) if number not in chosen]
+    total, aside = len(notes), Stretches(as_recordings(judged))
+    # whatever folders and links lead to them
+    notes = [note for note, sound in zip(notes, as_recordings(notes), strict=True) if sound not in aside]
     if not notes:
-        raise ValueError("data.recordings: all notes are set aside for validation; needs at least one to train on")
+        raise ValueError(
+            f"data.recordings: all {total} notes are set aside for validation (by held_out or validation); needs at "
+            "least one more to train on, or a smaller held_out"
+        )
     return notes, judged
 
 

@@ -289,7 +289,7 @@ def _examples(path: Path) -> Mapping[str, Any]:
         raise ValueError(f"{path}: has {path.stat().st_size} bytes, more than any list of notes")
     try:
         examples = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a readable JSON file: {' '.join(str(error).split())}") from None
     if not isinstance(examples, dict) or not all(isinstance(entry, dict) for entry in examples.values()):
         raise ValueError(f"{path}: is no list of notes; it must be a table of names, each with a table")
@@ -298,19 +298,21 @@ def _examples(path: Path) -> Mapping[str, Any]:
 
 def _note(name: str, entry: Mapping[str, Any], folder: Path) -> NoteFile:
     where = f"{folder / EXAMPLES}: {name}"
-    keys = {"pitch": int, "velocity": int, "instrument_family_str": str, "instrument_source_str": str}
-    for key, kind in keys.items():
+    entry = {"instrument_str": name.rpartition("-")[0], **entry}
+    texts = ("instrument_str", "instrument_family_str", "instrument_source_str")
+    for key, kind in {"pitch": int, "velocity": int, **dict.fromkeys(texts, str)}.items():
         if type(entry.get(key)) is not kind:
             raise ValueError(f"{where}: {key} is {entry.get(key)!r}; it must be of type {kind.__name__}")
-    if not 0 <= entry["pitch"] <= 127:
-        raise ValueError(f"{where}: pitch is {entry['pitch']}; a MIDI number is between 0 and 127")
+    for key in ("pitch", "velocity"):
+        if not 0 <= entry[key] <= 127:
+            raise ValueError(f"{where}: {key} is {entry[key]}; a MIDI number is between 0 and 127")
     if Path(name).name != name or name in (".", ".."):
         raise ValueError(f"{where}: is no name of a file in {AUDIO}/")
     return NoteFile(
         folder / AUDIO / f"{name}.wav",
         entry["pitch"],
         entry["velocity"],
-        str(entry.get("instrument_str", name.rpartition("-")[0])),
+        entry["instrument_str"],
         entry["instrument_family_str"],
         entry["instrument_source_str"],
     )

@@ -7,6 +7,7 @@ What comes out is laid out as NSynth is (`fastvoc.train.data.notes`), and like N
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastvoc.audio import read_audio, write_audio
-from fastvoc.train.data.notes import AUDIO, NoteFile, write_examples
+from fastvoc.train.data.notes import AUDIO, EXAMPLES, NoteFile, write_examples
 
 RATE, SAMPLES = 16000, 64000
 """Of a note, in Hz and in samples."""
@@ -50,6 +51,9 @@ PROGRAMS = {
     **dict.fromkeys((72, 73, 74, 75, 76, 77, 78, 79), "flute"),
 }
 """Acoustic instruments of General MIDI, by their programs from 0, and the family that NSynth would count each to."""
+
+_REPLACED = re.compile("not a SoundFont|Failed to load|No preset found|substituted")
+"""What FluidSynth says when it goes on without a soundfont, or without an instrument that is not in it."""
 
 _TICKS = 1000
 """Ticks of a MIDI file in a second: sixteen samples each."""
@@ -105,7 +109,8 @@ def render_notes(
     FileNotFoundError
         If FluidSynth or its soundfont is not installed.
     ValueError
-        If a number is out of range, or FluidSynth fails.
+        If a number is out of range, or FluidSynth fails: also where the soundfont is none, or lacks an instrument, for
+        which it would play another.
     """
     for values, name, low in ((pitches, "pitch", 0), (velocities, "velocity", 1)):
         for value in values:
@@ -133,6 +138,8 @@ def render_notes(
     for name, notes in parts.items():
         if notes:
             write_examples(Path(out) / name, notes, sample_rate=RATE)
+        else:  # no instrument of an earlier data set stays behind, which may now be in the other part
+            (Path(out) / name / EXAMPLES).unlink(missing_ok=True)
     return {name: len(notes) for name, notes in parts.items() if notes}
 
 
@@ -217,6 +224,7 @@ def play(player: str, font: Path, midi: bytes) -> Tensor:
         source, target = Path(folder) / "notes.mid", Path(folder) / "notes.wav"
         source.write_bytes(midi)
         settings = ["-R", "0", "-C", "0", "-g", "2.0", "-r", str(RATE), "-o", "synth.polyphony=64", "-O", "float"]
+        settings += ["-o", "synth.default-soundfont="]  # which would be played instead of one that is damaged
         done = subprocess.run(
             [player, "-n", "-i", "-q", *settings, "-T", "wav", "-F", str(target), str(font), str(source)],
             capture_output=True,
@@ -225,7 +233,7 @@ def play(player: str, font: Path, midi: bytes) -> Tensor:
             env=os.environ | {"LC_ALL": "C"},
             check=False,
         )
-        if done.returncode or not target.is_file():
+        if done.returncode or not target.is_file() or _REPLACED.search(done.stderr):
             said = " ".join((done.stderr or done.stdout).split())[-300:]
             raise ValueError(f"{player}: has failed to play {font}: {said or f'code {done.returncode}'}")
         return read_audio(target)[0]

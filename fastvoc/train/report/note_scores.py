@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastvoc.train.tasks.task import own_defaults
+
 SIGNIFICANT = 1.959964
 """Standard deviations that two shares differ by in one of twenty cases, if they are of one distribution."""
 
@@ -80,6 +82,7 @@ class PitchClassifier(nn.Module):
         return x, self.named(x)
 
 
+@own_defaults()
 def train_classifier(
     pictures: Tensor, pitch: Tensor, pitches: int, *, steps: int = 600, batch: int = 64, seed: int = 0
 ) -> PitchClassifier:
@@ -129,6 +132,7 @@ def different_bins(real: Tensor, others: Tensor, *, bins: int = 50, seed: int = 
     seed : int
         Of the first centres.
     """
+    _refuse_broken(real, others, "different_bins")
     if not 0 < bins <= len(real):
         raise ValueError(f"different_bins: bins is {bins}; it must be from 1 to the number of real notes, {len(real)}")
     centres = _centres(real.double(), bins, seed)
@@ -145,6 +149,7 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
     """Return |m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁ C₂)^½) of the means and covariances of (N, D) and (M, D) features."""
     if min(len(one), len(other)) < 2:
         raise ValueError("frechet_distance: a covariance needs two notes at least")
+    _refuse_broken(one, other, "frechet_distance")
     (mean, covariance), (mean2, covariance2) = (
         (x.double().mean(dim=0), torch.cov(x.double().T).reshape(x.shape[1], x.shape[1])) for x in (one, other)
     )
@@ -157,15 +162,17 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
 
 def inception_score(logits: Tensor) -> float:
     """Return exp of the mean divergence of what is said of each, (N, classes), from what is said of all."""
+    if not len(logits):
+        raise ValueError("inception_score: there are no notes; it needs one at least")
     log = logits.double().log_softmax(dim=1)
-    all_of_them = log.exp().mean(dim=0).log()
+    all_of_them = log.logsumexp(dim=0) - math.log(len(log))  # finite, though no note may be of a class
     return float((log.exp() * (log - all_of_them)).sum(dim=1).mean().exp())
 
 
 def mean_entropy(logits: Tensor) -> float:
     """Return the mean entropy of what is said of each, (N, classes), in nats."""
     log = logits.double().log_softmax(dim=1)
-    return float(-(log.exp() * log).sum(dim=1).mean())
+    return abs(float((log.exp() * log).sum(dim=1).mean()))
 
 
 def score_notes(
@@ -197,6 +204,15 @@ def score_notes(
         mean_entropy(logits),
         logits.shape[1],
     )
+
+
+def _refuse_broken(one: Tensor, other: Tensor, where: str) -> None:
+    """Raise if there are no notes, or some that cannot be compared."""
+    for notes in (one, other):
+        if not len(notes):
+            raise ValueError(f"{where}: there are no notes; it needs one of each kind at least")
+        if broken := int((~notes.isfinite()).flatten(1).any(dim=1).sum()):
+            raise ValueError(f"{where}: {broken} of {len(notes)} notes hold values that are not finite")
 
 
 def _centres(points: Tensor, bins: int, seed: int) -> Tensor:

@@ -92,7 +92,7 @@ def spectrograms(samples: Mapping[str, tuple[Tensor, Tensor]], config: MelConfig
         scale = {"vmin": recorded.min(), "vmax": recorded.max()}
         for axis, mel, label in zip(row, (recorded, made), (f"{name}: recording", "generated"), strict=False):
             image = axis.imshow(mel, **placed, **scale)
-            axis.set_title(label, fontsize="medium")
+            axis.set_title(label, fontsize="medium", parse_math=False)
         figure.colorbar(image, ax=row[:2])
         difference = made - recorded
         most = float(np.nanquantile(np.abs(difference), 0.995)) or 1.0
@@ -127,7 +127,7 @@ def rainbowgrams(samples: Mapping[str, tuple[Tensor, Tensor]], sample_rate: int,
     for row, (name, waves) in zip(axes, samples.items(), strict=False):
         for axis, wave, label in zip(row, waves, (f"{name}: recording", "generated"), strict=True):
             show_rainbowgram(axis, wave.detach().cpu().float(), sample_rate)
-            axis.set_title(label, fontsize="medium")
+            axis.set_title(label, fontsize="medium", parse_math=False)
         row[1].set_ylabel("")
     for axis in axes[:-1].flat:
         axis.set_xlabel("")

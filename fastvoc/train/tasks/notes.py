@@ -53,6 +53,10 @@ class NoteConfig:
         """Raise one sentence if a run asks for what this task does not do."""
         if not isinstance(run.data, NoteDataConfig):
             raise ValueError(f"task notes learns from notes, and data is of kind {run.data.kind}; set data.kind: notes")
+        if getattr(run.generator, "progress", None) is not None:
+            raise ValueError(
+                "generator.progress: what task notes trains grows by task.steady and task.growth; leave it out"
+            )
         if run.losses:
             raise ValueError(f"task notes has losses of its own; leave out {', '.join(run.losses)}")
         for name in ("adversary", "start_adversary_from", "continue_from"):
