@@ -134,7 +134,7 @@ void pack(const fastvoc_gated& call, const fastvoc_gated_weights& weights, void*
     interleave(call, weights.bias, 1, at<float>(packed, sizes.bias));
     interleave(call, weights.weight, call.channels * call.taps, ordered);
     if (sizes.toom_cook) {
-      toom_cook_pack(sizes.conv, ordered, at<float>(packed, sizes.conv_weight));
+      toom_cook_pack(sizes.conv, conv_weights(sizes.conv, ordered), at<float>(packed, sizes.conv_weight));
     } else {
       P::pack(sizes.conv, sizes.row, ordered, at<Element>(packed, sizes.conv_weight));
     }

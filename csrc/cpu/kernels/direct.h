@@ -324,6 +324,13 @@ inline int64_t packed_floats(const fastvoc_call& call, int64_t row) {
   return size;
 }
 
+// conv1d's weight (out_channels, in_channels, taps), one by one.
+inline auto conv_weights(const fastvoc_call& call, const float* weight) {
+  return [&call, weight](int64_t out, int64_t in, int64_t tap) {
+    return weight[(out * call.in_channels + in) * call.taps + tap];
+  };
+}
+
 // Bring a weight (out_channels, in_channels, taps) into the order in which the panels are read.
 inline void pack_panels(const fastvoc_call& call, int64_t row, const float* weight, float* packed) {
   const int64_t taps = call.taps, length = call.in_channels * taps;

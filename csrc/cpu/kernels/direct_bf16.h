@@ -52,21 +52,10 @@ struct AddBias {
   Vector operator()(Vector sum, int v) const { return sum + load(bias + v * kLanes); }
 };
 
-// conv1d's weight (out_channels, in_channels, taps), one by one.
-inline auto bf16_weights(const fastvoc_call& call, const float* weight) {
-  return [&call, weight](int64_t out, int64_t in, int64_t tap) {
-    return round_to_bf16(weight[(out * call.in_channels + in) * call.taps + tap]);
-  };
-}
-
-// The taps phase, phase + stride, ... of upsample's weight (in_channels, out_channels, taps) as the convolution of that
-// phase: `call` is phase_of() in upsample/phases.h, with ceil(taps / stride) taps, in reverse order.
-inline auto bf16_phase_weights(const fastvoc_call& call, const float* weight, int64_t taps, int64_t stride,
-                               int64_t phase) {
-  return [=, &call](int64_t out, int64_t in, int64_t tap) {
-    const int64_t from = phase + (call.taps - 1 - tap) * stride;
-    return from < taps ? round_to_bf16(weight[(in * call.out_channels + out) * taps + from]) : uint16_t{0};
-  };
+// What conv_weights() or phase_weights() gives, rounded.
+template <class Weight>
+inline auto bf16_weights(Weight weight) {
+  return [weight](int64_t out, int64_t in, int64_t tap) { return round_to_bf16(weight(out, in, tap)); };
 }
 
 // How operands stand in memory, and what multiplies them; Bf16Tiles in direct_amx.h is another way.
@@ -83,7 +72,7 @@ struct Bf16Dots {
 
   static int64_t packed_elements(const fastvoc_call& call) { return dot_packed_elements<Bf16Dot>(call); }
 
-  // Weights come from bf16_weights() or bf16_phase_weights().
+  // Weights come from bf16_weights().
   template <class Weight>
   static void pack(const fastvoc_call& call, Weight weight, uint16_t* packed) {
     dot_pack<Bf16Dot>(call, weight, packed);

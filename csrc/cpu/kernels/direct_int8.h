@@ -66,8 +66,7 @@ inline int64_t int8_packed_elements(const fastvoc_call& call) { return dot_packe
 // Quantise and pack the weights that `weight(out, in, tap)` gives; writes the scale and the total of each output
 // channel.
 template <class Weight>
-inline void int8_pack_weights(const fastvoc_call& call, Weight weight, int8_t* packed, float* scales,
-                              int32_t* totals) {
+inline void int8_pack(const fastvoc_call& call, Weight weight, int8_t* packed, float* scales, int32_t* totals) {
   const auto quantised = [&](int64_t out, int64_t in, int64_t tap) {
     return static_cast<int8_t>(std::nearbyint(weight(out, in, tap) / scales[out]));
   };
@@ -81,25 +80,6 @@ inline void int8_pack_weights(const fastvoc_call& call, Weight weight, int8_t* p
       for (int64_t tap = 0; tap < call.taps; ++tap) totals[out] += quantised(out, in, tap);
   }
   dot_pack<Int8Dot>(call, quantised, packed);
-}
-
-// conv1d's weight (out_channels, in_channels, taps).
-inline void int8_pack(const fastvoc_call& call, const float* weight, int8_t* packed, float* scales,
-                      int32_t* totals) {
-  const auto at = [&](int64_t out, int64_t in, int64_t tap) {
-    return weight[(out * call.in_channels + in) * call.taps + tap];
-  };
-  int8_pack_weights(call, at, packed, scales, totals);
-}
-
-// A phase of upsample's weight (in_channels, out_channels, taps), as bf16_phase_weights() has it; its scales are its own.
-inline void int8_pack_phase(const fastvoc_call& call, const float* weight, int64_t taps, int64_t stride,
-                            int64_t phase, int8_t* packed, float* scales, int32_t* totals) {
-  const auto at = [&](int64_t out, int64_t in, int64_t tap) {
-    const int64_t from = phase + (call.taps - 1 - tap) * stride;
-    return from < taps ? weight[(in * call.out_channels + out) * taps + from] : 0.0f;
-  };
-  int8_pack_weights(call, at, packed, scales, totals);
 }
 
 // From integer sums to floats, lane by lane of a panel.

@@ -26,6 +26,15 @@ inline fastvoc_call phase_of(const fastvoc_call& call) {
   return phase;
 }
 
+// The taps phase, phase + stride, ... of upsample's weight (in_channels, out_channels, taps) as the convolution of that
+// phase, one by one: `call` is phase_of(), with ceil(taps / stride) taps, in reverse order.
+inline auto phase_weights(const fastvoc_call& call, const float* weight, int64_t taps, int64_t stride, int64_t phase) {
+  return [=, &call](int64_t out, int64_t in, int64_t tap) {
+    const int64_t from = phase + (call.taps - 1 - tap) * stride;
+    return from < taps ? weight[(in * call.out_channels + out) * taps + from] : 0.0f;
+  };
+}
+
 // One packed weight per phase, each as conv1d's and `size` floats behind the one before.
 inline void pack_phases(const fastvoc_call& call, int64_t row, int64_t size, const float* weight,
                         float* packed) {

@@ -6,15 +6,22 @@
 //     y = A [ (G w) * (B x) ]        B: inputs to points,  G: taps to points,  A: points to outputs
 //
 // where n outputs of t taps take n + t - 1 inputs, points and products, instead of n t products. Over the channels each
-// point is a product of matrices, for a register-blocked kernel as in direct.h. The points are 0, 1, -1, 1/2, -1/2, 2,
-// -2 and, where eight are needed, infinity:
+// point is a product of matrices, for a register-blocked kernel as in direct.h. The points are 0, 1, -1, 1/2 and infinity
+// for
+//
+//     2 taps             5 products for 4 outputs instead of 8
+//
+// as the phases of most transposed convolutions have them, and otherwise 0, 1, -1, 1/2, -1/2, 2, -2 and, where eight are
+// needed, infinity:
 //
 //     3 taps             8 products for 6 outputs instead of 18
 //     5 taps             8 products for 4 outputs instead of 20
 //
-// No other points lose so few digits, and with one more the error triples. So longer filters are cut into groups of
-// four taps, each of which is one tile of four outputs further on. A filter of groups is again a convolution, now of
-// tiles, and takes the points 0, 1, -1 and infinity of its own:
+// No other points lose so few digits, and with one more the error triples. (Seven points would do for 6 outputs of 2 taps
+// and save another 7 %, but their weights are 1.4 times as large, which is slower from 128 channels of the result on, and
+// the error is 1.7 times as large.) So longer filters are cut into groups of four taps, each of which is one tile of four
+// outputs further on. A filter of groups is again a convolution, now of tiles, and takes the points 0, 1, -1 and infinity
+// of its own:
 //
 //     7 or 8 taps        2 groups, 3 tiles to a block: 28 products for 12 outputs instead of 84 or 96
 //     11 or 12 taps      3 groups, 2 tiles to a block: 28 products for 8 outputs instead of 88 or 96
@@ -38,7 +45,7 @@ namespace fastvoc::FASTVOC_ISA {
 // How a filter is cut.
 struct ToomCook {
   int tile;         // outputs of one inner transform
-  int points;       // 7, or 8 with infinity
+  int points;       // 7, or with infinity 8 or, of few taps, 5
   int outer_tiles;  // tiles of a block
   int outer_taps;   // groups that an outer transform takes, or 1 if there is none
   int step;         // taps from one group to the next
@@ -54,7 +61,7 @@ struct ToomCook {
   int extra() const { return (groups - 1) * step / block(); }
   // A point has products with groups [first_group, groups): all others are zero there.
   int first_group(int outer, int point) const {
-    if (point == 7) return groups - 1;
+    if (point == 7) return groups - 1;  // infinity
     return outer == 0 && point == 0 ? front : 0;
   }
 };
@@ -64,6 +71,7 @@ struct ToomCook {
 // in front counts as a tap.
 inline ToomCook toom_cook_of(int64_t all_taps) {
   const int taps = int(all_taps), front = taps % 4 == 3, fours = (taps + front) / 4;
+  if (taps == 2) return {4, 5, 1, 1, 2, 1, 0};
   if (taps == 3) return {6, 8, 1, 1, 3, 1, 0};
   if (taps % 4 == 1) return {4, 8, 1, 1, 4, (taps - 1) / 4, 0};
   if (taps % 4 == 2 && taps % 3 == 0) return {3, 8, 1, 1, 3, taps / 3 - 1, 0};
@@ -95,7 +103,7 @@ inline int64_t toom_cook_packed_floats(const fastvoc_call& call) {
   return toom_cook_products(toom_cook_of(call.taps)) * call.in_channels * round_up(call.out_channels, kLanes);
 }
 
-// Whether it is faster than the direct sum of `count` rows.
+// Whether it is faster than the direct sum of `count` rows, of one convolution or of so many phases.
 //
 // Each point of a column costs as much to transform, per vector of channels, as multiplying 8 vectors with AVX-512, and
 // less with narrower ones; few columns cost as much as one more. Measured with AVX-512 on a busy core of an EPYC 9005,
@@ -107,17 +115,21 @@ inline int64_t toom_cook_packed_floats(const fastvoc_call& call) {
 //      7 taps      0.9    1.4    1.9    1.9    2.1    2.0    1.9    2.2
 //     11 taps      1.0    1.6    2.1    2.2    2.3    2.4    2.2    2.4
 //
+// and for 2 to 8 phases of 2 taps that halve the channels, by those of the result:
+//
+//      2 taps      0.7    1.1    1.2    1.3    1.4    1.4    1.3
+//
 // 96 rows are slower where they are no whole blocks, down to 1.2 times with 32 channels, 3 taps and dilation 5.
-inline bool toom_cook_pays(const fastvoc_call& call, int64_t count) {
+inline bool toom_cook_pays(const fastvoc_call& call, int64_t count, int64_t phases = 1) {
   constexpr int64_t kTransform = 8;
-  if (call.taps < 3) return false;
+  if (call.taps < 2) return false;
   const ToomCook plan = toom_cook_of(call.taps);
   const int64_t in = call.in_channels, blocks = (count - 1) / toom_cook_block(call) + 1;
-  const int64_t in_vectors = (in - 1) / kLanes + 1, out_vectors = (call.out_channels - 1) / kLanes + 1;
+  const int64_t in_vectors = (in - 1) / kLanes + 1, out_vectors = phases * ((call.out_channels - 1) / kLanes + 1);
   const int64_t column =
       toom_cook_products(plan) * in * out_vectors + kTransform * plan.all_points() * (in_vectors + out_vectors);
   int64_t lanes = 0;
-  for_each_panel(call, in, [&](const Panel& panel) { lanes += panel.width; });
+  for_each_panel(call, in, [&](const Panel& panel) { lanes += phases * panel.width; });
   return (round_up(blocks * call.dilation, 3) + 1) * column * kLanes < round_up(count, kRows) * call.taps * in * lanes;
 }
 
@@ -180,13 +192,13 @@ void for_each_toom_cook_panel(const fastvoc_call& call, Visit visit) {
 
 // The value at a point of the group of `count` taps from `first` on, divided by what B leaves out.
 template <class Tap>
-inline double toom_cook_value(Tap tap, int64_t first, int64_t count, int point) {
+inline double toom_cook_value(const ToomCook& plan, Tap tap, int64_t first, int64_t count, int point) {
   constexpr double kPoints[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
-  constexpr double kDistances[7] = {-1, -4.5, -4.5, 1.40625, 1.40625, 90, 90};
-  if (point == 7) return tap(first + count - 1);
+  constexpr double kDistances[7] = {-1, -4.5, -4.5, 1.40625, 1.40625, 90, 90}, kOfFive[4] = {0.5, 1, -3, -0.375};
+  if (point == 7 || (point == 4 && plan.points == 5)) return tap(first + count - 1);
   double value = 0;
   for (int64_t k = count; k-- > 0;) value = value * kPoints[point] + tap(first + k);
-  return value / kDistances[point];
+  return value / (plan.points == 5 ? kOfFive : kDistances)[point];
 }
 
 // The transformed weights of a pair of channels, in the order in which they are multiplied: `put(value)`.
@@ -196,15 +208,15 @@ inline void toom_cook_weights(const ToomCook& plan, Tap tap, int64_t count, Put 
     for (int point = 0; point < plan.points; ++point)
       for (int group = plan.first_group(0, point); group < plan.groups; ++group) {
         const int64_t first = group * plan.step, last = group + 1 == plan.groups;
-        put(toom_cook_value(tap, first, last ? count - first : plan.step, point));
+        put(toom_cook_value(plan, tap, first, last ? count - first : plan.step, point));
       }
     return;
   }
   double a[7], b[7], c[7];
   for (int point = 0; point < 7; ++point) {
-    a[point] = toom_cook_value(tap, 0, 4, point);
-    b[point] = toom_cook_value(tap, 4, 4, point);
-    c[point] = plan.outer_taps == 3 ? toom_cook_value(tap, 8, 4, point) : 0;
+    a[point] = toom_cook_value(plan, tap, 0, 4, point);
+    b[point] = toom_cook_value(plan, tap, 4, 4, point);
+    c[point] = plan.outer_taps == 3 ? toom_cook_value(plan, tap, 8, 4, point) : 0;
   }
   for (int point = plan.first_group(0, 0); point < 7; ++point) put(-a[point]);
   for (int point = 0; point < 7; ++point) put((a[point] + b[point] + c[point]) / 2);
@@ -212,16 +224,18 @@ inline void toom_cook_weights(const ToomCook& plan, Tap tap, int64_t count, Put 
   for (int point = 0; point < 7; ++point) put(plan.outer_taps == 3 ? c[point] : b[point]);
 }
 
-// Bring a weight (out_channels, in_channels, taps) into the order in which it is read.
-inline void toom_cook_pack(const fastvoc_call& call, const float* weight, float* packed) {
+// Bring a weight, which `weight(out, in, tap)` gives, into the order in which it is read.
+template <class Weight>
+inline void toom_cook_pack(const fastvoc_call& call, Weight weight, float* packed) {
   const ToomCook plan = toom_cook_of(call.taps);
   for_each_toom_cook_panel(call, [&](const Panel& panel) {
 #pragma omp parallel for num_threads(call.threads) if (call.in_channels * call.taps * panel.width > 65536)
     for (int64_t in = 0; in < call.in_channels; ++in)
       for (int64_t lane = 0; lane < panel.width; ++lane) {
         const int64_t out = panel.first + lane;
-        const float* taps = out < call.out_channels ? weight + (out * call.in_channels + in) * call.taps : nullptr;
-        const auto tap = [&](int64_t k) { return taps && k >= plan.front ? double(taps[k - plan.front]) : 0.0; };
+        const auto tap = [&](int64_t k) {
+          return out < call.out_channels && k >= plan.front ? double(weight(out, in, k - plan.front)) : 0.0;
+        };
         float* to = packed + panel.offset + in * panel.width + lane;
         toom_cook_weights(plan, tap, plan.front + call.taps, [&](double value) {
           *to = float(value);
@@ -242,6 +256,14 @@ __attribute__((always_inline)) inline void toom_cook_pair(const Vector (&d)[8], 
 // The values of a window of inputs at all points. Out of line, the window would go through memory.
 template <int Points>
 __attribute__((always_inline)) inline void toom_cook_inputs(const Vector (&d)[8], float* to, int64_t stride) {
+  if constexpr (Points == 5) {
+    const Vector odd = d[3] - d[1];
+    store(to, 0.5f * (d[0] - d[2]) + odd);
+    store(to + stride, 0.5f * (d[2] - d[1]) + d[3]);
+    store(to + 2 * stride, 0.5f * d[1] - 1.5f * d[2] + d[3]);
+    store(to + 3 * stride, odd);
+    return store(to + 4 * stride, d[4] - d[2] - 0.5f * odd);
+  }
   store(to, d[6] - d[0] + 5.25f * (d[2] - d[4]));
   toom_cook_pair(d, 1, 4.25f, 1, to + stride, to + 2 * stride);
   toom_cook_pair(d, 4, 5, 0.5f, to + 3 * stride, to + 4 * stride);
@@ -324,6 +346,14 @@ __attribute__((noinline)) void toom_cook_multiply(const float* columns, int64_t 
 template <int Tile, int Points>
 __attribute__((always_inline)) inline void toom_cook_tile(const float* products, int64_t stride, Vector (&y)[Tile]) {
   const auto m = [&](int point) { return load(products + point * stride); };
+  if constexpr (Points == 5) {
+    const Vector sum = m(1) + m(2), difference = m(1) - m(2), half = m(3);
+    y[0] = m(0) + sum + half;
+    y[1] = difference + 0.5f * half;
+    y[2] = sum + 0.25f * half;
+    y[3] = difference + 0.125f * half + m(4);
+    return;
+  }
   const Vector sum_1 = m(1) + m(2), difference_1 = m(1) - m(2), sum_half = m(3) + m(4), difference_half = m(3) - m(4),
                sum_2 = m(5) + m(6), difference_2 = m(5) - m(6);
   y[0] = m(0) + sum_1 + sum_half + sum_2;
@@ -465,8 +495,8 @@ struct ToomCookRun {
   }
 
   template <class Part, class ToMemory>
-  void operator()(const float* rows, int64_t row, int64_t count, const float* packed, const float* bias, Part part,
-                  ToMemory to_memory) const {
+  void operator()(const float* rows, int64_t row, int64_t count, const float* packed, int64_t phases, int64_t size,
+                  const float* bias, Part part, ToMemory to_memory) const {
     const int64_t d = call.dilation, block = toom_cook_block(call);
     int64_t number = 0;
     for (int64_t c = 0; c < work.row; ++c) workspace[c] = 0;
@@ -476,29 +506,38 @@ struct ToomCookRun {
       const int64_t columns = last * d + smaller(end - begin - last * block, d);
       bool transformed = false;
       for_each_toom_cook_panel(call, [&](const Panel& at) {
-        part(number++, [&] {
-          if (!transformed) transform(rows, row, count + span_of(call), begin, columns + plan.extra() * d);
-          transformed = true;
-          at.vectors() == 2 ? panel<2>(at, packed, bias, begin, end, columns, to_memory)
-                            : panel<1>(at, packed, bias, begin, end, columns, to_memory);
-        });
+        for (int64_t phase = 0; phase < phases; ++phase)
+          part(number++, [&] {
+            if (!transformed) transform(rows, row, count + span_of(call), begin, columns + plan.extra() * d);
+            transformed = true;
+            const float* const weight = packed + phase * size;
+            const auto take = [&](const Panel& of, float* sums, int64_t first, int64_t height) {
+              to_memory(of, phase, sums, first, height);
+            };
+            at.vectors() == 2 ? panel<2>(at, weight, bias, begin, end, columns, take)
+                              : panel<1>(at, weight, bias, begin, end, columns, take);
+          });
       });
     }
   }
 };
 
-// Rows [0, count) of the convolution, with 3 taps or more, of `rows` that are padded, activated and `row` floats apart:
+// Rows [0, count) of convolutions, with 2 taps or more, of `rows` that are padded, activated and `row` floats apart:
 //
 //     output row r        sum over tap k, channel c of  rows[r + k * dilation][c] * weight[:][c][k]
 //
-// `to_memory(panel, sums, first, count)` takes the finished sums, bias and all, of `count` rows of a panel from row
-// `first` on, panel.width floats each. Some blocks of a panel are a part; `part(number, run)` runs it, or leaves it out.
+// The convolutions, such as the phases of a transposed one, have packed weights `size` floats apart, and share the
+// transformed input. `to_memory(panel, phase, sums, first, count)` takes the finished sums, bias and all, of `count` rows
+// of a panel from row `first` on, panel.width floats each. Some blocks of a panel of a phase are a part;
+// `part(number, run)` runs it, or leaves it out.
 template <class Part, class ToMemory>
-void toom_cook(const fastvoc_call& call, const float* rows, int64_t row, int64_t count, const float* packed,
-               const float* bias, float* workspace, Part part, ToMemory to_memory) {
+void toom_cook_phases(const fastvoc_call& call, const float* rows, int64_t row, int64_t count, const float* packed,
+                      int64_t phases, int64_t size, const float* bias, float* workspace, Part part,
+                      ToMemory to_memory) {
   const ToomCook plan = toom_cook_of(call.taps);
   const ToomCookWork work = toom_cook_work(call, count);
-  const auto run = [&](const auto& with) { with(rows, row, count, packed, bias, part, to_memory); };
+  const auto run = [&](const auto& with) { with(rows, row, count, packed, phases, size, bias, part, to_memory); };
+  if (plan.points == 5) return run(ToomCookRun<4, 5, 1>{call, plan, work, workspace});
   if (plan.tile == 6) return run(ToomCookRun<6, 8, 1>{call, plan, work, workspace});
   if (plan.tile == 3 && plan.points == 8) return run(ToomCookRun<3, 8, 1>{call, plan, work, workspace});
   if (plan.tile == 3) return run(ToomCookRun<3, 7, 1>{call, plan, work, workspace});
@@ -506,6 +545,16 @@ void toom_cook(const fastvoc_call& call, const float* rows, int64_t row, int64_t
   if (plan.outer_tiles == 3) return run(ToomCookRun<4, 7, 3>{call, plan, work, workspace});
   if (plan.outer_tiles == 2) return run(ToomCookRun<4, 7, 2>{call, plan, work, workspace});
   run(ToomCookRun<4, 7, 1>{call, plan, work, workspace});
+}
+
+// A single convolution: `to_memory(panel, sums, first, count)`.
+template <class Part, class ToMemory>
+void toom_cook(const fastvoc_call& call, const float* rows, int64_t row, int64_t count, const float* packed,
+               const float* bias, float* workspace, Part part, ToMemory to_memory) {
+  toom_cook_phases(call, rows, row, count, packed, 1, 0, bias, workspace, part,
+                   [&](const Panel& panel, int64_t, float* sums, int64_t first, int64_t height) {
+                     to_memory(panel, sums, first, height);
+                   });
 }
 
 }  // namespace fastvoc::FASTVOC_ISA

@@ -49,7 +49,7 @@ struct Step {
   int lines[kForms], line_count;
   int64_t before;  // input rows in front of the one of the same time
   int64_t wait;    // input rows behind it
-  int64_t block;   // output rows that are only computed together
+  int64_t block;   // output rows that are only computed together, or of an upsampling rows of its input
   int64_t panels, part_rows;  // that threads share: panels, of so many rows at once
   int64_t packed, packed_phase, bias;  // bytes into the packed weights
   float divisor, slope_after;
@@ -260,8 +260,8 @@ inline int make_steps(const fastvoc_network& network, Plan& plan) {
     const Stage& stage = stage_of(plan, i);
     const int precision = precision_of(network, layer);
     // Its sums cancel, which would lose the bits of a narrow operand.
-    step.toom_cook = precision == FASTVOC_FLOAT32 && !network.in_order && !up && !step.activates() &&
-                     toom_cook_pays(step.call, stage.rows * stage.stride);
+    step.toom_cook = precision == FASTVOC_FLOAT32 && !network.in_order && !step.activates() &&
+                     toom_cook_pays(step.call, stage.rows * (up ? 1 : stage.stride), up ? layer.stride : 1);
     step.block = step.toom_cook ? toom_cook_block(step.call) : 1;
     plan.toom_cook_layers += step.toom_cook;
     step.part_rows = step.toom_cook ? toom_cook_pass_rows(step.call)
@@ -362,8 +362,8 @@ inline void measure_lines(Plan& plan) {
       const Step& step = plan.step[reader];
       const bool inside = line.layer >= 0 && reader < plan.stage[line.stage].end;
       const int64_t before = step.input == l ? step.before : 0;
-      const int64_t lag = step.upsamples() ? (step.layer.right + step.layer.stride - 1) / step.layer.stride + 1
-                                         : most[reader] - (inside ? least[line.layer] : 0);
+      const int64_t lag = step.upsamples() ? (step.layer.right + step.layer.stride - 1) / step.layer.stride + step.block
+                                           : most[reader] - (inside ? least[line.layer] : 0);
       line.kept = larger(line.kept, before + lag);
       farthest = larger(farthest, step.block);
       if (inside) {
@@ -373,9 +373,11 @@ inline void measure_lines(Plan& plan) {
       }
     }
     const int64_t own = line.layer >= 0 ? most[line.layer] + plan.step[line.layer].block : 0;
-    // the end brings the rows that an upsampling's kernel reaches beyond its last input
+    // a tile also has the rows of blocks that the one before did not fill, and the end brings those that an upsampling's
+    // kernel reaches beyond its last input
     const Step* const first = line.stage >= 0 ? &plan.step[plan.stage[line.stage].first] : nullptr;
-    const int64_t beyond = first && first->upsamples() ? first->layer.taps : 0;
+    const int64_t beyond =
+        first && first->upsamples() ? (first->block - 1) * first->layer.stride + first->layer.taps : 0;
     line.slack = kReadRows + own + beyond + line.back + farthest;
   }
 }

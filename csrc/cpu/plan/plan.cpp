@@ -205,7 +205,12 @@ struct Walk {
     }
     for (const int line : {step.residual, step.partial})
       if (line >= 0) rows = smaller(rows, visible(line, stage, index));
-    return last ? rows : rows / step.block * step.block;
+    if (last || step.block == 1) return rows;
+    if (!step.upsamples()) return rows / step.block * step.block;
+    // whole blocks of rows of the input, from the first that counts on
+    const int64_t first = step.layer.left / step.layer.stride;
+    const int64_t blocks = larger((rows + step.layer.left) / step.layer.stride - first, 0) / step.block;
+    return (first + blocks * step.block) * step.layer.stride - step.layer.left;
   }
 
   // Visit `count` rows of `width` numbers, vectors first; rows without a gap are one long row.
@@ -295,7 +300,9 @@ struct Walk {
   // Parts of `count` rows of a layer.
   int64_t parts_of(const Step& step, int64_t count) const {
     if (step.activates()) return larger(step.call.in_channels / kLanes, 1);
-    return step.panels * (step.upsamples() ? step.layer.stride : (count + step.part_rows - 1) / step.part_rows);
+    const int64_t phases = step.upsamples() ? step.layer.stride : 1;
+    const bool at_once = step.upsamples() && !step.toom_cook;
+    return step.panels * phases * (at_once ? 1 : (count + step.part_rows - 1) / step.part_rows);
   }
 
   // Rows [begin, end) of those from `from` on, as are those of the next two.
@@ -345,6 +352,16 @@ struct Walk {
         finish(step, panel, made + skipped * panel.width, (q + skipped) * step.layer.stride + shift,
                height - skipped - over, step.layer.stride);
     };
+    if (step.toom_cook) {
+      const auto only = [&](int64_t number, auto run) { return number < first || part(number, run); };
+      return toom_cook_phases(
+          step.call, at<float>(step.input, begin - step.before), row, end - begin,
+          reinterpret_cast<const float*>(packed + step.packed), step.layer.stride,
+          step.packed_phase / int64_t{sizeof(float)}, bias, workspace, only,
+          [&](const Panel& panel, int64_t phase, float* made, int64_t chunk, int64_t height) {
+            member.commit([&] { finish_phase(panel, phase, made, chunk, height); });
+          });
+    }
     as_precision(plan.line[step.input], [&](auto precision) {
       using Operand = Element<decltype(precision)>;
       const Operand* rows = at<Operand>(step.input, begin - step.before);
@@ -480,10 +497,14 @@ void pack_weight(Precision, const fastvoc_layer& layer, const Step& step, int64_
   auto* const to = reinterpret_cast<Element<Precision>*>(packed + step.packed);
   if (step.activates()) {
     snake_pack(layer.in_channels, layer.weight, reinterpret_cast<float*>(packed + step.packed));
+  } else if (step.toom_cook && step.upsamples()) {
+    for (int64_t phase = 0; phase < layer.stride; ++phase)
+      toom_cook_pack(step.call, phase_weights(step.call, layer.weight, layer.taps, layer.stride, phase),
+                     reinterpret_cast<float*>(packed + step.packed + phase * step.packed_phase));
+  } else if (step.toom_cook) {
+    toom_cook_pack(step.call, conv_weights(step.call, layer.weight), reinterpret_cast<float*>(to));
   } else if (step.upsamples()) {
     Precision::pack_phases(step.layer, row, step.packed_phase, layer.weight, to);
-  } else if (step.toom_cook) {
-    toom_cook_pack(step.call, layer.weight, reinterpret_cast<float*>(to));
   } else {
     Precision::pack(step.call, row, layer.weight, to);
   }

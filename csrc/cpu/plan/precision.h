@@ -64,14 +64,14 @@ struct Bf16Operands {
   }
 
   static void pack(const fastvoc_call& call, int64_t, const float* weight, Element* packed) {
-    Kernels::pack(call, bf16_weights(call, weight), packed);
+    Kernels::pack(call, bf16_weights(conv_weights(call, weight)), packed);
   }
 
   static void pack_phases(const fastvoc_call& call, int64_t, int64_t size, const float* weight,
                           Element* packed) {
     const fastvoc_call phase = phase_of(call);
     for (int64_t p = 0; p < call.stride; ++p)
-      Kernels::pack(phase, bf16_phase_weights(phase, weight, call.taps, call.stride, p),
+      Kernels::pack(phase, bf16_weights(phase_weights(phase, weight, call.taps, call.stride, p)),
                     packed + p * size / sizeof(Element));
   }
 
@@ -129,15 +129,16 @@ struct Int8 {
   }
 
   static void pack(const fastvoc_call& call, int64_t, const float* weight, Element* packed) {
-    int8_pack(call, weight, reinterpret_cast<int8_t*>(packed), scales_of(call, packed), totals_of(call, packed));
+    int8_pack(call, conv_weights(call, weight), reinterpret_cast<int8_t*>(packed), scales_of(call, packed),
+              totals_of(call, packed));
   }
 
   static void pack_phases(const fastvoc_call& call, int64_t, int64_t size, const float* weight,
                           Element* packed) {
     const fastvoc_call phase = phase_of(call);
     for (int64_t p = 0; p < call.stride; ++p, packed += size)
-      int8_pack_phase(phase, weight, call.taps, call.stride, p, reinterpret_cast<int8_t*>(packed),
-                      scales_of(phase, packed), totals_of(phase, packed));
+      int8_pack(phase, phase_weights(phase, weight, call.taps, call.stride, p), reinterpret_cast<int8_t*>(packed),
+                scales_of(phase, packed), totals_of(phase, packed));
   }
 
   template <class ToMemory>

@@ -15,6 +15,7 @@
 #include "../../cpu/kernels/direct_amx.h"
 #include "../../cpu/kernels/direct_bf16.h"
 #include "../../cpu/kernels/direct_int8.h"
+#include "../../cpu/kernels/phases.h"
 
 namespace {
 
@@ -72,6 +73,13 @@ struct Weight {
     fill(values);
   }
 
+  // Pack it, as `pack(weight)` does, which gives it one by one.
+  template <class Pack>
+  void pack(Pack pack) const {
+    if (stride == 1) return pack(conv_weights(call, values.data()));
+    pack(phase_weights(call, values.data(), taps, stride, phase));
+  }
+
   float at(int64_t out, int64_t in, int64_t tap) const {
     if (stride == 1) return values[(out * call.in_channels + in) * taps + tap];
     const int64_t from = phase + (call.taps - 1 - tap) * stride;
@@ -94,10 +102,7 @@ struct Bf16 {
   static double value(uint16_t element) { return from_bf16(element); }
 
   explicit Bf16(const Weight& w) : packed(Kernels::packed_elements(w.call), 0x7fc0) {
-    if (w.stride == 1)
-      Kernels::pack(w.call, bf16_weights(w.call, w.values.data()), packed.data());
-    else
-      Kernels::pack(w.call, bf16_phase_weights(w.call, w.values.data(), w.taps, w.stride, w.phase), packed.data());
+    w.pack([&](auto weight) { Kernels::pack(w.call, bf16_weights(weight), packed.data()); });
   }
   double weight(const Weight& w, int64_t out, int64_t in, int64_t tap) const {
     return from_bf16(to_bf16(w.at(out, in, tap)));
@@ -128,10 +133,7 @@ struct Int8 {
 
   explicit Int8(const Weight& w)
       : packed(int8_packed_elements(w.call), 77), scales(w.call.out_channels), totals(w.call.out_channels) {
-    if (w.stride == 1)
-      int8_pack(w.call, w.values.data(), packed.data(), scales.data(), totals.data());
-    else
-      int8_pack_phase(w.call, w.values.data(), w.taps, w.stride, w.phase, packed.data(), scales.data(), totals.data());
+    w.pack([&](auto weight) { int8_pack(w.call, weight, packed.data(), scales.data(), totals.data()); });
   }
   double weight(const Weight& w, int64_t out, int64_t in, int64_t tap) const {
     return double{scales[out]} * std::nearbyint(w.at(out, in, tap) / scales[out]);
