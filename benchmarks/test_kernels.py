@@ -107,7 +107,7 @@ def _plan(weights: Tensor, kind: str, *, in_order: bool) -> Callable[[Tensor], T
     plan = _memory(library.fastvoc_plan_size(described.pointer))
     native.check("plan", library.fastvoc_plan_make(described.pointer, _pointer(plan)))
     packed = _memory(library.fastvoc_plan_packed_size(_pointer(plan)))
-    library.fastvoc_plan_pack(described.pointer, _pointer(plan), _pointer(packed))
+    library.fastvoc_plan_pack(described.pointer, _pointer(plan), 1, _pointer(packed))
     state = _memory(library.fastvoc_plan_state_size(_pointer(plan)))
     workspace = _memory(library.fastvoc_plan_workspace_size(_pointer(plan), 1))
     channels = weights.shape[1]

@@ -299,8 +299,8 @@ int fastvoc_plan_make(const fastvoc_network* network, void* plan) {
 
 int64_t fastvoc_plan_packed_size(const void* plan) { return plans_of(plan).packed_size(plan); }
 
-int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, void* packed) {
-  return plans_of(plan).pack(*network, plan, packed);
+int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, int threads, void* packed) {
+  return is_threads(threads) ? plans_of(plan).pack(*network, plan, threads, packed) : FASTVOC_BAD_SIZE;
 }
 
 int64_t fastvoc_plan_state_size(const void* plan) { return plans_of(plan).state_size(plan); }

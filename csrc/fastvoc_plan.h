@@ -64,7 +64,7 @@ uint64_t fastvoc_fingerprint(int64_t count, const void* const* pieces, const int
 /* Check a network and compile it; the plan is then what the others expect. */
 int fastvoc_plan_make(const fastvoc_network* network, void* plan);
 int64_t fastvoc_plan_packed_size(const void* plan);
-int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, void* packed);
+int fastvoc_plan_pack(const fastvoc_network* network, const void* plan, int threads, void* packed);
 int64_t fastvoc_plan_state_size(const void* plan);
 int64_t fastvoc_plan_workspace_size(const void* plan, int threads);
 

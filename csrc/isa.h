@@ -77,7 +77,7 @@ struct Plans {
   int64_t (*size)(const fastvoc_network& network);
   int (*make)(const fastvoc_network& network, void* plan);
   int64_t (*packed_size)(const void* plan);
-  int (*pack)(const fastvoc_network& network, const void* plan, void* packed);
+  int (*pack)(const fastvoc_network& network, const void* plan, int threads, void* packed);
   int64_t (*state_size)(const void* plan);
   int64_t (*workspace_size)(const void* plan, int threads);
   int (*toom_cook_layers)(const void* plan);

@@ -30,7 +30,7 @@ def config(cls: type[T]) -> type[T]:
     Instances are frozen and take keyword arguments only; a wrong type, a value out of bounds, a number that is not
     finite (which JSON cannot hold) or an unknown field raises when the value is made, not when it is used.
     """
-    settings = ConfigDict(extra="forbid", strict=False, use_attribute_docstrings=True, allow_inf_nan=False)
+    settings = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
     return cast("type[T]", dataclass(cls, frozen=True, kw_only=True, config=settings))
 
 

@@ -13,6 +13,7 @@ from fastvoc import ops
 from fastvoc.checkpoints import Checkpoint, save_native
 from fastvoc.checkpoints.formats.native import open_native, settings_of
 from fastvoc.checkpoints.reading import hub
+from fastvoc.checkpoints.tensor_names import Undrawn
 from fastvoc.config import Kinds
 from fastvoc.device import read_device, read_dtype
 from fastvoc.engine import WeightVersion
@@ -76,7 +77,7 @@ class Face(Generic[Network]):
         remember_threads()
         # weights made in inference mode could never be moved or trained outside of it
         with torch.inference_mode(False):
-            with torch.device("cpu"):
+            with torch.device("cpu"), Undrawn():
                 generator: Any = checkpoint.config.generator.build()
             # the dtype comes first, so that no weight passes through a narrower one
             generator.to(self._read_device(device), self._asked or torch.float32).load_state_dict(checkpoint.weights)

@@ -328,10 +328,13 @@ def test_broken_files_are_refused_in_one_sentence(tmp_path: Path, name: str) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_a_generator_that_diverged_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_generator_that_diverged_is_refused(value: str, dtype: torch.dtype, tmp_path: Path) -> None:
     path = write_hifigan(tmp_path)
     state = torch.load(path)
-    state["generator"]["ups.0.bias"][3] = float("nan")
+    state["generator"] = {name: tensor.to(dtype) for name, tensor in state["generator"].items()}
+    state["generator"]["ups.0.bias"][3] = float(value)
     torch.save(state, path)
     with pytest.raises(ValueError, match=r"trunk\.up\.0\.bias holds values that are not finite"):
         open_checkpoint(path)

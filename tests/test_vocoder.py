@@ -141,6 +141,15 @@ def test_saved_vocoder_is_the_same_to_the_bit(name: str, dtype: torch.dtype, tmp
     assert torch.equal(after(mel), before(mel))
 
 
+@pytest.mark.parametrize("name", GENERATORS)
+def test_opening_takes_none_of_the_callers_random_numbers(name: str, tmp_path: Path) -> None:
+    vocoder(name).save_pretrained(tmp_path)
+    before = torch.random.get_rng_state()
+    opened = Vocoder.from_pretrained(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(bool(tensor.isfinite().all()) for tensor in opened.generator.state_dict().values())
+
+
 def test_weights_of_double_precision_are_kept() -> None:
     base = checkpoint("hifigan-v1")
     exact = {name: value.double() + 1e-12 for name, value in base.weights.items()}

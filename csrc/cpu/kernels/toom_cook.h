@@ -190,38 +190,45 @@ void for_each_toom_cook_panel(const fastvoc_call& call, Visit visit) {
   }
 }
 
-// The value at a point of the group of `count` taps from `first` on, divided by what B leaves out.
-template <class Tap>
-inline double toom_cook_value(const ToomCook& plan, Tap tap, int64_t first, int64_t count, int point) {
+// The weights of a vector of output channels, in the precision in which they are transformed.
+typedef double Doubles __attribute__((vector_size(kLanes * sizeof(double))));
+
+// The value at a point of `count` taps, divided by what B leaves out.
+inline Doubles toom_cook_value(const ToomCook& plan, const Doubles* taps, int64_t count, int point) {
   constexpr double kPoints[7] = {0, 1, -1, 0.5, -0.5, 2, -2};
   constexpr double kDistances[7] = {-1, -4.5, -4.5, 1.40625, 1.40625, 90, 90}, kOfFive[4] = {0.5, 1, -3, -0.375};
-  if (point == 7 || (point == 4 && plan.points == 5)) return tap(first + count - 1);
-  double value = 0;
-  for (int64_t k = count; k-- > 0;) value = value * kPoints[point] + tap(first + k);
+  if (point == 7 || (point == 4 && plan.points == 5)) return taps[count - 1];
+  Doubles value = taps[count - 1];
+  for (int64_t k = count - 1; k-- > 0;) value = value * kPoints[point] + taps[k];
   return value / (plan.points == 5 ? kOfFive : kDistances)[point];
 }
 
-// The transformed weights of a pair of channels, in the order in which they are multiplied: `put(value)`.
-template <class Tap, class Put>
-inline void toom_cook_weights(const ToomCook& plan, Tap tap, int64_t count, Put put) {
+// The transformed weights of an input channel: `gather(first, count, taps)` fetches taps, `put(number, value)` takes what
+// is multiplied as the number-th.
+template <class Gather, class Put>
+inline void toom_cook_weights(const ToomCook& plan, int64_t count, Gather gather, Put put) {
+  Doubles taps[12];  // of three groups, or of the last one, which has six at most
   if (plan.outer_taps == 1) {
-    for (int point = 0; point < plan.points; ++point)
-      for (int group = plan.first_group(0, point); group < plan.groups; ++group) {
-        const int64_t first = group * plan.step, last = group + 1 == plan.groups;
-        put(toom_cook_value(plan, tap, first, last ? count - first : plan.step, point));
-      }
+    for (int group = 0; group < plan.groups; ++group) {
+      const int64_t first = group * plan.step, own = group + 1 == plan.groups ? count - first : plan.step;
+      gather(first, own, taps);
+      for (int point = 0; point < plan.points; ++point)
+        if (const int begin = plan.first_group(0, point); group >= begin)
+          put(point * plan.groups - (point > 0 ? plan.first_group(0, 0) : 0) + group - begin,
+              toom_cook_value(plan, taps, own, point));
+    }
     return;
   }
-  double a[7], b[7], c[7];
+  gather(0, count, taps);
+  const int front = plan.first_group(0, 0);
   for (int point = 0; point < 7; ++point) {
-    a[point] = toom_cook_value(plan, tap, 0, 4, point);
-    b[point] = toom_cook_value(plan, tap, 4, 4, point);
-    c[point] = plan.outer_taps == 3 ? toom_cook_value(plan, tap, 8, 4, point) : 0;
+    const Doubles a = toom_cook_value(plan, taps, 4, point), b = toom_cook_value(plan, taps + 4, 4, point),
+                  c = plan.outer_taps == 3 ? toom_cook_value(plan, taps + 8, 4, point) : Doubles{};
+    if (point >= front) put(point - front, -a);
+    put(7 - front + point, (a + b + c) / 2);
+    put(14 - front + point, (a - b + c) / 2);
+    put(21 - front + point, plan.outer_taps == 3 ? c : b);
   }
-  for (int point = plan.first_group(0, 0); point < 7; ++point) put(-a[point]);
-  for (int point = 0; point < 7; ++point) put((a[point] + b[point] + c[point]) / 2);
-  for (int point = 0; point < 7; ++point) put((a[point] - b[point] + c[point]) / 2);
-  for (int point = 0; point < 7; ++point) put(plan.outer_taps == 3 ? c[point] : b[point]);
 }
 
 // Bring a weight, which `weight(out, in, tap)` gives, into the order in which it is read.
@@ -231,15 +238,17 @@ inline void toom_cook_pack(const fastvoc_call& call, Weight weight, float* packe
   for_each_toom_cook_panel(call, [&](const Panel& panel) {
 #pragma omp parallel for num_threads(call.threads) if (call.in_channels * call.taps * panel.width > 65536)
     for (int64_t in = 0; in < call.in_channels; ++in)
-      for (int64_t lane = 0; lane < panel.width; ++lane) {
-        const int64_t out = panel.first + lane;
-        const auto tap = [&](int64_t k) {
-          return out < call.out_channels && k >= plan.front ? double(weight(out, in, k - plan.front)) : 0.0;
+      for (int64_t lane = 0; lane < panel.width; lane += kLanes) {
+        const int64_t out = panel.first + lane, outs = smaller(call.out_channels - out, kLanes);
+        const auto gather = [&](int64_t first, int64_t count, Doubles* taps) {
+          for (int64_t k = 0; k < count; ++k) taps[k] = Doubles{};
+          const int64_t before = larger(plan.front - first, 0);
+          for (int64_t o = 0; o < outs; ++o)
+            for (int64_t k = before; k < count; ++k) taps[k][o] = weight(out + o, in, first + k - plan.front);
         };
-        float* to = packed + panel.offset + in * panel.width + lane;
-        toom_cook_weights(plan, tap, plan.front + call.taps, [&](double value) {
-          *to = float(value);
-          to += call.in_channels * panel.width;
+        toom_cook_weights(plan, plan.front + call.taps, gather, [&](int64_t number, Doubles value) {
+          store(packed + panel.offset + (number * call.in_channels + in) * panel.width + lane,
+                __builtin_convertvector(value, Vector));
         });
       }
   });

@@ -161,7 +161,8 @@ bool network_is_safe() {
                                       nullptr, strides);
     network.count = -1;
     return ready >= -1 && none == -1 && code == FASTVOC_BAD_SIZE &&
-           fastvoc_plan_pack(&network, plan, nullptr) == FASTVOC_BAD_NETWORK;
+           fastvoc_plan_pack(&network, plan, 1, nullptr) == FASTVOC_BAD_NETWORK &&
+           fastvoc_plan_pack(&network, plan, -int(draw(0, 5)), nullptr) == FASTVOC_BAD_SIZE;
   }();
   std::free(plan);
   return safe;

@@ -97,7 +97,7 @@ const char* wrong(const fastvoc_network& network, const Network& net, const Rows
   }
   toom_cook_layers += fastvoc_plan_toom_cook_layers(plan);
   Block packed(fastvoc_plan_packed_size(plan));
-  fastvoc_plan_pack(&network, plan, packed);
+  if (fastvoc_plan_pack(&network, plan, 1 + plans % 3, packed)) return "weights are not packed";
   const int64_t channels = exact.channels;
   const char* error = nullptr;
   const std::vector<float> whole = stream(plan, packed, input, channels, 1, 1, &error);
