@@ -181,6 +181,7 @@ class CodeDecoder(Face[CodeVocos]):
             )
         if not codes.shape[-1]:
             raise ValueError(f"CodeDecoder: codes of shape {tuple(codes.shape)} have no frames; it needs at least one")
+        codes = codes.to(torch.int64)  # PyTorch compares no wide unsigned ones
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < generator.codewords:
             wrong = int(codes.min()) if int(codes.min()) < 0 else int(codes.max())
             raise ValueError(f"CodeDecoder: codes hold {wrong}; they count from 0 to {generator.codewords - 1}")

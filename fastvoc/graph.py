@@ -21,6 +21,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils.parametrize import is_parametrized
 
 from fastvoc import ops
+from fastvoc.ops.kept import PLAIN
 from fastvoc.ops.smooth_snake.call import REACH
 from fastvoc.ops.smooth_snake.call import SmoothSnake as Call
 from fastvoc.ops.smooth_snake.cpu import packed
@@ -577,10 +578,6 @@ def foreign(module: nn.Module) -> str | None:
         if tensor is not None and type(tensor) not in PLAIN:
             return f"has a {key} that is a {type(tensor).__name__}, whose values only PyTorch can read"
     return None
-
-
-PLAIN = (Tensor, nn.Parameter)
-"""Types of tensors that have memory of their own; others may stand for several tensors, or for none."""
 
 
 def hooks_of_all_modules() -> tuple[dict[int, Any], dict[int, Any]]:

@@ -73,8 +73,8 @@ class Vocoder(Face[Generator]):
 
     def _take(self, generator: Generator) -> None:
         int8 = {layer.layer: Quantization(layer.scale, layer.zero_point) for layer in self.config.int8}
-        if is_narrowable(generator):  # of which another one was not what the layers were chosen for
-            generator.take_int8({} if hasattr(self, "_generator") else int8)
+        if is_narrowable(generator) and not hasattr(self, "_generator"):  # it remembers for which weights they are
+            generator.take_int8(int8)
         choice = Choice(
             generator,
             backend=self.backend,
@@ -250,16 +250,17 @@ class Vocoder(Face[Generator]):
             reason = self._runner.choice.why_no_plan() or Plan.refuses_int8(generator)
         if reason:
             raise NotImplementedError(f"Vocoder.quantise: {reason}")
-        examples = [self._read(mel).float() for mel in mels]
+        examples = [example.float() for mel in mels if (example := self._read(mel)).numel()]
         if not examples:
             raise ValueError(
                 "Vocoder.quantise: there are no mels; it needs a few seconds of what it is likely to be given"
             )
         examples = [self.config.inference.extend(mel if mel.ndim == 3 else mel[None]) for mel in examples]
-        if is_narrowable(generator):
-            int8 = generator.choose_int8(examples, smallest_snr=smallest_snr)
-        else:
-            int8 = calibrate(generator, examples, smallest_snr=smallest_snr)
+        with own_arithmetic(self.device):
+            if is_narrowable(generator):
+                int8 = generator.choose_int8(examples, smallest_snr=smallest_snr)
+            else:
+                int8 = calibrate(generator, examples, smallest_snr=smallest_snr)
         chosen = tuple(Int8Layer(layer=n, scale=step.scale, zero_point=step.zero_point) for n, step in int8.items())
         quantised = Checkpoint(
             replace(self.config, int8=chosen), self._generator.state_dict(), self.source, notes=self.notes

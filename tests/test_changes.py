@@ -24,9 +24,9 @@ from fastvoc.blocks import Conv1d, ResidualBlocks
 from fastvoc.checkpoints import Checkpoint, Int8Layer
 from fastvoc.engine import CudaGraphs, WeightVersion
 from fastvoc.engine.cuda_graphs import Operators
-from fastvoc.engine.weight_version import _Samples
 from fastvoc.models import Generator
 from fastvoc.ops import backends
+from fastvoc.ops.kept import Samples
 from fastvoc.optimiser_steps import OptimiserSteps
 
 MEL = random_mel(BANDS, 24)
@@ -530,10 +530,10 @@ def test_what_one_thread_compiles_while_another_looks_is_not_taken_for_what_it_s
 ) -> None:
     vocoder = Vocoder(checkpoint("hifigan"))
     merged(vocoder)
-    looks = _Samples.__init__
+    looks = Samples.__init__
 
-    def slow(samples: _Samples, tensors: list[Tensor]) -> None:
-        monkeypatch.setattr(_Samples, "__init__", looks)
+    def slow(samples: Samples, tensors: list[Tensor]) -> None:
+        monkeypatch.setattr(Samples, "__init__", looks)
         other_thread = threading.Thread(target=vocoder, args=(MEL,))
         other_thread.start()
         other_thread.join()
@@ -542,7 +542,7 @@ def test_what_one_thread_compiles_while_another_looks_is_not_taken_for_what_it_s
 
     vocoder(MEL)
     merged(vocoder)
-    monkeypatch.setattr(_Samples, "__init__", slow)
+    monkeypatch.setattr(Samples, "__init__", slow)
     vocoder(MEL)
     assert_plays(vocoder(MEL), vocoder)
 

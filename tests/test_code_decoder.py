@@ -67,10 +67,15 @@ def test_batches_arrays_and_streams(tmp_path: Path) -> None:
     waves = decoder(batch)
     for wave, codes in zip(waves, batch, strict=True):
         torch.testing.assert_close(decoder(codes), wave, rtol=0, atol=1e-6)
-    array = decoder(CODES[:8].numpy().astype(np.int16))
-    assert isinstance(array, np.ndarray) and np.array_equal(array, decoder(CODES[:8]).numpy())
+    for kind in (np.int16, np.uint16, np.uint64, ">u2"):  # files have them so
+        array = decoder(CODES[:8].numpy().astype(kind))
+        assert isinstance(array, np.ndarray) and np.array_equal(array, decoder(CODES[:8]).numpy())
     vocoder = decoder.vocoder(8)
     assert isinstance(vocoder, Vocoder) and decoder.vocoder(8) is vocoder
+    sums = decoder.features(batch)
+    for item, codes in zip(sums, batch, strict=True):
+        parts = [decoder.features(part) for part in codes.split([3, 1, 16], dim=-1)]
+        assert torch.equal(torch.cat(parts, dim=-1), item)
     streamer = vocoder.streamer()
     pieces = [streamer.push(part) for part in decoder.features(CODES[:8]).split(3, dim=-1)]
     whole = torch.cat([*pieces, streamer.flush()], dim=-1).flatten()

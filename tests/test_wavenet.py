@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
 from dataclasses import replace
 from functools import cache
@@ -518,11 +519,33 @@ def test_eight_bits_keep_the_ratio_that_was_asked_for(name: str, tmp_path: Path)
     error = float((near - right).square().sum() / right.square().sum())
     assert 0 < error < 10**-2.8  # of a mel that was not heard
 
+    assert torch.equal(copy.copy(narrow)(fresh, seed=4), wave)
+    assert narrow.to("cpu").explain()[way] is None and torch.equal(narrow(fresh, seed=4), wave)
+
     with torch.no_grad():
         network(narrow).output.weight.mul_(1.5)
     assert narrow.explain()[way] == "the generator has changed since the layers were chosen; quantise it again"
     changed = Checkpoint(replace(narrow.config, int8=()), network(narrow).state_dict(), "a test")
     assert torch.equal(narrow(fresh, seed=4), Vocoder(changed)(fresh, seed=4))
+
+
+@needs_int8
+def test_what_is_around_changes_no_choice_of_eight_bits() -> None:
+    voice, mel = vocoder("mu-law"), mel_of(BANDS, 20)
+    expected = voice.quantise([mel], smallest_snr=30).config.int8
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = voice.quantise([mel], smallest_snr=30).config.int8
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert found == expected == voice.quantise([mel, mel[None][:0]], smallest_snr=30).config.int8
+    with pytest.raises(ValueError, match="there are no mels"):
+        voice.quantise([mel[None][:0]])
+    with pytest.raises(ValueError, match="keep nan dB"):
+        voice.quantise([mel], smallest_snr=math.nan)
 
 
 @needs_int8

@@ -20,7 +20,8 @@ from fastvoc.checkpoints.live import Found, find_generator, read_module
 from fastvoc.checkpoints.modules import Live
 from fastvoc.engine import Choice, Runner, Synthesizer, WeightVersion
 from fastvoc.engine.surroundings import autocasts, own_arithmetic
-from fastvoc.graph import PLAIN, hooks_of_all_modules
+from fastvoc.graph import hooks_of_all_modules
+from fastvoc.ops.kept import PLAIN
 
 _CPU = torch.device("cpu")
 

@@ -82,7 +82,8 @@ class MuLawConfig:
     @property
     def silence(self) -> float:
         """The class of a sample of 0."""
-        return float(encode_mu_law(torch.zeros(()), self.numbering, self.classes))
+        nothing = torch.zeros((), dtype=torch.float64, device="cpu")
+        return float(encode_mu_law(nothing, self.numbering, self.classes))
 
     @property
     def numbers(self) -> int:

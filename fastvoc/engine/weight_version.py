@@ -5,11 +5,10 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fastvoc import native
-from fastvoc.graph import PLAIN, hooks_of, hooks_of_all_modules
+from fastvoc.graph import hooks_of, hooks_of_all_modules
+from fastvoc.ops.kept import Samples
 from fastvoc.optimiser_steps import OptimiserSteps
 
 _version = operator.attrgetter("_version")
@@ -87,7 +86,7 @@ class _Seen:
         self._counted = [tensor for tensor in self._tensors if _is_counted(tensor)]
         self._versions = sum(map(_version, self._counted))  # they only grow
         self._places = [*map(Tensor.data_ptr, self._tensors)]
-        self._samples = _Samples(self._tensors)
+        self._samples = Samples(self._tensors)
         self._sampled = self._samples.take()
         OptimiserSteps.count()
         self._steps = OptimiserSteps.taken
@@ -123,39 +122,6 @@ class _Seen:
         if not stepped:
             self._steps = taken
         return stepped
-
-
-class _Samples:
-    """A few values of each of many tensors on the CPU, as one number."""
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self._count = 0
-        if native.missing() is not None:
-            return  # nothing is compiled then that could be out of date
-        spans = [(tensor, _span(tensor)) for tensor in tensors]
-        readable = [(tensor, span) for tensor, span in spans if span]
-        ffi, self._library = native.library()
-        self._count = len(readable)
-        self._kept = [tensor.detach() for tensor, _ in readable]  # the memory stays, even if a weight is given another
-        self._pointers = ffi.new("void *[]", [ffi.cast("void *", tensor.data_ptr()) for tensor, _ in readable])
-        self._sizes = ffi.new("int64_t[]", [span for _, span in readable])
-
-    def take(self) -> int:
-        """Return the number."""
-        if not self._count:
-            return 0
-        return int(self._library.fastvoc_fingerprint(self._count, self._pointers, self._sizes))
-
-
-def _span(tensor: Tensor) -> int:
-    """Return from how many bytes the values of a tensor on the CPU are taken, or 0 if they cannot be read there."""
-    if type(tensor) not in PLAIN or tensor.device.type != "cpu" or tensor.layout != torch.strided:
-        return 0
-    storage = tensor.untyped_storage()
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    end = (tensor.storage_offset() + reach) * tensor.element_size()
-    # owners such as FSDP take the memory away for a while
-    return reach * tensor.element_size() if tensor.numel() and end <= storage.nbytes() else 0
 
 
 def _is_counted(tensor: Tensor) -> bool:

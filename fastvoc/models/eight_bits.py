@@ -70,7 +70,7 @@ def choose(network: WaveNet, mels: Sequence[Tensor], *, smallest_snr: float) -> 
 
         most = 10 ** (-smallest_snr / 10)
         order: Sequence[int] = numbers
-        if noise(numbers) > most:  # errors hardly depend on one another, so that their energies add up
+        if not noise(numbers) <= most:  # errors hardly depend on one another, so that their energies add up
             alone = noise([])
             order = sorted(numbers, key=lambda number: (noise([number]) - alone) / _weights(network, number))
             fits, too_many = 0, len(numbers)
@@ -95,8 +95,8 @@ class _Example:
         self.rows = network.rows(mel)[..., first * hop : (first + frames) * hop].mT.float().contiguous()
         self.silence = float(network.config.distribution.silence)
         self.centred = bool(network.config.distribution.classes)
-        noise = network.draws(torch.arange(len(mel)), 0, frames).float().contiguous()
-        drawn, self.expected = self._run(exact, noise=noise, temperature=torch.ones(len(mel)))
+        noise = network.draws(torch.arange(len(mel), device="cpu"), 0, frames).float().contiguous()
+        drawn, self.expected = self._run(exact, noise=noise, temperature=self.rows.new_ones(len(mel)))
         first_input = torch.full_like(drawn[:, :1], self.silence)
         self.inputs = torch.cat([first_input, drawn[:, :-1]], dim=1).contiguous()
 
@@ -108,13 +108,13 @@ class _Example:
 
     def _run(self, network: NativeWaveNet, **given: Any) -> tuple[Tensor, Tensor]:
         batch, count = self.rows.shape[:2]
-        drawn = torch.empty(batch, count)
-        parameters = torch.empty(batch, count, network.sizes["outputs"])
+        drawn = self.rows.new_empty(batch, count)
+        parameters = self.rows.new_empty(batch, count, network.sizes["outputs"])
         network.run(
             Steps(
-                time=torch.zeros(batch, dtype=torch.int64),
-                rings=torch.zeros(batch, network.rows, network.sizes["channels"]),
-                history=torch.full((batch, 1), self.silence),
+                time=torch.zeros(batch, dtype=torch.int64, device="cpu"),
+                rings=self.rows.new_zeros(batch, network.rows, network.sizes["channels"]),
+                history=self.rows.new_full((batch, 1), self.silence),
                 condition=self.rows,
                 gates=None,
                 parameters=parameters,

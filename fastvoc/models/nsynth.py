@@ -22,7 +22,7 @@ from fastvoc.blocks import Conv1d, Taps, draw_class
 from fastvoc.config import config
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
-from fastvoc.ops.kept import Kept
+from fastvoc.ops.kept import Kept, unreadable
 from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
 from fastvoc.recurrence import State
 
@@ -299,7 +299,7 @@ class NSynth(Generator):
         asked = ops.forced_backend()
         other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
         return {
-            "native steps": other or NativeWaveNet.refuses(self.decoder.stem.weight),
+            "native steps": other or NativeWaveNet.refuses(self.decoder.stem.weight) or unreadable(self.decoder),
             "steps in PyTorch": None,
         }
 
@@ -315,7 +315,7 @@ class NSynth(Generator):
     def _advance_native(self, state: State, mel: Tensor, noise: Tensor, temperature: Tensor) -> tuple[State, Tensor]:
         """`advance` in native code, one call for each frame, between which Python handles signals."""
         stem, *layers = state
-        packed = self._native.of([*self.decoder.parameters()], self._native_weights)
+        packed = self._native.of(self.decoder, self._native_weights)
         # in a ring, row t modulo its length is of time t: rows in order are a ring at time 0
         rings = torch.cat([rows.float() for rows in layers], dim=1)
         history = (stem[..., 0].float() * _HALF + _HALF).round().contiguous()
@@ -347,7 +347,7 @@ class NSynth(Generator):
         decoder, width = self.decoder, self.config.channels
         single = torch.promote_types(decoder.stem.weight.dtype, torch.float32)
         layers = [*decoder.layers]
-        levels = scaled(torch.arange(CLASSES), single)
+        levels = scaled(torch.arange(CLASSES, device=decoder.stem.weight.device), single)
 
         def swapped(rows: Tensor) -> Tensor:
             return rows.roll(width, dims=0)

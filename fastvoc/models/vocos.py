@@ -6,6 +6,7 @@ Siuzdak 2023, arXiv:2306.00814; reference: gemelo-ai/vocos c859e3b. With another
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
 import torch
@@ -188,8 +189,10 @@ class CodeVocos(nn.Module):
 
     def features(self, codes: Tensor) -> Tensor:
         """Sum the vectors of codes: (B, codebooks, T), integers → (B, width, T)."""
-        vectors = [F.embedding(row, book) for row, book in zip(codes.unbind(1), self.codebooks, strict=False)]
-        return torch.stack(vectors).sum(0).mT
+        books = self.codebooks.to(torch.promote_types(self.codebooks.dtype, torch.float32))
+        # one by one, since a sum over an axis has another order beside other frames
+        vectors = (F.embedding(row, book) for row, book in zip(codes.unbind(1), books, strict=False))
+        return functools.reduce(torch.add, vectors).to(self.codebooks).mT
 
 
 CODES_ENCODEC_24K = CodeVocosConfig()

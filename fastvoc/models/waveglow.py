@@ -19,7 +19,7 @@ from fastvoc.graph import hooks_of
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.gated.packed import Packed, refuses
-from fastvoc.ops.kept import Kept
+from fastvoc.ops.kept import Kept, unreadable
 from fastvoc.recurrence import State
 
 
@@ -413,7 +413,7 @@ class WaveGlow(Generator):
             return f"backend {asked!r} was asked for"
         if any(any(hooks_of(module)) for module in self.modules()):
             return "a module inside has forward hooks, which only modules that are called run"
-        return refuses(self.upsample.weight)
+        return refuses(self.upsample.weight) or unreadable(self)
 
     @property
     def is_exact_in_batches(self) -> bool:
@@ -435,14 +435,13 @@ class WaveGlow(Generator):
 
         Sums are `in_order`, or else as few products as there are ways to; only float32 has such ways.
         """
-        weights = [*self.parameters()]
-        if torch.is_grad_enabled() and (mel.requires_grad or any(weight.requires_grad for weight in weights)):
+        if torch.is_grad_enabled() and (mel.requires_grad or any(weight.requires_grad for weight in self.parameters())):
             return None
         if self._why_not_native() is not None:
             return None
         in_order = in_order or self.upsample.weight.dtype != torch.float32
         make = partial(self._packed_layers, in_order=in_order)
-        return self._packed.of(weights, make, form=in_order)
+        return self._packed.of(self, make, form=in_order)
 
     def _packed_layers(self, *, in_order: bool) -> list[list[Packed]]:
         return [flow.network.packed(in_order=in_order) for flow in self._each()]

@@ -26,7 +26,7 @@ from fastvoc.config import config
 from fastvoc.models import eight_bits
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
-from fastvoc.ops.kept import Kept
+from fastvoc.ops.kept import Kept, Samples, unreadable
 from fastvoc.ops.network import Quantization
 from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
 from fastvoc.recurrence import State
@@ -402,7 +402,7 @@ class WaveNet(Generator):
         """Say what makes samples, best first, each with the reason why it cannot."""
         asked = ops.forced_backend()
         other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
-        native_steps = other or NativeWaveNet.refuses(self.input.weight)
+        native_steps = other or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
         narrow = f"native steps with {len(self._int8)} of {2 * self.config.layers} convolutions in int8"
         return {
             **({narrow: native_steps or self._why_no_int8()} if self._int8 else {}),
@@ -414,7 +414,7 @@ class WaveNet(Generator):
         """Return why no convolution can multiply in 8 bits here, or None."""
         if self.condition_channels:
             return "it is conditioned on speakers, for which nothing chooses convolutions yet"
-        reason = NativeWaveNet.refuses(self.input.weight)
+        reason = NativeWaveNet.refuses(self.input.weight) or unreadable(self)
         if reason is None and not native.multiplies_bfloat16():
             reason = "this processor does not multiply 8-bit integers (AVX512_VNNI)"
         return reason
@@ -443,10 +443,10 @@ class WaveNet(Generator):
                 )
         self._int8 = dict(chosen)
         known = self._int8 and self.input.weight.device.type == "cpu" and not native.missing()
-        self._int8_of = Kept.fingerprint([*self.parameters()]) if known else None
+        self._int8_of = Samples(self.parameters()).take() if known else None
 
     def _why_no_int8(self) -> str | None:
-        if self._int8_of != Kept.fingerprint([*self.parameters()]):
+        if self._int8_of != Samples(self.parameters()).take():
             return "the generator has changed since the layers were chosen; quantise it again"
         return self.refuses_int8()
 
@@ -538,9 +538,7 @@ class WaveNet(Generator):
         if self._int8 and next(iter(self.explain_steps().values())) is None:
             chosen = [self._int8.get(number) for number in range(2 * self.config.layers)]
             dtype, scales = torch.bfloat16, tuple(0.0 if steps is None else steps.scale for steps in chosen)
-        return self._native.of(
-            [*self.parameters()], lambda: NativeWaveNet(self._as_matrices(), dtype, scales), form=scales
-        )
+        return self._native.of(self, lambda: NativeWaveNet(self._as_matrices(), dtype, scales), form=scales)
 
     def forget(self) -> None:
         """Drop the packed weights, so that the next block of samples is made with weights as they are then."""

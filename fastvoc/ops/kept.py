@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from fastvoc import native
 from fastvoc.optimiser_steps import OptimiserSteps
 
 Made = TypeVar("Made")
+
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that have memory of their own; others may stand for several tensors, or for none."""
 
 
 class Kept(Generic[Made]):
@@ -24,9 +28,29 @@ class Kept(Generic[Made]):
     def __init__(self) -> None:
         self._made: dict[Hashable, tuple[Any, int, Made]] = {}
 
-    def of(self, weights: Sequence[Tensor], make: Callable[[], Made], *, form: Hashable = None) -> Made:
-        """Return ``make()``, or what is kept of it in a form."""
-        samples = self.fingerprint(weights)
+    def of(self, network: nn.Module, make: Callable[[], Made], *, form: Hashable = None) -> Made:
+        """Return ``make()``, or what is kept of it in a form.
+
+        Parameters
+        ----------
+        network : nn.Module
+            On the CPU, and not `unreadable`. Its buffers count, too, since what prunes weights keeps its masks there.
+        make : callable
+        form : hashable, optional
+
+        Raises
+        ------
+        ValueError
+            If the memory of a weight was given back, as sharded training does between steps.
+        """
+        weights = [*network.parameters(), *network.buffers()]
+        for weight in weights:
+            if not span(weight) and weight.numel():
+                raise ValueError(
+                    f"{type(network).__name__}: the memory of a weight of shape {tuple(weight.shape)} was given back, "
+                    "as sharded training does between steps; gather it first"
+                )
+        samples = Samples(weights).take()
         versions = sum(0 if weight.is_inference() else weight._version for weight in weights)
         key = samples, versions, native.isa(), *(weight.data_ptr() for weight in weights)
         OptimiserSteps.count()
@@ -40,17 +64,55 @@ class Kept(Generic[Made]):
             self._made[form] = kept
         return kept[2]
 
-    @staticmethod
-    def fingerprint(weights: Sequence[Tensor]) -> int:
-        """Return a number made of a few values of each weight: another one where most of one was written."""
-        ffi, library = native.library()
-        pointers = ffi.new("void *[]", [ffi.cast("void *", weight.data_ptr()) for weight in weights])
-        sizes = ffi.new("int64_t[]", [weight.numel() * weight.element_size() for weight in weights])
-        return int(library.fastvoc_fingerprint(len(weights), pointers, sizes))
-
     def forget(self) -> None:
         """Drop everything, so that the next call makes it of the weights as they are then."""
         self._made = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Kept, ()
+
+
+class Samples:
+    """A few values of each of many tensors on the CPU, as one number.
+
+    Parameters
+    ----------
+    tensors : iterable of Tensor
+        Those whose values cannot be read are left out.
+    """
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._count = 0
+        if native.missing() is not None:
+            return  # nothing is compiled then that could be out of date
+        readable = [(tensor, size) for tensor in tensors if (size := span(tensor))]
+        ffi, self._library = native.library()
+        self._count = len(readable)
+        self._kept = [tensor.detach() for tensor, _ in readable]  # the memory stays, even if a weight is given another
+        self._pointers = ffi.new("void *[]", [ffi.cast("void *", tensor.data_ptr()) for tensor, _ in readable])
+        self._sizes = ffi.new("int64_t[]", [size for _, size in readable])
+
+    def take(self) -> int:
+        """Return the number, which is another one where most of a tensor was written."""
+        if not self._count:
+            return 0
+        return int(self._library.fastvoc_fingerprint(self._count, self._pointers, self._sizes))
+
+
+def span(tensor: Tensor) -> int:
+    """Return from how many bytes the values of a tensor on the CPU are taken, or 0 if they cannot be read there."""
+    if type(tensor) not in PLAIN or tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        return 0
+    storage = tensor.untyped_storage()
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = (tensor.storage_offset() + reach) * tensor.element_size()
+    # owners such as FSDP take the memory away for a while
+    return reach * tensor.element_size() if tensor.numel() and end <= storage.nbytes() else 0
+
+
+def unreadable(network: nn.Module) -> str | None:
+    """Return which weight of a network native code could not read, as a sentence without its subject, or None."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if type(tensor) not in PLAIN:
+            return f"it has a {name} that is a {type(tensor).__name__}, whose values only PyTorch can read"
+    return None

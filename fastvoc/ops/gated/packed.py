@@ -105,12 +105,13 @@ class Packed:
         if not batch * frames:
             return
         described = self._described(batch, frames)
+        workspace = native.scratch(described.workspace_size // 4)
         code = native.library()[1].fastvoc_gated_run(
             described.pointer,
             *(_rows("input", rows) for rows in (x, condition, skip)),
             _pointer(self._packed),
             *(_rows("output", rows) for rows in (residual, made)),
-            _pointer(native.scratch(described.workspace_size // 4)),
+            _pointer(workspace),
         )
         native.check("gated", code)
 
