@@ -30,8 +30,10 @@ int chunks_of(int64_t channels, int precision) {
 }
 
 int check_layer(const fastvoc_cuda_gated& layer, int precision) {
-  for (const int64_t count : {layer.channels, layer.gates, layer.taps, layer.dilation, layer.skips + 1, layer.condition + 1})
+  for (const int64_t count : {layer.channels, layer.gates, layer.taps, layer.dilation})
     if (!is_count(count)) return FASTVOC_BAD_SIZE;
+  for (const int64_t count : {layer.skips, layer.condition})
+    if (count != 0 && !is_count(count)) return FASTVOC_BAD_SIZE;
   if (layer.residual < 0 || layer.residual > 1 || layer.sigmoid_first < 0 || layer.sigmoid_first > 1 ||
       layer.multiplied < 0 || layer.multiplied > 1 || !std::isfinite(layer.scale) || (!layer.residual && !layer.skips))
     return FASTVOC_BAD_NETWORK;
