@@ -203,7 +203,8 @@ struct ChainKernel {
   kernel(tf32, kTfloat32, 32, 8, 2) kernel(tf32, kTfloat32, 48, 8, 2) kernel(tf32, kTfloat32, 64, 8, 2)
 #define FASTVOC_CHAIN_ROW(word, precision, channels, warps, tiles) \
   {"chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles},
-constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)};
+// One for all sources of the host, which tell kernels by their place in it.
+inline constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)};
 
 // Signals are read in blocks of `kBlockChunks` chunks, of which two are there at once. Weights pass through stages.
 constexpr int kBlockChunks = 8, kWeightStages = 3;
@@ -256,7 +257,7 @@ struct ConvolutionKernel {
   {"gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 1},
 #define FASTVOC_HOPPER_GATED_ROW(word, precision, rows, columns, threads) \
   {"hopper_gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1},
-constexpr ConvolutionKernel kConvolutions[] = {
+inline constexpr ConvolutionKernel kConvolutions[] = {
     FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION_ROW) FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_ROW)
         FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_ROW) FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_ROW)};
 
