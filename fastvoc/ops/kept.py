@@ -18,11 +18,11 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 class Kept(Generic[Made]):
-    """What native code is given of the weights of a network on the CPU, in one or several forms.
+    """What native code is given of the weights of a network, in one or several forms.
 
-    What writes to weights is found by PyTorch's counts, by samples of their values, and by steps of optimisers; a
-    single value that is written through ``.data`` may be missed. A copy, or what is pickled, is empty: packed weights
-    belong to this processor and this network.
+    What writes to weights is found by PyTorch's counts, by steps of optimisers, and, on the CPU, by samples of their
+    values; a single value that is written through ``.data`` may be missed, and on a GPU any. A copy, or what is
+    pickled, is empty: packed weights belong to this processor and this network.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Kept(Generic[Made]):
         Parameters
         ----------
         network : nn.Module
-            On the CPU, and not `unreadable`. Its buffers count, too, since what prunes weights keeps its masks there.
+            Not `unreadable`. Its buffers count, too, since what prunes weights keeps its masks there.
         make : callable
         form : hashable, optional
 
@@ -45,7 +45,7 @@ class Kept(Generic[Made]):
         """
         weights = [*network.parameters(), *network.buffers()]
         for weight in weights:
-            if not span(weight) and weight.numel():
+            if not has_memory(weight):
                 raise ValueError(
                     f"{type(network).__name__}: the memory of a weight of shape {tuple(weight.shape)} was given back, "
                     "as sharded training does between steps; gather it first"
@@ -103,11 +103,18 @@ def span(tensor: Tensor) -> int:
     """Return from how many bytes the values of a tensor on the CPU are taken, or 0 if they cannot be read there."""
     if type(tensor) not in PLAIN or tensor.device.type != "cpu" or tensor.layout != torch.strided:
         return 0
-    storage = tensor.untyped_storage()
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    end = (tensor.storage_offset() + reach) * tensor.element_size()
-    # owners such as FSDP take the memory away for a while
-    return reach * tensor.element_size() if tensor.numel() and end <= storage.nbytes() else 0
+    return _reach(tensor) * tensor.element_size() if tensor.numel() and has_memory(tensor) else 0
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Tell whether the values of a tensor have memory: owners such as FSDP take it away for a while."""
+    end = (tensor.storage_offset() + _reach(tensor)) * tensor.element_size()
+    return not tensor.numel() or end <= tensor.untyped_storage().nbytes()
+
+
+def _reach(tensor: Tensor) -> int:
+    """Return from how many elements the values of a tensor are taken."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def unreadable(network: nn.Module) -> str | None:

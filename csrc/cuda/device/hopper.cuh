@@ -162,7 +162,7 @@ FASTVOC_DEVICE void load_signals(const Convolution& operation, int item, int fra
 // Sums begin with their biases, and residuals come near, while the first operands are on their way: later, everybody
 // would wait for them. No instruction of another kind may touch sums from here on, or the compiler would wait for every
 // single product.
-template <int precision, int rows, int columns>
+template <int precision, int rows, int columns, bool gated>
 FASTVOC_DEVICE void begin_sums(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)], const Convolution& operation, int item,
                                int result_rows, int first_row, int first_column) {
 #pragma unroll
@@ -171,6 +171,11 @@ FASTVOC_DEVICE void begin_sums(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)],
     for (int group = 0; group < columns / 32; ++group) {
       add_biases(operation, first_column + 32 * group, sum[tile].group[group]);
     }
+  }
+  if constexpr (gated) {
+    prefetch_condition<precision, rows, columns, hopper_multipliers(rows)>(operation, item, result_rows, first_row,
+                                                                           first_column);
+    return;
   }
   if (operation.stride != 1 || first_column >= operation.channels) return;
   constexpr int lines = columns * element_bytes(precision) / 128;
@@ -343,7 +348,7 @@ FASTVOC_DEVICE void write_others(const Convolution& operation, int item, int res
   }
 }
 
-template <int precision, int rows, int columns>
+template <int precision, int rows, int columns, bool gated = false>
 FASTVOC_DEVICE void hopper_convolution(const Convolutions& launch) {
   static_assert(rows % 64 == 0 && columns % 64 == 0 && precision != kTfloat32);
   if constexpr (!kWarpgroups) {
@@ -351,8 +356,9 @@ FASTVOC_DEVICE void hopper_convolution(const Convolutions& launch) {
   } else {
     constexpr bool alone = hopper_blocks(rows, columns) == 1;
     constexpr int multipliers = hopper_multipliers(rows);
-    const Convolution& operation = launch.problem[block_z()];
-    const int first_column = block_x() % launch.panels * columns, first_row = block_x() / launch.panels * rows;
+    const Panel panel = panel_of(launch, block_x());
+    const Convolution& operation = launch.problem[panel.problem];
+    const int first_column = panel.number * columns, first_row = block_x() / launch.panels * rows;
     const int item = block_y();
     const int frames = frames_of(launch.lengths, item), result_rows = rows_of(operation.y, frames);
     int span = 0;
@@ -389,12 +395,21 @@ FASTVOC_DEVICE void hopper_convolution(const Convolutions& launch) {
     } else {
       if constexpr (alone) take_registers<kMultiplierRegisters>();
       WarpgroupSum<columns> sum[hopper_tiles(rows)] = {};
-      begin_sums<precision, rows>(sum, operation, item, result_rows, first_row, first_column);
+      begin_sums<precision, rows, columns, gated>(sum, operation, item, result_rows, first_row, first_column);
       const int own_row = thread() / kWarpgroup * (64 * hopper_tiles(rows));
       multiply_all<precision, rows>(sum, operation, own_row, shared);
-      const int block = anew(block_x()), own_column = block % launch.panels * columns;
+      const int block = anew(block_x()), own_column = panel_of(launch, block).number * columns;
       const int row = block / launch.panels * rows + own_row + thread() / 32 % 4 * 16;
-      if (operation.output == kElements && !operation.finish.tanh && in_runs<precision, 8>(operation)) {
+      if constexpr (gated) {
+#pragma unroll
+        for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
+#pragma unroll
+          for (int group = 0; group < columns / 32; ++group) {
+            gate_tiles<precision>(operation, item, result_rows, row + 64 * tile, own_column + 32 * group,
+                                  sum[tile].group[group]);
+          }
+        }
+      } else if (operation.output == kElements && !operation.finish.tanh && in_runs<precision, 8>(operation)) {
         write_chunks<precision, rows>(operation, item, result_rows, row + thread() % 32 / 4, own_column, sum);
       } else {
         write_others<precision, rows>(operation, item, result_rows, row, own_column, sum);

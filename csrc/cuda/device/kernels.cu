@@ -32,6 +32,20 @@ FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
   }
 FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
 
+#define FASTVOC_GATED_CONVOLUTION(word, precision, rows, columns, threads)              \
+  FASTVOC_KERNEL(gated_##word##_##rows##x##columns, Convolutions, threads) {            \
+    convolution<precision, rows, columns, threads, true>(parameter);                    \
+  }
+FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_CONVOLUTION)
+
+#define FASTVOC_HOPPER_GATED_CONVOLUTION(word, precision, rows, columns, threads)       \
+  FASTVOC_HOPPER_KERNEL(hopper_gated_##word##_##rows##x##columns, Convolutions, threads, \
+                        hopper_blocks(rows, columns)) {                                 \
+    static_assert(threads == hopper_threads(rows, columns));                            \
+    hopper_convolution<precision, rows, columns, true>(parameter);                      \
+  }
+FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_CONVOLUTION)
+
 FASTVOC_KERNEL(pack, Pack, 256) { pack_weight(parameter); }
 FASTVOC_KERNEL(enter, Enter, 256) { enter_signal(parameter); }
 
