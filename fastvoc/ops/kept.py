@@ -14,11 +14,11 @@ Made = TypeVar("Made")
 
 
 class Kept(Generic[Made]):
-    """What native code is given of the weights of a network on the CPU, in one or several forms.
+    """What native code is given of the weights of a network, in one or several forms.
 
-    What writes to weights is found by PyTorch's counts, by samples of their values, and by steps of optimisers; a
-    single value that is written through ``.data`` may be missed. A copy, or what is pickled, is empty: packed weights
-    belong to this processor and this network.
+    What writes to weights is found by PyTorch's counts, by samples of their values on the CPU, and by steps of
+    optimisers; a single value that is written through ``.data`` may be missed, and on a GPU all that is written so. A
+    copy, or what is pickled, is empty: packed weights belong to this processor and this network.
     """
 
     def __init__(self) -> None:
@@ -42,8 +42,9 @@ class Kept(Generic[Made]):
 
     @staticmethod
     def fingerprint(weights: Sequence[Tensor]) -> int:
-        """Return a number made of a few values of each weight: another one where most of one was written."""
+        """Return a number made of a few values of each weight on the CPU: another one where most of one was written."""
         ffi, library = native.library()
+        weights = [weight for weight in weights if weight.device.type == "cpu"]
         pointers = ffi.new("void *[]", [ffi.cast("void *", weight.data_ptr()) for weight in weights])
         sizes = ffi.new("int64_t[]", [weight.numel() * weight.element_size() for weight in weights])
         return int(library.fastvoc_fingerprint(len(weights), pointers, sizes))

@@ -153,6 +153,8 @@ FASTVOC_DEVICE float round_tf32(float value) {
 }
 
 FASTVOC_DEVICE float hyperbolic_tangent(float value) { return tanhf(value); }
+FASTVOC_DEVICE float exponential(float value) { return expf(value); }
+FASTVOC_DEVICE float logarithm(float value) { return logf(value); }
 FASTVOC_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FASTVOC_DEVICE int to_int(float value) { return __float2int_rn(value); }
 FASTVOC_DEVICE float as_float(unsigned bits) { return __uint_as_float(bits); }
