@@ -10,6 +10,7 @@
 #endif
 
 #include "isa.h"
+#include "recurrent.h"
 
 namespace {
 
@@ -328,38 +329,7 @@ int fastvoc_plan_run(const void* plan, const void* packed, void* state, void* wo
 
 int fastvoc_recurrent_check(const fastvoc_recurrent* network) {
   if (!fastvoc_isa_usable(network->isa)) return FASTVOC_BAD_ISA;
-  for (const int64_t count : {network->channels, network->gated, network->skips, network->hidden, network->outputs,
-                              network->layers, network->taps, network->input_taps})
-    if (!is_count(count)) return FASTVOC_BAD_SIZE;
-  if (network->condition < 0 || network->condition > kMostCount) return FASTVOC_BAD_SIZE;
-  if (network->taps > kMostTaps || network->input_taps > kMostTaps) return FASTVOC_BAD_SIZE;
-  int64_t rows = 0;
-  for (int64_t l = 0; l < network->layers; ++l) {
-    if (!is_count(network->dilations[l])) return FASTVOC_BAD_SIZE;
-    rows += (network->taps - 1) * network->dilations[l];
-    if (rows > kMostFrames) return FASTVOC_BAD_SIZE;
-  }
-  const int64_t gates = 2 * network->gated + 128, columns = network->taps * network->channels + network->condition;
-  if (!fits({network->layers, gates, columns + 128}) || !fits({rows, network->channels}) ||
-      !fits({network->layers, network->channels + 128, gates}) || !fits({network->layers, network->skips + 128, gates}) ||
-      !fits({network->skips + network->condition + 128, network->hidden + 128}) || !fits({network->hidden + 128, network->outputs + 128}) ||
-      !fits({network->outputs + network->input_taps, network->channels + 128}))
-    return FASTVOC_BAD_SIZE;
-  switch (network->distribution) {
-    case FASTVOC_CLASSES:
-      if (!fits({network->input_taps, network->outputs, network->channels + 128})) return FASTVOC_BAD_SIZE;
-      break;
-    case FASTVOC_LOGISTICS:
-      if (network->outputs % 3 || network->outputs / 3 > kMostLogistics) return FASTVOC_BAD_NETWORK;
-      break;
-    case FASTVOC_GAUSSIAN:
-      if (network->outputs != 2) return FASTVOC_BAD_NETWORK;
-      break;
-    default:
-      return FASTVOC_BAD_NETWORK;
-  }
-  if (!network->conditions != !network->condition) return FASTVOC_BAD_NETWORK;
-  if (network->hidden_condition && !network->condition) return FASTVOC_BAD_NETWORK;
+  if (const int error = fastvoc::check_recurrent(*network)) return error;
   return find_isa(network->isa)->recurrent->check(*network);
 }
 
@@ -384,8 +354,7 @@ int fastvoc_recurrent_pack(const fastvoc_recurrent* network, void* packed) {
 
 int fastvoc_recurrent_run(const fastvoc_recurrent* network, const void* packed, const fastvoc_steps* steps,
                           void* workspace) {
-  if (!is_threads(steps->threads) || !fits({steps->batch, steps->count, network->condition + network->outputs + 1}))
-    return FASTVOC_BAD_SIZE;
+  if (!is_threads(steps->threads) || !fastvoc::steps_fit(*network, *steps)) return FASTVOC_BAD_SIZE;
   for (int64_t n = 0; n < steps->batch; ++n)
     if (steps->time[n] < 0 || steps->time[n] > kMostElements) return FASTVOC_BAD_SIZE;
   if (!steps->drawn && !steps->forced) return FASTVOC_BAD_NETWORK;

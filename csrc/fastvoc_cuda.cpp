@@ -27,6 +27,9 @@ bool find_all(Kernels& kernels) {
     if (!find(fastvoc::cuda::kConvolutions[i].name, &kernels.convolution[i])) return false;
   for (int i = 0; i < fastvoc::cuda::kWeightGradientKernels; ++i)
     if (!find(fastvoc::cuda::kWeightGradients[i].name, &kernels.weight_gradient[i])) return false;
+  if (!find("recurrent_f16", &kernels.recurrent[fastvoc::cuda::kFloat16]) ||
+      !find("recurrent_bf16", &kernels.recurrent[fastvoc::cuda::kBfloat16]))
+    return false;
   return find("pack", &kernels.pack) && find("enter", &kernels.enter) && find("add_parts", &kernels.add_parts) &&
          find("input_gradient", &kernels.input_gradient);
 }

@@ -7,7 +7,7 @@
 #ifndef FASTVOC_CUDA_H
 #define FASTVOC_CUDA_H
 
-#include "fastvoc_plan.h"
+#include "fastvoc_recurrent.h"
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
@@ -170,6 +170,28 @@ int fastvoc_cuda_gated_run(const void* plan, void* kernels, const void* packed, 
 int fastvoc_cuda_gated_launches(const void* plan);
 const char* fastvoc_cuda_gated_kernel(const void* plan, int64_t batch, int64_t frames, int launch);
 double fastvoc_cuda_gated_clocks(const void* plan, int64_t batch, int64_t frames, int launch);
+
+/* networks that make one sample after the other: see fastvoc_recurrent.h
+ *
+ * One launch makes all samples of a call. The precision is FASTVOC_FLOAT16 or FASTVOC_BFLOAT16, `isa` and `threads` are
+ * not looked at, and `first_skip`, `hidden_condition` and `input_scales` must be null.
+ */
+/* FASTVOC_OK if this GPU can run the network. The functions below expect one that was checked. */
+int fastvoc_cuda_recurrent_check(const fastvoc_recurrent* network, const fastvoc_gpu* gpu);
+
+/* Bytes of shared memory that a block needs for one stream, of any network that fastvoc_recurrent_check takes. */
+int64_t fastvoc_cuda_recurrent_shared(const fastvoc_recurrent* network);
+
+/* Bytes, aligned to 256; -1 if the batch is refused. */
+int64_t fastvoc_cuda_recurrent_packed_size(const fastvoc_recurrent* network);
+int64_t fastvoc_cuda_recurrent_workspace_size(const fastvoc_recurrent* network, const fastvoc_gpu* gpu, int64_t batch);
+
+/* Weights in the order of the kernel. Here all memory is the host's; what is packed then goes to the GPU as it is. */
+int fastvoc_cuda_recurrent_pack(const fastvoc_recurrent* network, void* packed);
+
+/* Some steps; of the network only numbers and dilations are looked at. What `steps` points to is in device memory. */
+int fastvoc_cuda_recurrent_run(const fastvoc_recurrent* network, const fastvoc_gpu* gpu, void* kernels,
+                               const void* packed, const fastvoc_steps* steps, void* workspace, void* stream);
 
 #ifdef __cplusplus
 }

@@ -53,6 +53,12 @@ def test_gates_do_what_the_contract_does_not_say() -> None:
 
 @pytest.mark.slow
 @needs_compiler
+def test_wavenets_are_made_as_they_are_defined() -> None:
+    host("tests/hosted_recurrent.py")
+
+
+@pytest.mark.slow
+@needs_compiler
 def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
     host(
         "tests/test_ambient.py",

@@ -28,7 +28,8 @@ from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept, Samples, unreadable
 from fastvoc.ops.network import Quantization
-from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
+from fastvoc.ops.op import Slower
+from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights
 from fastvoc.recurrence import State
 
 FRAMES = 32
@@ -39,6 +40,13 @@ _DISTRIBUTIONS: dict[str, Literal["CLASSES", "LOGISTICS", "GAUSSIAN"]] = {
     "logistics": "LOGISTICS",
     "gaussian": "GAUSSIAN",
 }
+
+
+FLOAT16_REACH = 6e4
+"""The largest value that float16, which ends at 65504, is trusted with."""
+
+_ON_GPU = (torch.float16, torch.bfloat16)
+"""In which precisions GPUs make samples."""
 
 
 @config
@@ -189,6 +197,8 @@ class WaveNet(Generator):
         self.hidden = Conv1d(config.skip_channels, config.head_channels, 1)
         self.output = Conv1d(config.head_channels, config.distribution.outputs, 1)
         self._native: Kept[NativeWaveNet] = Kept()
+        self._for_gpu: Kept[CudaWaveNet] = Kept()
+        self._reach: Kept[float] = Kept()
         self._int8: dict[int, Quantization] = {}
         self._int8_of: int | None = None
 
@@ -400,14 +410,47 @@ class WaveNet(Generator):
 
     def explain_steps(self) -> dict[str, str | None]:
         """Say what makes samples, best first, each with the reason why it cannot."""
-        asked = ops.forced_backend()
-        other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
-        native_steps = other or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
+        native_steps = _unasked("cpu") or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
         narrow = f"native steps with {len(self._int8)} of {2 * self.config.layers} convolutions in int8"
         return {
             **({narrow: native_steps or self._why_no_int8()} if self._int8 else {}),
             "native steps": native_steps,
-            "steps in PyTorch": f"backend {asked!r} was asked for" if asked not in (None, "reference") else None,
+            **self._explain_gpu(),
+            "steps in PyTorch": _unasked("reference"),
+        }
+
+    def _explain_gpu(self) -> dict[str, str | None]:
+        """Say in which precision a GPU can make samples: that of the weights; or float16, if no value leaves it."""
+        weight = self.input.weight
+        first = weight.dtype if weight.dtype in _ON_GPU else torch.float16
+        reason = self._why_not_on_gpu(first)
+        if reason is not None or weight.dtype in _ON_GPU:
+            return {_on_gpu(first): reason}
+        reach = self._reach.of([*self.parameters()], lambda: self._as_matrices().reach)
+        if reach <= FLOAT16_REACH:
+            return {_on_gpu(first): None}
+        return {
+            _on_gpu(first): f"values may reach {reach:.3g} in it, and float16 ends at 65504",
+            _on_gpu(torch.bfloat16): self._why_not_on_gpu(torch.bfloat16),
+        }
+
+    def _why_not_on_gpu(self, precision: torch.dtype) -> str | None:
+        reason = _unasked("cuda") or CudaWaveNet.refuses(self.input.weight, precision, self._sizes)
+        return None if isinstance(reason, Slower) and ops.forced_backend() == "cuda" else reason
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        config = self.config
+        return {
+            "channels": config.channels,
+            "gated": config.gates // 2,
+            "skips": config.skip_channels,
+            "hidden": config.head_channels,
+            "outputs": config.distribution.outputs,
+            "layers": config.layers,
+            "taps": config.kernel_size,
+            "condition": config.mel_bands,
+            "input_taps": 1,
         }
 
     def refuses_int8(self) -> str | None:
@@ -453,16 +496,22 @@ class WaveNet(Generator):
     @property
     def is_exact_in_batches(self) -> bool:
         """Whether a stream has the same bits alone and beside others: products in PyTorch round otherwise."""
-        return self.explain_steps()["native steps"] is None
+        return next((way for way, reason in self.explain_steps().items() if reason is None), "") != "steps in PyTorch"
 
     def _engine(self) -> Callable[[_Block], Tensor]:
         """Return what makes the samples of a block."""
         ways = self.explain_steps()
-        if ways["native steps"] is None:
-            return self._run_native
-        if ways["steps in PyTorch"] is not None:
-            raise NotImplementedError(f"WaveNet: {ways['native steps']}")
-        return self._run_in_pytorch
+        for way, reason in ways.items():
+            if reason is not None:
+                continue
+            if way == "steps in PyTorch":
+                return self._run_in_pytorch
+            kernel = next((kernel for kernel in _ON_GPU if way == _on_gpu(kernel)), None)
+            packed = self._packed() if kernel is None else self._packed_for_gpu(kernel)
+            return lambda block: self._run_native(block, packed)
+        asked_for_gpu = ops.forced_backend() == "cuda"
+        why = next(reason for way, reason in ways.items() if way.startswith("cuda") == asked_for_gpu)
+        raise NotImplementedError(f"WaveNet: {why}")
 
     @property
     def _memory_dtype(self) -> torch.dtype:
@@ -516,9 +565,9 @@ class WaveNet(Generator):
             waves.append(wave)
         return torch.tensor(waves, dtype=torch.float64).div_(gain).to(samples)
 
-    def _run_native(self, block: _Block) -> Tensor:
-        drawn = native.host_memory(*block.rows.shape[:2], dtype=torch.float32)
-        self._packed().run(
+    def _run_native(self, block: _Block, packed: NativeWaveNet | CudaWaveNet) -> Tensor:
+        drawn = torch.empty(block.rows.shape[:2], dtype=torch.float32, device=block.rings.device)
+        packed.run(
             Steps(
                 time=block.time[:, 0].contiguous(),
                 rings=block.rings,
@@ -526,7 +575,7 @@ class WaveNet(Generator):
                 condition=block.rows.float().contiguous(),
                 gates=None if block.gates is None else block.gates.float().contiguous(),
                 noise=block.noise.contiguous(),
-                temperature=block.temperature.float().contiguous(),
+                temperature=block.temperature.to(drawn).contiguous(),
                 drawn=drawn,
             )
         )
@@ -540,9 +589,15 @@ class WaveNet(Generator):
             dtype, scales = torch.bfloat16, tuple(0.0 if steps is None else steps.scale for steps in chosen)
         return self._native.of(self, lambda: NativeWaveNet(self._as_matrices(), dtype, scales), form=scales)
 
+    def _packed_for_gpu(self, precision: torch.dtype) -> CudaWaveNet:
+        """Return the weights as the kernel of a GPU reads them, packed again whenever they have changed."""
+        return self._for_gpu.of(self, lambda: CudaWaveNet(self._as_matrices(), precision), form=precision)
+
     def forget(self) -> None:
         """Drop the packed weights, so that the next block of samples is made with weights as they are then."""
         self._native.forget()
+        self._for_gpu.forget()
+        self._reach.forget()
 
     def _as_matrices(self) -> WaveNetWeights:
         config, layers = self.config, [*self._each()]
@@ -584,6 +639,17 @@ class WaveNet(Generator):
             block.history.copy_(sample[:, None])
             drawn.append(sample)
         return torch.stack(drawn, dim=-1)
+
+
+def _on_gpu(precision: torch.dtype) -> str:
+    """Name the way to make samples on a GPU."""
+    return f"cuda steps in {str(precision).removeprefix('torch.')}"
+
+
+def _unasked(backend: str) -> str | None:
+    """Return that another backend was asked for, if one was."""
+    asked = ops.forced_backend()
+    return None if asked in (None, backend) else f"backend {asked!r} was asked for"
 
 
 class _Block(NamedTuple):

@@ -1,8 +1,8 @@
-"""WaveNets in native code on a CPU: one call makes a block of samples, each from the one before."""
+"""WaveNets in native code: one call makes a block of samples, each from the one before, on a CPU or on a GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fastvoc import native
 from fastvoc.ops.availability import backends
+from fastvoc.ops.cuda import device as cuda
+from fastvoc.ops.op import Slower
 
 _PRECISIONS = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16"}
 
@@ -86,6 +88,21 @@ class WaveNetWeights:
             "input_taps": self.input.shape[0 if self.distribution == "CLASSES" else 1],
         }
 
+    @property
+    def reach(self) -> float:
+        """The largest that anything multiplied but the condition can be, whatever is drawn: sums of absolute values."""
+        size = {name: value.detach().float().abs() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        residual, scale = size["residual"].sum(-1) + size["residual_bias"], abs(self.residual_scale)
+        taps = size["input"].amax(1).sum(0) if self.distribution == "CLASSES" else size["input"].sum(1)
+        x = taps + size["input_bias"]
+        largest = [*(value.max() for value in size.values()), x.max()]
+        for added in residual[:-1]:
+            x = (x + added) * scale
+            largest.append(x.max())
+        skips = (size["skip"].sum((0, 2)) + size["skip_bias"]) * abs(self.skip_scale)
+        hidden = size["hidden_weight"] @ skips + size["hidden_bias"]
+        return float(torch.stack([*largest, skips.max(), hidden.max()]).max())
+
 
 class Steps(NamedTuple):
     """Some steps of some streams, float32 and contiguous; `rings`, `history` and what results are written."""
@@ -112,71 +129,51 @@ class Steps(NamedTuple):
     """(B, T, outputs): of the distributions."""
 
 
-class NativeWaveNet:
-    """Weights of a WaveNet in the order in which the instruction set in use reads them.
-
-    Threads may share it: what a call needs of memory is its own.
+class _Described:
+    """A WaveNet as native code is told of it.
 
     Parameters
     ----------
     weights : WaveNetWeights
-    precision : torch.dtype
-        Of what is multiplied, float32 or bfloat16; sums are in float32.
-    steps : sequence of float, optional
-        With bfloat16, what the convolutions of layers that multiply in 8 bits are given in: two numbers for each layer,
-        of the dilated one and of the two behind the gates. 0 leaves one in bfloat16.
+    precision : str
+        The header's name of what is multiplied.
+    **others
+        Further fields.
     """
 
-    def __init__(self, weights: WaveNetWeights, precision: torch.dtype, steps: Sequence[float] | None = None) -> None:
+    def __init__(self, weights: WaveNetWeights, precision: str, **others: Any) -> None:
         ffi, library = native.library()
-        self.sizes, self.isa = weights.sizes, native.isa()
+        self.sizes = weights.sizes
         self._numbers = 2 if weights.distribution == "LOGISTICS" else 1
         fields: dict[str, Any] = {
             name: getattr(weights, name) for name in ("residual_scale", "skip_scale", "smallest_log_scale")
         }
-        fields |= self.sizes
+        self._dilations = ffi.new("int64_t[]", weights.dilations)
+        fields |= self.sizes | others | {"dilations": self._dilations}
         fields |= {
-            "isa": self.isa,
-            "precision": getattr(library, f"FASTVOC_{_PRECISIONS[precision]}"),
+            "precision": getattr(library, f"FASTVOC_{precision}"),
             "distribution": getattr(library, f"FASTVOC_{weights.distribution}"),
         }
-        self._kept: list[Any] = [ffi.new("int64_t[]", weights.dilations)]
-        fields["dilations"] = self._kept[0]
-        if steps is not None:
-            self._kept.append(ffi.new("float[]", [*steps]))
-            fields["input_scales"] = self._kept[1]
+        self.pointer = ffi.new("fastvoc_recurrent *", fields)
         tensors = {name: value for name, value in vars(weights).items() if isinstance(value, Tensor)}
-        single = {name: value.detach().float().contiguous() for name, value in tensors.items()}
-        self._network = ffi.new("fastvoc_recurrent *", fields)
-        for name, value in single.items():
-            setattr(self._network, name, native.floats(value))
-        native.check("WaveNet", library.fastvoc_recurrent_check(self._network))
-        self.rows = int(library.fastvoc_recurrent_rows(self._network))
-        self._packed = native.host_memory(library.fastvoc_recurrent_packed_size(self._network), dtype=torch.uint8)
-        native.check("WaveNet", library.fastvoc_recurrent_pack(self._network, _pointer(self._packed)))
+        self._single = {name: value.detach().float().cpu().contiguous() for name, value in tensors.items()}
+        for name, value in self._single.items():
+            setattr(self.pointer, name, native.floats(value))
+        self.rows = int(library.fastvoc_recurrent_rows(self.pointer))
 
-    @staticmethod
-    def refuses(weight: Tensor) -> str | None:
-        """Return why a WaveNet with this weight cannot run in native code, or None."""
-        if weight.device.type != "cpu":
-            return f"its weights are on {weight.device}; native steps run on the CPU"
-        if absent := backends()["cpu"]:
-            return str(absent)
-        if weight.dtype not in _PRECISIONS:
-            return f"its weights are {weight.dtype}; native steps compute in torch.float32 or torch.bfloat16"
-        if weight.dtype == torch.bfloat16 and not native.multiplies_bfloat16():
-            return "this processor does not multiply torch.bfloat16; torch.float32 is faster on it"
-        return None
+    def forget_weights(self) -> None:
+        """Drop the weights, which are packed."""
+        self._single = {}
 
-    def run(self, steps: Steps) -> None:
-        """Make some steps.
+    def steps(self, steps: Steps, threads: int) -> Any:
+        """Return what native code is told of some steps.
 
         Raises
         ------
         ValueError
             If a tensor has not the shape that the weights need.
         """
-        ffi, library = native.library()
+        ffi, _ = native.library()
         batch, count = steps.condition.shape[:2]
         outputs = self.sizes["outputs"]
         shapes = {
@@ -202,16 +199,154 @@ class NativeWaveNet:
                 )
         if steps.drawn is not None and (steps.noise is None or steps.temperature is None):
             raise ValueError("WaveNet: noise and temperature are needed for what is to be drawn")
-        threads = torch.get_num_threads()
-        workspace = native.scratch(library.fastvoc_recurrent_workspace_size(self._network, threads) // 4)
         described = ffi.new("fastvoc_steps *", {"threads": threads, "batch": batch, "count": count})
         described.time = ffi.cast("int64_t *", steps.time.data_ptr())
         for name in ("rings", "history", "condition", "gates", "noise", "temperature", "forced", "drawn", "parameters"):
             setattr(described, name, native.floats(getattr(steps, name)))
+        return described
+
+
+class NativeWaveNet:
+    """Weights of a WaveNet in the order in which the instruction set in use reads them.
+
+    Threads may share it: what a call needs of memory is its own.
+
+    Parameters
+    ----------
+    weights : WaveNetWeights
+    precision : torch.dtype
+        Of what is multiplied, float32 or bfloat16; sums are in float32.
+    steps : sequence of float, optional
+        With bfloat16, what the convolutions of layers that multiply in 8 bits are given in: two numbers for each layer,
+        of the dilated one and of the two behind the gates. 0 leaves one in bfloat16.
+    """
+
+    def __init__(self, weights: WaveNetWeights, precision: torch.dtype, steps: Sequence[float] | None = None) -> None:
+        ffi, library = native.library()
+        others: dict[str, Any] = {"isa": native.isa()}
+        if steps is not None:
+            others["input_scales"] = ffi.new("float[]", [*steps])
+        self._kept = others
+        self._described = _Described(weights, _PRECISIONS[precision], **others)
+        self.sizes, self.rows, self._network = (self._described.sizes, self._described.rows, self._described.pointer)
+        native.check("WaveNet", library.fastvoc_recurrent_check(self._network))
+        self._packed = native.host_memory(library.fastvoc_recurrent_packed_size(self._network), dtype=torch.uint8)
+        native.check("WaveNet", library.fastvoc_recurrent_pack(self._network, _pointer(self._packed)))
+
+    @staticmethod
+    def refuses(weight: Tensor) -> str | None:
+        """Return why a WaveNet with this weight cannot run in native code, or None."""
+        if weight.device.type != "cpu":
+            return f"its weights are on {weight.device}; native steps run on the CPU"
+        if absent := backends()["cpu"]:
+            return str(absent)
+        if weight.dtype not in _PRECISIONS:
+            return f"its weights are {weight.dtype}; native steps compute in torch.float32 or torch.bfloat16"
+        if weight.dtype == torch.bfloat16 and not native.multiplies_bfloat16():
+            return "this processor does not multiply torch.bfloat16; torch.float32 is faster on it"
+        return None
+
+    def run(self, steps: Steps) -> None:
+        """Make some steps.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has not the shape that the weights need.
+        """
+        _, library = native.library()
+        threads = torch.get_num_threads()
+        described = self._described.steps(steps, threads)
+        workspace = native.scratch(library.fastvoc_recurrent_workspace_size(self._network, threads) // 4)
         native.check(
             "WaveNet",
             library.fastvoc_recurrent_run(self._network, _pointer(self._packed), described, _pointer(workspace)),
         )
+
+
+class CudaWaveNet:
+    """Weights of a WaveNet in the order in which a kernel reads them that makes all samples of a call.
+
+    Threads may share it: what a call needs of memory is its own.
+
+    Parameters
+    ----------
+    weights : WaveNetWeights
+        On the GPU; or on the CPU, where it stands in for one.
+    precision : torch.dtype
+        Of what is multiplied, float16 or bfloat16; sums are in float32.
+
+    Raises
+    ------
+    RuntimeError
+        If the kernel cannot run it.
+    """
+
+    def __init__(self, weights: WaveNetWeights, precision: torch.dtype) -> None:
+        ffi, library = native.library()
+        self.device = weights.output.device
+        self._described = _Described(weights, cuda.PRECISIONS[precision])
+        self.sizes, self.rows, self._network = self._described.sizes, self._described.rows, self._described.pointer
+        self._gpu = ffi.new("fastvoc_gpu *", cuda.gpu(self.device)._asdict())
+        native.check("WaveNet", library.fastvoc_cuda_recurrent_check(self._network, self._gpu))
+        packed = native.host_memory(library.fastvoc_cuda_recurrent_packed_size(self._network), dtype=torch.uint8)
+        native.check("WaveNet", library.fastvoc_cuda_recurrent_pack(self._network, _pointer(packed)))
+        self._described.forget_weights()
+        self._packed = cuda.memory(len(packed), self.device)
+        self._packed.copy_(packed)
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()  # so that any stream may read them from now on
+
+    @staticmethod
+    def refuses(weight: Tensor, precision: torch.dtype, sizes: Mapping[str, int]) -> str | None:
+        """Return why a WaveNet cannot run in this kernel, or None.
+
+        Parameters
+        ----------
+        weight : Tensor
+            One of its weights.
+        precision : torch.dtype
+        sizes : mapping of str to int
+            As `WaveNetWeights.sizes`.
+        """
+        if weight.dtype not in cuda.PRECISIONS:
+            return f"its weights are {weight.dtype}; steps on a GPU multiply torch.float16 or torch.bfloat16"
+        reason = cuda.refuses(weight.device, precision, what="its weights are")
+        if reason is not None and not isinstance(reason, Slower):
+            return reason
+        ffi, library = native.library()
+        needed = library.fastvoc_cuda_recurrent_shared(ffi.new("fastvoc_recurrent *", dict(sizes)))
+        there = cuda.gpu(weight.device).shared_per_block
+        if needed > there:
+            return f"a stream of it needs {needed} bytes of shared memory; a block of this GPU has {there}"
+        return reason
+
+    def run(self, steps: Steps) -> None:
+        """Make some steps on the current stream of the device.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has not the shape that the weights need, or is on another device.
+        """
+        _, library = native.library()
+        for name, tensor in steps._asdict().items():
+            if tensor is not None and tensor.device != self.device:
+                raise ValueError(f"WaveNet: {name} is on {tensor.device} but the weights are on {self.device}")
+        described = self._described.steps(steps, 1)
+        size = library.fastvoc_cuda_recurrent_workspace_size(self._network, self._gpu, len(steps.time))
+        workspace = cuda.memory(max(size, 0), self.device)
+        with cuda.stream(self.device) as current:
+            code = library.fastvoc_cuda_recurrent_run(
+                self._network,
+                self._gpu,
+                cuda.kernels(self.device),
+                cuda.pointer(self._packed),
+                described,
+                cuda.pointer(workspace),
+                current,
+            )
+        native.check("WaveNet", code)
 
 
 def _pointer(memory: Tensor) -> Any:

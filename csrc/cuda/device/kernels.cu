@@ -9,6 +9,7 @@
 #include "gradients.cuh"
 #include "hopper.cuh"
 #include "pack.cuh"
+#include "recurrent.cuh"
 
 namespace fastvoc::cuda {
 
@@ -56,5 +57,9 @@ FASTVOC_KERNEL(enter, Enter, 256) { enter_signal(parameter); }
 FASTVOC_WEIGHT_GRADIENTS(FASTVOC_WEIGHT_GRADIENT)
 FASTVOC_KERNEL(add_parts, AddParts, 256) { add_shares(parameter); }
 FASTVOC_KERNEL(input_gradient, InputGradient, 256) { finish_input_gradient(parameter); }
+
+#define FASTVOC_RECURRENT(word, precision) \
+  FASTVOC_KERNEL(recurrent_##word, Recurrent, 32 * kStepWarps) { recurrent<precision>(parameter); }
+FASTVOC_RECURRENTS(FASTVOC_RECURRENT)
 
 }  // namespace fastvoc::cuda

@@ -90,6 +90,7 @@ struct Kernels {
   void* module;
   void *chain[kChainKernels], *convolution[kConvolutionKernels], *pack, *enter;
   void *weight_gradient[kWeightGradientKernels], *add_parts, *input_gradient;
+  void* recurrent[kTfloat32];  // by precision
 };
 
 // These return one of FASTVOC_OK and the errors.

@@ -90,6 +90,12 @@ Written written_by(const AddParts& add, const Shape&, int) {
 // It may lie between what others have written. No kernel that is launched early reads it.
 Written written_by(const InputGradient&, const Shape&, int) { return {}; }
 
+Written written_by(const Recurrent&, const Shape&, int) { return {}; }  // nothing is launched early behind it
+
+size_t shared_bytes(const Recurrent& steps) {
+  return size_t(steps.places.weights + steps.resident * steps.weights.chain_layer);
+}
+
 size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kernel) {
   return size_t(gradient_shared_bytes(kernel, sums.group_taps > 1 ? sums.dilation * (sums.group_taps - 1) : 0));
 }
@@ -177,6 +183,12 @@ std::vector<Function> all_functions() {
   FASTVOC_WEIGHT_GRADIENTS(FASTVOC_TABLE_GRADIENT)
   FASTVOC_TABLE_ROW(AddParts, add_parts, kPrecisions)
   FASTVOC_TABLE_ROW(InputGradient, input_gradient, kPrecisions)
+#define FASTVOC_TABLE_RECURRENT(word, precision)                              \
+  FASTVOC_TABLE_ROW(Recurrent, recurrent_##word, precision)                   \
+  all.back().needs = [](const void* parameter, const Function&) {             \
+    return shared_bytes(*static_cast<const Recurrent*>(parameter));           \
+  };
+  FASTVOC_RECURRENTS(FASTVOC_TABLE_RECURRENT)
 
   for (Function& f : all) {
     for (const ChainKernel& kernel : kChains)
