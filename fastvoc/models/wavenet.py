@@ -426,7 +426,7 @@ class WaveNet(Generator):
         reason = self._why_not_on_gpu(first)
         if reason is not None or weight.dtype in _ON_GPU:
             return {_on_gpu(first): reason}
-        reach = self._reach.of([*self.parameters()], lambda: self._as_matrices().reach)
+        reach = self._reach.of(self, lambda: self._as_matrices().reach)
         if reach <= FLOAT16_REACH:
             return {_on_gpu(first): None}
         return {
