@@ -81,6 +81,12 @@ def test_it_is_printed_with_what_runs_it() -> None:
 def test_what_is_misspelt_or_absent_is_refused_at_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="Vocoder: 'cpuu' is not a backend; known: cuda, triton, cpu, reference"):
         make(backend="cpuu")
+    with pytest.raises(TypeError, match="float8_e4m3fn is too narrow to compute in"):
+        make(dtype="float8_e4m3fn")
+    with pytest.raises(
+        ValueError, match=r"Vocoder: device 'ipu': torch has it not here \(.+\); use auto, cpu, cuda or"
+    ):
+        make(device="ipu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="Vocoder: device 'cuda': torch sees 0 CUDA devices; use auto or cpu"):
         make(device="cuda")
@@ -98,6 +104,11 @@ def test_tensors_and_devices_without_values_are_refused_by_name() -> None:
     for use in (lambda: vocoder(mel), lambda: vocoder(mel[None], lengths=[3]), lambda: [*vocoder.stream([mel])]):
         with pytest.raises(TypeError, match=sentence):
             use()
+    narrow, nested = torch.zeros(BANDS, 40).to(torch.float8_e4m3fn), torch.nested.nested_tensor([torch.zeros(BANDS, 4)])
+    with pytest.raises(TypeError, match="float8_e4m3fn; it must be floating point of 16 bits"):
+        vocoder(narrow)
+    with pytest.raises(TypeError, match="mel is a nested tensor; it must be dense"):
+        vocoder(nested)
     with pytest.raises(TypeError, match="wave is a tensor on the meta device"):
         vocoder.mel(torch.empty(9000, device="meta"))
     with pytest.raises(ValueError, match="Vocoder: device 'meta': holds no values; use auto, cpu, cuda or cuda:N"):

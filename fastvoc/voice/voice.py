@@ -381,7 +381,7 @@ class Voice(Face[Generator]):
         parts = sum(session is not None for _, session in self._front.parts)
         front = f"ONNX Runtime {self._front.version} on the CPU, in {parts} parts around its random numbers"
         width = self.config.generator.condition_channels
-        decoder, _ = self._speakers.decoder(self._decoder, torch.zeros(width) if width else None)
+        decoder, _ = self._speakers.decoder(self._decoder, torch.zeros(width, device="cpu") if width else None)
         return {"front": front} | decoder.explain()
 
     @property
