@@ -70,6 +70,15 @@ def test_unchecked_values_are_not_looked_at() -> None:
         vocoder(mel.long(), check=False)
 
 
+def test_it_moves_as_modules_do() -> None:
+    vocoder, mel = Vocoder(checkpoint("hifigan")), random_mel(BANDS, 20)
+    assert vocoder.to(torch.bfloat16) is vocoder and vocoder(mel).dtype == vocoder.dtype == torch.bfloat16
+    assert vocoder.to("cpu", torch.float64)(mel).dtype == torch.float64
+    assert vocoder.to(torch.device("cpu")).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"device 'torch\.float16': is not a device"):
+        vocoder.to(torch.float16, torch.float32)
+
+
 def test_it_is_printed_with_what_runs_it() -> None:
     vocoder = Vocoder(checkpoint("hifigan"))
     running = next(way for way, reason in vocoder.explain().items() if reason is None)

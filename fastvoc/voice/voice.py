@@ -397,7 +397,9 @@ class Voice(Face[Generator]):
         """Take the weights as changed, as in `Vocoder`."""
         self._decoder.refresh()
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
+    def to(
+        self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | str | None = None
+    ) -> Self:
         """Move the decoder to another device or dtype, in place, as in `Vocoder`; the rest stays on the CPU."""
         self._decoder.to(device, dtype)
         return self
