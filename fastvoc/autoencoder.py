@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from numbers import Real
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -19,13 +19,22 @@ from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, 
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, open_checkpoint
 from fastvoc.engine.opaque import OpaqueStream
 from fastvoc.engine.sampling import Sampling, read_sampling
-from fastvoc.engine.surroundings import own_arithmetic
+from fastvoc.engine.surroundings import own_arithmetic, uncompiled
 from fastvoc.face import Face, register
 from fastvoc.models import AUTOENCODERS, NSynth
 from fastvoc.noise import Seed
 
 WINDOW = 256
 """Codes that are encoded at once: 8 s at 16 kHz, for which each layer of NSynth's encoder makes 67 MB of features."""
+
+
+class _Begun(NamedTuple):
+    """A stream that has been given something."""
+
+    stream: OpaqueStream
+    memory: Any
+    batch: torch.Size
+    """What stands before the rows of a chunk."""
 
 
 @register
@@ -89,6 +98,7 @@ class Autoencoder(Face[NSynth]):
     @overload
     def encode(self, wave: Signal, sample_rate: int | None = None, *, lengths: Lengths) -> list[Signal]: ...
 
+    @uncompiled
     def encode(
         self, wave: Signal, sample_rate: int | None = None, *, lengths: Lengths | None = None
     ) -> Signal | list[Signal]:
@@ -126,7 +136,7 @@ class Autoencoder(Face[NSynth]):
                 f"Autoencoder.encode: wave has shape {tuple(tensor.shape)}; it must be (samples,) or (batch, samples)"
             )
         if loud := too_loud(tensor):
-            warnings.warn(f"Autoencoder.encode: {loud}", stacklevel=2)
+            warnings.warn(f"Autoencoder.encode: {loud}", stacklevel=3)
         # a mu-law of half precision would be none
         tensor = tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
         rows = [tensor]
@@ -168,6 +178,7 @@ class Autoencoder(Face[NSynth]):
         self, code: Signal, *, lengths: Lengths, seed: Seed | None = None, temperature: float | None = None
     ) -> list[Signal]: ...
 
+    @uncompiled
     def decode(
         self,
         code: Signal,
@@ -267,25 +278,33 @@ class Autoencoder(Face[NSynth]):
         Tensor or ndarray, as given, shape (T·hop,) or (B, T·hop)
             None of a chunk without rows.
         """
-        where = "Autoencoder.stream"
-        stream, memory, begun = None, [], torch.Size()
+        begun: _Begun | None = None
         for chunk in chunks:
-            tensor = self._read_code(chunk, where)
-            _refuse_not_finite(tensor, where)
-            batch = tensor if tensor.ndim == 3 else tensor[None]
-            if stream is None:
-                begun = tensor.shape[:-2]
-                stream = OpaqueStream(self._generator, sampling=self._sampling(seed, temperature, len(batch), where))
-                with self._own(tensor.device):
-                    memory = stream.start(len(batch))
-            if tensor.shape[:-2] != begun:
-                raise ValueError(f"{where}: chunk has shape {tuple(tensor.shape)}; the first one was of another batch")
-            if not tensor.numel():
-                continue
+            begun, wave = self._advance(begun, chunk, seed, temperature)
+            if wave is not None:
+                yield wave
+
+    @uncompiled
+    def _advance(
+        self, begun: _Begun | None, chunk: Signal, seed: Seed | None, temperature: float | None
+    ) -> tuple[_Begun, Signal | None]:
+        """Return where a stream is behind a chunk, and the wave of it, or None of one without rows."""
+        where = "Autoencoder.stream"
+        tensor = self._read_code(chunk, where)
+        _refuse_not_finite(tensor, where)
+        batch = tensor if tensor.ndim == 3 else tensor[None]
+        if begun is None:
+            stream = OpaqueStream(self._generator, sampling=self._sampling(seed, temperature, len(batch), where))
             with self._own(tensor.device):
-                rows = batch.mT.to(self.device, self.dtype)
-                wave = stream.advance(memory, rows, ended=False).clone().to(tensor.device)
-            yield as_given(wave if tensor.ndim == 3 else wave[0], chunk)
+                begun = _Begun(stream, stream.start(len(batch)), tensor.shape[:-2])
+        if tensor.shape[:-2] != begun.batch:
+            raise ValueError(f"{where}: chunk has shape {tuple(tensor.shape)}; the first one was of another batch")
+        if not tensor.numel():
+            return begun, None
+        with self._own(tensor.device):
+            rows = batch.mT.to(self.device, self.dtype)
+            wave = begun.stream.advance(begun.memory, rows, ended=False).clone().to(tensor.device)
+        return begun, as_given(wave if tensor.ndim == 3 else wave[0], chunk)
 
     def interpolate(self, first: Signal, second: Signal, fraction: float = 0.5) -> Signal:
         """Mix two codes: at 0 it is the first, at 1 the second, and between them sounds that have something of both.

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastvoc.audio.inputs import as_given, as_tensor
 from fastvoc.audio.mels.convention import FeatureConfig
 from fastvoc.checkpoints import Checkpoint, CodeDecoderConfig, VocoderConfig, open_checkpoint
+from fastvoc.engine.surroundings import uncompiled
 from fastvoc.face import Face, face_of, register
 from fastvoc.models import CODE_DECODERS, CodeVocos
 from fastvoc.vocoder import Vocoder
@@ -82,6 +83,7 @@ class CodeDecoder(Face[CodeVocos]):
         """How many rows codes may have, of one bandwidth each."""
         return self.config.generator.codebooks
 
+    @uncompiled
     def __call__(self, codes: Codes) -> Any:
         """Make waves from codes.
 
@@ -108,6 +110,7 @@ class CodeDecoder(Face[CodeVocos]):
         given: Any = codes
         return as_given(wave.to(tensor.device), given)
 
+    @uncompiled
     def features(self, codes: Codes) -> Any:
         """Sum the vectors of codes, which is what `vocoder` takes.
 
@@ -125,6 +128,7 @@ class CodeDecoder(Face[CodeVocos]):
         given: Any = codes
         return as_given(self._features(tensor).to(tensor.device), given)
 
+    @uncompiled
     def vocoder(self, codebooks: int) -> Vocoder:
         """Return the network of one bandwidth, which streams, explains and exports as any vocoder does.
 

@@ -138,6 +138,8 @@ def read_plain(path: Path) -> Any:
     except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path}: not a readable {path.suffix.lstrip('.').upper()} file: {reason}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: is nested too deeply to be a file of settings") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -35,6 +35,11 @@ def read_device(device: str | torch.device, where: str) -> torch.device:
     if read.type == "meta":
         raise ValueError(f"{where}: holds no values; use auto, cpu, cuda or cuda:N")
     if read.type != "cuda":
+        try:
+            torch.empty(0, device=read)
+        except Exception as error:  # of many kinds, by the part of torch that is not there
+            reason = next(iter(str(error).splitlines()), "").strip() or type(error).__name__
+            raise ValueError(f"{where}: torch has it not here ({reason}); use auto, cpu, cuda or cuda:N") from None
         return read
     if (read.index or 0) >= count:
         raise ValueError(f"{where}: torch sees {count} CUDA devices; use auto or cpu")
@@ -47,13 +52,15 @@ def read_dtype(dtype: torch.dtype | str, where: str) -> torch.dtype:
     Raises
     ------
     TypeError
-        If it is not a dtype, or not a floating-point one.
+        If it is not a dtype, or not a floating-point one of 16 bits or more.
     """
     known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(known, torch.dtype):
         raise TypeError(f"{where}: dtype {dtype!r} is not a dtype; it must be one like 'float32' or torch.float32")
     if not known.is_floating_point:
         raise TypeError(f"{where}: dtype {known} cannot hold weights; it must be a floating-point type")
+    if torch.finfo(known).bits < 16:
+        raise TypeError(f"{where}: dtype {known} is too narrow to compute in; it must have 16 bits or more")
     return known
 
 

@@ -50,6 +50,8 @@ def write_onnx(vocoder: Vocoder, path: str | Path) -> None:
 
     Raises
     ------
+    IsADirectoryError
+        If there is a folder at `path`.
     ModuleNotFoundError
         Without the packages ``onnx`` and ``onnxscript`` (``pip install 'fastvoc[onnx]'``).
     ValueError
@@ -63,14 +65,33 @@ def write_onnx(vocoder: Vocoder, path: str | Path) -> None:
             f"export: writing ONNX needs the package {error.name}; run `pip install 'fastvoc[onnx]'`"
         ) from None
     _refuse_unwritable(vocoder.generator)
-    network = _Network(vocoder)
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"export: {path} is a folder; name a file in it, such as vocoder.onnx")
+    with torch.device("cpu"), torch.inference_mode(False), torch.autocast("cpu", enabled=False):
+        model = _written(_Network(vocoder))
+    mel_config = vocoder.config.mel
+    for key, value in {
+        "sample_rate": vocoder.sample_rate,
+        "hop": vocoder.hop,
+        "bands": mel_config.bands,
+        "mel": json.dumps(to_dict(mel_config)),
+    }.items():
+        model.metadata_props.add(key=key, value=str(value))
+    onnx.checker.check_model(model, full_check=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with complete_file(Path(path)) as temporary:
+        onnx.save(model, temporary)
+
+
+def _written(network: _Network) -> Any:
+    """Return a network as a program in ONNX, or raise one sentence."""
     generator, frames = network.generator, _FRAMES
-    mel = torch.zeros(2, generator.mel_bands, frames)
+    mel = torch.zeros(2, generator.mel_bands, frames, dtype=torch.float32)
     free = torch.export.Dim.DYNAMIC
     arguments: dict[str, Tensor] = {"mel": mel}
     shapes: dict[str, dict[int, Any]] = {"mel": {0: free, 2: free}}
     if generator.condition_channels:
-        arguments["condition"] = torch.zeros(2, generator.condition_channels)
+        arguments["condition"] = mel.new_zeros(2, generator.condition_channels)
         shapes["condition"] = {0: free}
     with ops.use_backend("reference"), torch.no_grad(), _quiet():
         try:
@@ -90,19 +111,7 @@ def write_onnx(vocoder: Vocoder, path: str | Path) -> None:
                 first = first.__cause__
             reason = next(iter(str(first).split("\n")), "").strip() or type(first).__name__
             raise ValueError(f"export: {type(generator).__name__} cannot be written as ONNX: {reason}") from error
-    model = program.model_proto  # type: ignore[union-attr]
-    mel_config = vocoder.config.mel
-    for key, value in {
-        "sample_rate": vocoder.sample_rate,
-        "hop": generator.hop,
-        "bands": generator.mel_bands,
-        "mel": json.dumps(to_dict(mel_config)),
-    }.items():
-        model.metadata_props.add(key=key, value=str(value))
-    onnx.checker.check_model(model, full_check=True)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with complete_file(Path(path)) as temporary:
-        onnx.save(model, temporary)
+    return program.model_proto  # type: ignore[union-attr]
 
 
 def _refuse_unwritable(generator: Generator) -> None:

@@ -228,12 +228,15 @@ class Face(Generic[Network]):
         """Whether the network is another one than that of the checkpoint."""
         return False
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
+    def to(
+        self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | str | None = None
+    ) -> Self:
         """Move to another device or dtype, in place.
 
         Parameters
         ----------
-        device : str or torch.device, optional
+        device : str, torch.device or torch.dtype, optional
+            A dtype alone may stand in its place, as in ``module.to(torch.float16)``.
         dtype : torch.dtype or str, optional
             As in the class.
 
@@ -242,6 +245,8 @@ class Face(Generic[Network]):
         Face
             This one.
         """
+        if isinstance(device, torch.dtype) and dtype is None:
+            device, dtype = None, device
         where = self.device if device is None else self._read_device(device)
         if dtype is not None:
             self._asked = read_dtype(dtype, type(self).__name__)
@@ -265,7 +270,7 @@ class Face(Generic[Network]):
         self._generator.eval()
         return self
 
-    def _read_device(self, device: str | torch.device) -> torch.device:
+    def _read_device(self, device: Any) -> torch.device:
         return read_device(device, f"{type(self).__name__}: device {str(device)!r}")
 
     def __copy__(self) -> Self:

@@ -15,7 +15,7 @@ from fastvoc.audio.files.melody import Note
 from fastvoc.audio.inputs import as_tensor
 from fastvoc.audio.instantaneous_frequency import denormalise, note_wave
 from fastvoc.checkpoints import Checkpoint, InstrumentConfig, open_checkpoint
-from fastvoc.engine.surroundings import own_arithmetic
+from fastvoc.engine.surroundings import own_arithmetic, uncompiled
 from fastvoc.face import Face, face_of, register
 from fastvoc.models import INSTRUMENTS, GANSynth
 from fastvoc.noise import Seed, normal, read_seeds
@@ -94,6 +94,7 @@ class Instrument(Face[GANSynth]):
         """The highest pitch, as a MIDI number."""
         return self.lowest + self._generator.config.pitches - 1
 
+    @uncompiled
     def __call__(self, pitch: Pitches = 60, z: Tensor | None = None, seed: Seed | None = 0) -> Tensor:
         """Play notes.
 
@@ -135,6 +136,7 @@ class Instrument(Face[GANSynth]):
         waves = self._play(points, torch.tensor(pitches, dtype=torch.int64, device="cpu") - self.lowest)
         return waves[0] if single else waves
 
+    @uncompiled
     def timbre(self, seed: Seed | None = 0) -> Tensor:
         """Draw points of timbre, which are the same on every device.
 
@@ -152,6 +154,7 @@ class Instrument(Face[GANSynth]):
         points = self._draw(read_seeds(given, len(given) if several else 1, "Instrument.timbre"))
         return points if several else points[0]
 
+    @uncompiled
     def interpolate(self, first: Tensor, second: Tensor, fraction: float | Sequence[float] | Tensor = 0.5) -> Tensor:
         """Move from one point of timbre to another along a great circle, on which points stay as probable.
 
@@ -189,6 +192,7 @@ class Instrument(Face[GANSynth]):
         a, b = (point.double().cpu() for point in pair)
         return _slerp(a, b, share[..., None], where).float()
 
+    @uncompiled
     def melody(self, notes: Sequence[Note], z: Tensor) -> Tensor:
         """Play a melody whose timbre may move from point to point; notes that overlap are added.
 

@@ -233,8 +233,9 @@ def test_a_batch_of_no_waves_has_no_codes() -> None:
 
 
 def test_loud_waves_are_a_warning() -> None:
-    with pytest.warns(UserWarning, match="Autoencoder.encode: wave reaches 32767"):
+    with pytest.warns(UserWarning, match="Autoencoder.encode: wave reaches 32767") as told:
         autoencoder().encode(torch.full((400,), 32767.0))
+    assert told[0].filename == __file__
 
 
 def test_absurd_settings_are_refused_before_anything_is_built(tmp_path: Path) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from test_autoencoder import autoencoder, wave_of
+from test_instrument import CONFIG as NOTES
 from test_streaming import BANDS, checkpoint, random_mel
 from torch import Tensor
+from voices import tiny_vits, write_voice
 
-from fastvoc import Vocoder
+from fastvoc import Instrument, Vocoder
+from fastvoc.checkpoints import Checkpoint
 from fastvoc.engine import Streamer
+from fastvoc.voice import Voice
 
 MEL = random_mel(BANDS, 40)
 
@@ -81,6 +88,54 @@ def test_a_streamer_that_compiled_code_is_given_goes_on() -> None:
     step = torch.compile(lambda mel: streamer.push(mel * 1.0) * 1.0, backend="aot_eager")
     pieces = [step(chunk) for chunk in MEL.split(8, dim=-1)]
     torch.testing.assert_close(torch.cat([*pieces, streamer.flush()]), vocoder(MEL), rtol=0, atol=1e-6)
+
+
+def a_note() -> Callable[[Tensor], Tensor]:
+    torch.manual_seed(0)
+    instrument = Instrument(Checkpoint(NOTES, NOTES.generator.build().state_dict(), "test"))
+    return lambda x: instrument(60, seed=3) * x
+
+
+def a_decoded_code() -> Callable[[Tensor], Tensor]:
+    coder = autoencoder()
+    return lambda x: coder.decode(coder.encode(wave_of(2000) * x), seed=0)
+
+
+def a_streamed_code() -> Callable[[Tensor], Tensor]:
+    coder = autoencoder()
+    code = coder.encode(wave_of(2000))
+    return lambda x: torch.cat([*coder.stream((code * x).split(2), seed=0)])
+
+
+def voice() -> Voice:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        write_voice(Path(folder) / "voice.onnx", tiny_vits())
+        return Voice.from_pretrained(Path(folder) / "voice.onnx")
+
+
+def a_sentence() -> Callable[[Tensor], Tensor]:
+    spoken = voice()
+    return lambda x: spoken.speak([1, 2, 3], seed=1) * x
+
+
+def a_streamed_sentence() -> Callable[[Tensor], Tensor]:
+    spoken = voice()
+    return lambda x: torch.cat([*spoken.stream([1, 2, 3], seed=1)]) * x
+
+
+@pytest.mark.parametrize("use", [a_note, a_decoded_code, a_streamed_code, a_sentence, a_streamed_sentence])
+def test_compiled_code_calls_other_networks(use: Callable[[], Callable[[Tensor], Tensor]]) -> None:
+    """Nothing of theirs is traced: a compiler would follow random numbers without end."""
+    plain, traced, two = use(), [], torch.tensor(2.0)
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Tensor]:
+        traced.extend(node.target for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph.forward
+
+    compiled = torch.compile(lambda x: plain(x + 1), backend=backend)
+    assert torch.equal(compiled(two), plain(two + 1))
+    assert len(traced) <= 8
 
 
 @pytest.mark.slow

@@ -94,6 +94,21 @@ def test_a_file_says_what_it_takes(tmp_path: Path) -> None:
     assert sizes[0][1] == BANDS and all(isinstance(size, str) for size in (*sizes[0][::2], *sizes[1]))
 
 
+def test_what_surrounds_the_writing_is_not_in_the_file(tmp_path: Path) -> None:
+    vocoder = Vocoder(checkpoint("hifigan"))
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            write_onnx(vocoder, tmp_path / "vocoder.onnx")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("cpu")
+    assert_same_samples(vocoder, tmp_path / "vocoder.onnx", "hifigan")
+    with pytest.raises(IsADirectoryError, match="is a folder; name a file in it"):
+        write_onnx(vocoder, tmp_path)
+
+
 def test_what_onnx_cannot_express_is_named_and_nothing_is_written(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,15 @@ def test_unchecked_values_are_not_looked_at() -> None:
         vocoder(mel.long(), check=False)
 
 
+def test_it_moves_as_modules_do() -> None:
+    vocoder, mel = Vocoder(checkpoint("hifigan")), random_mel(BANDS, 20)
+    assert vocoder.to(torch.bfloat16) is vocoder and vocoder(mel).dtype == vocoder.dtype == torch.bfloat16
+    assert vocoder.to("cpu", torch.float64)(mel).dtype == torch.float64
+    assert vocoder.to(torch.device("cpu")).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"device 'torch\.float16': is not a device"):
+        vocoder.to(torch.float16, torch.float32)
+
+
 def test_it_is_printed_with_what_runs_it() -> None:
     vocoder = Vocoder(checkpoint("hifigan"))
     running = next(way for way, reason in vocoder.explain().items() if reason is None)
@@ -81,6 +90,12 @@ def test_it_is_printed_with_what_runs_it() -> None:
 def test_what_is_misspelt_or_absent_is_refused_at_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="Vocoder: 'cpuu' is not a backend; known: cuda, triton, cpu, reference"):
         make(backend="cpuu")
+    with pytest.raises(TypeError, match="float8_e4m3fn is too narrow to compute in"):
+        make(dtype="float8_e4m3fn")
+    with pytest.raises(
+        ValueError, match=r"Vocoder: device 'ipu': torch has it not here \(.+\); use auto, cpu, cuda or"
+    ):
+        make(device="ipu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="Vocoder: device 'cuda': torch sees 0 CUDA devices; use auto or cpu"):
         make(device="cuda")
@@ -98,6 +113,11 @@ def test_tensors_and_devices_without_values_are_refused_by_name() -> None:
     for use in (lambda: vocoder(mel), lambda: vocoder(mel[None], lengths=[3]), lambda: [*vocoder.stream([mel])]):
         with pytest.raises(TypeError, match=sentence):
             use()
+    narrow, nested = torch.zeros(BANDS, 40).to(torch.float8_e4m3fn), torch.nested.nested_tensor([torch.zeros(BANDS, 4)])
+    with pytest.raises(TypeError, match="float8_e4m3fn; it must be floating point of 16 bits"):
+        vocoder(narrow)
+    with pytest.raises(TypeError, match="mel is a nested tensor; it must be dense"):
+        vocoder(nested)
     with pytest.raises(TypeError, match="wave is a tensor on the meta device"):
         vocoder.mel(torch.empty(9000, device="meta"))
     with pytest.raises(ValueError, match="Vocoder: device 'meta': holds no values; use auto, cpu, cuda or cuda:N"):

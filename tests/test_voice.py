@@ -242,13 +242,17 @@ def test_threads_share_a_voice(voice: Voice) -> None:
 
 
 def test_what_surrounds_a_call_changes_nothing(voice: Voice) -> None:
-    wave = voice.speak(IDS, seed=1)
+    wave, streamed = voice.speak(IDS, seed=1), torch.cat([*voice.stream(IDS, seed=1)])
     torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
     try:
         assert torch.equal(voice.speak(IDS, seed=1), wave)
-        assert torch.equal(opened(voice.path).speak(IDS, seed=1), wave)
+        assert torch.equal(torch.cat([*voice.stream(IDS, seed=1)]), streamed)
+        again = opened(voice.path)
+        assert torch.equal(again.speak(IDS, seed=1), wave) and again.explain() == voice.explain()
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device("cpu")
     with torch.inference_mode():
         assert torch.equal(voice.speak(IDS, seed=1), wave)
     with torch.autocast("cpu", torch.bfloat16):
@@ -507,6 +511,7 @@ def test_settings_that_are_none_are_one_sentence(folder: Path, tmp_path: Path) -
     for text, sentence in {
         "[]": "holds a list; Piper's settings are a dictionary",
         "{": "not a readable JSON file",
+        "[" * 100_000: "is nested too deeply to be a file of settings",
         '{"audio": {"sample_rate": "fast"}}': "sample_rate is 'fast'",
         '{"audio": {"sample_rate": 8000}, "num_speakers": -1}': "speakers is -1",
         '{"audio": {"sample_rate": 8000}, "inference": {"length_scale": 0}}': "length_scale is 0",
@@ -521,6 +526,18 @@ def test_settings_that_are_none_are_one_sentence(folder: Path, tmp_path: Path) -
     path.rename(folded / "voice.onnx")
     (tmp_path / "settings.json").rename(folded / "voice.onnx.json")
     assert opened(folded).path == folded / "voice.onnx"
+
+
+def test_names_of_speakers_that_are_none_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    for kind, names, sentence in (
+        ("piper, several speakers", '{"nobody": -1}', "speaker is -1; this voice has the speakers 0 to 2"),
+        ("piper", "{}", "speaker 'nobody' is not known; the speakers of this voice have numbers only"),
+    ):
+        settings = tmp_path / "settings.json"
+        count = 3 if "several" in kind else 1
+        settings.write_text(f'{{"audio": {{"sample_rate": 8000}}, "num_speakers": {count}, "speaker_id_map": {names}}}')
+        with pytest.raises(ValueError, match=sentence):
+            opened(written(folder, kind)[1], config=settings).speak(IDS, speaker="nobody")
 
 
 @pytest.mark.parametrize("absent", ["onnx", "onnxruntime"])

@@ -35,8 +35,9 @@ def as_tensor(value: Tensor | NDArray[np.floating], name: str, where: str = "Voc
     tensor that may not.
     """
     if isinstance(value, Tensor):
-        if value.layout != torch.strided:
-            raise TypeError(f"{where}: {name} is a tensor of {value.layout}; it must be dense")
+        if value.layout != torch.strided or value.is_nested:
+            kind = "a nested tensor" if value.is_nested else f"a tensor of {value.layout}"
+            raise TypeError(f"{where}: {name} is {kind}; it must be dense")
         if value.is_meta:
             raise TypeError(f"{where}: {name} is a tensor on the meta device; it must have values")
         return value

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastvoc.checkpoints import unrecognised
@@ -121,7 +122,8 @@ def open_state(
 def _in_sentences(read: Callable[[], Checkpoint]) -> Checkpoint:
     """Read, and make one line of whatever error and note comes of it."""
     try:
-        checkpoint = read()
+        with torch.device("cpu"):  # where files are read, whatever device is the default
+            checkpoint = read()
     except ValueError as error:
         raise ValueError(_sentence(str(error))) from None
     return replace(checkpoint, notes=tuple(map(_sentence, checkpoint.notes)))

@@ -339,7 +339,7 @@ class _Reader:
         for name, shaped in needed.items():
             layer, _, part = name.rpartition(".")
             weight, bias = layers.pop(layer) if part == "bias" else layers[layer]
-            value = weight if part == "weight" else torch.zeros(shaped.shape) if bias is None else bias
+            value = weight if part == "weight" else weight.new_zeros(shaped.shape) if bias is None else bias
             if value.shape != shaped.shape:
                 raise NoDecoder(f"its layer {layer} has the shape {tuple(value.shape)}, not {tuple(shaped.shape)}")
             weights[name] = value

@@ -64,7 +64,7 @@ class Draw:
         """
         rows, channels = (shape[-1], math.prod(shape[:-1])) if shape else (1, 1)
         draw = normal if self.kind == "normal" else uniform
-        numbers = draw(torch.tensor([seed]), 0, channels=channel + channels, rows=rows)[0, channel:]
+        numbers = draw(torch.tensor([seed], device="cpu"), 0, channels=channel + channels, rows=rows)[0, channel:]
         values = self.offset + self.factor * numbers.reshape(tuple(shape)).numpy()
         return values, channel + channels
 

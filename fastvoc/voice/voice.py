@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.config import Kinds, nearest
+from fastvoc.engine.surroundings import uncompiled
 from fastvoc.face import Face, register
 from fastvoc.models import Generator
 from fastvoc.noise import read_seeds
@@ -138,6 +139,7 @@ class Voice(Face[Generator]):
         """Samples per frame of latents."""
         return self._decoder.hop
 
+    @uncompiled
     def speak(
         self,
         ids: Sequence[int] | NDArray[np.integer] | Tensor,
@@ -222,8 +224,13 @@ class Voice(Face[Generator]):
             seed=seed,
             others=others,
         )
+        yield from self._streamed(latents, condition)
+
+    @uncompiled
+    def _streamed(self, latents: Tensor, condition: Tensor | None) -> Iterator[Tensor]:
+        """Begin to stream; compiled code then only asks for the pieces."""
         decoder, condition = self._speakers.decoder(self._decoder, condition)
-        yield from decoder.stream(self._pieces(latents.to(self.device)), condition=condition)
+        return decoder.stream([*self._pieces(latents.to(self.device))], condition=condition)
 
     def _pieces(self, latents: Tensor) -> Iterator[Tensor]:
         """Cut latents so that the first sound comes soon, and the others cost little more than all at once."""
@@ -234,6 +241,7 @@ class Voice(Face[Generator]):
             size = min(2 * size, MORE_FRAMES)
             begin, end = end, end + size
 
+    @uncompiled
     def latents(
         self,
         ids: Sequence[int] | NDArray[np.integer] | Tensor,
@@ -308,8 +316,9 @@ class Voice(Face[Generator]):
         names, count = self.config.speaker_names, self.config.speakers
         if isinstance(speaker, str):
             if speaker not in names:
-                raise ValueError(f"Voice: speaker {speaker!r} is not known; {nearest(speaker, list(names))}")
-            return names[speaker]
+                known = nearest(speaker, list(names)) if names else "the speakers of this voice have numbers only"
+                raise ValueError(f"Voice: speaker {speaker!r} is not known; {known}")
+            speaker = names[speaker]
         if speaker is None:
             return 0
         if not isinstance(speaker, int | np.integer) or isinstance(speaker, bool):
@@ -372,7 +381,7 @@ class Voice(Face[Generator]):
         parts = sum(session is not None for _, session in self._front.parts)
         front = f"ONNX Runtime {self._front.version} on the CPU, in {parts} parts around its random numbers"
         width = self.config.generator.condition_channels
-        decoder, _ = self._speakers.decoder(self._decoder, torch.zeros(width) if width else None)
+        decoder, _ = self._speakers.decoder(self._decoder, torch.zeros(width, device="cpu") if width else None)
         return {"front": front} | decoder.explain()
 
     @property
@@ -388,7 +397,9 @@ class Voice(Face[Generator]):
         """Take the weights as changed, as in `Vocoder`."""
         self._decoder.refresh()
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | str | None = None) -> Self:
+    def to(
+        self, device: str | torch.device | torch.dtype | None = None, dtype: torch.dtype | str | None = None
+    ) -> Self:
         """Move the decoder to another device or dtype, in place, as in `Vocoder`; the rest stays on the CPU."""
         self._decoder.to(device, dtype)
         return self

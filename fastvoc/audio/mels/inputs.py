@@ -27,10 +27,9 @@ def as_mel(
     """Return a mel, (bands, T) or (B, bands, T), as a tensor, or raise if it cannot be one of a convention."""
     mel = as_tensor(value, "mel", where)
     bands, mels = config.bands, isinstance(config, MelConfig)
-    if not mel.is_floating_point():
-        raise TypeError(
-            f"{where}: mel is of type {mel.dtype}; it must be floating point{', a log-mel' if mels else ''}"
-        )
+    if not mel.is_floating_point() or mel.element_size() < 2:
+        more = " of 16 bits or more" if mel.is_floating_point() else ", a log-mel" if mels else ""
+        raise TypeError(f"{where}: mel is of type {mel.dtype}; it must be floating point{more}")
     if mel.ndim not in (2, 3) or mel.shape[-2] != bands:
         turned = "; it seems to be transposed" if mel.ndim in (2, 3) and mel.shape[-1] == bands else ""
         raise ValueError(
