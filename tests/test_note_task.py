@@ -253,6 +253,10 @@ def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
     task = begun.task.build(begun, torch.device("cpu"))
     begin(task, material_of(begun).loader(), strict=True)
     assert torch.equal(task.generator.blocks[3].conv1.weight, first.generator.blocks[3].conv1.weight)
+    half = fastvoc.train(run(folder, "half", steps=3), device="cpu")
+    assert half.config.generator.progress == 0.5
+    with pytest.raises(ValueError, match=r"half: its network had grown to 0\.5 when it was saved"):
+        fastvoc.train(run(folder, "begun", start_from=str(folder / "half"), **grown), device="cpu")
     with pytest.raises(ValueError, match=r"its spectrum is another one: spectrum\.samples was 500, is 490"):
         changed = run(folder, "begun", start_from=str(folder / "first"), **grown, **{"data.spectrum.samples": 490})
         fastvoc.train(changed, device="cpu")
