@@ -45,7 +45,7 @@ def evaluate_instrument(
         Of the classifier; note `n` of the instrument has the timbre of seed ``seed + n``.
     most : int
         Notes of a folder; of more, that many are taken evenly over their order, which a warning says. All their
-        pictures are in memory: up to 4 GB for 1000 of the published size in both folders.
+        pictures are in memory: 5 GB for 1000 of the published size in both folders.
 
     Returns
     -------
