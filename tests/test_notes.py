@@ -62,7 +62,9 @@ def rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "notes"
 
 
-def test_a_data_set_is_laid_out_as_nsynth_is(rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_is_laid_out_as_nsynth_is(
+    rendered: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     examples = json.loads((rendered / "nsynth-train" / "examples.json").read_text())
     assert len(examples) == 12
     entry = examples["mallet_acoustic_011-060-100"]
@@ -79,6 +81,7 @@ def test_a_data_set_is_laid_out_as_nsynth_is(rendered: Path, monkeypatch: pytest
     monkeypatch.setattr(rendering, "play", lambda *_: pytest.fail("played again"))
     again = {"pitches": (60,), "velocities": (100,), "programs": (0, 11, 24, 40, 73)}
     assert render_notes(rendered, **again, soundfont=rendered.parent / "a.sf2") == {"nsynth-train": 4, "nsynth-test": 1}
+    assert "5 of 5 instruments are not played again" in caplog.text
 
 
 def test_a_fifth_of_all_instruments_is_for_tests() -> None:
