@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -207,8 +208,7 @@ def test_notes_of_several_folders_may_have_the_same_names(folder: Path) -> None:
     """Each is judged by; and a name that looks like a formula is none."""
     examples = json.loads((folder / "notes" / "examples.json").read_text())
     for name in ("a", "b"):
-        (folder / name).mkdir()
-        (folder / name / "audio").symlink_to(folder / "notes" / "audio")
+        shutil.copytree(folder / "notes", folder / name)
         named = {key: {**entry, "instrument_str": r"../$\frac{$"} for key, entry in examples.items()}
         (folder / name / "examples.json").write_text(json.dumps(named))
     judged = {"data.validation": [str(folder / name) for name in ("a", "b")], "data.validation_clips": 16}
@@ -253,6 +253,10 @@ def test_a_run_begins_with_the_weights_of_another(folder: Path) -> None:
     task = begun.task.build(begun, torch.device("cpu"))
     begin(task, material_of(begun).loader(), strict=True)
     assert torch.equal(task.generator.blocks[3].conv1.weight, first.generator.blocks[3].conv1.weight)
+    half = fastvoc.train(run(folder, "half", steps=3), device="cpu")
+    assert half.config.generator.progress == 0.5
+    with pytest.raises(ValueError, match=r"half: its network had grown to 0\.5 when it was saved"):
+        fastvoc.train(run(folder, "begun", start_from=str(folder / "half"), **grown), device="cpu")
     with pytest.raises(ValueError, match=r"its spectrum is another one: spectrum\.samples was 500, is 490"):
         changed = run(folder, "begun", start_from=str(folder / "first"), **grown, **{"data.spectrum.samples": 490})
         fastvoc.train(changed, device="cpu")

@@ -62,7 +62,9 @@ def rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "notes"
 
 
-def test_a_data_set_is_laid_out_as_nsynth_is(rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_is_laid_out_as_nsynth_is(
+    rendered: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     examples = json.loads((rendered / "nsynth-train" / "examples.json").read_text())
     assert len(examples) == 12
     entry = examples["mallet_acoustic_011-060-100"]
@@ -79,6 +81,7 @@ def test_a_data_set_is_laid_out_as_nsynth_is(rendered: Path, monkeypatch: pytest
     monkeypatch.setattr(rendering, "play", lambda *_: pytest.fail("played again"))
     again = {"pitches": (60,), "velocities": (100,), "programs": (0, 11, 24, 40, 73)}
     assert render_notes(rendered, **again, soundfont=rendered.parent / "a.sf2") == {"nsynth-train": 4, "nsynth-test": 1}
+    assert "5 of 5 instruments are not played again" in caplog.text
 
 
 def test_a_fifth_of_all_instruments_is_for_tests() -> None:
@@ -336,7 +339,9 @@ def tones(folder: Path, decays: tuple[float, ...]) -> Path:
     return folder
 
 
-def test_an_instrument_is_judged_beside_real_notes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_instrument_is_judged_beside_real_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     data, apart = tones(tmp_path / "data", (0.5, 1.0, 2.0)), tones(tmp_path / "apart", (1.5,))
     config = InstrumentConfig(
         generator=GANSynthConfig(latent=8, lowest_pitch=60, pitches=12, first=(2, 16), channels=(8, 8, 4, 4)),
@@ -354,6 +359,9 @@ def test_an_instrument_is_judged_beside_real_notes(tmp_path: Path, capsys: pytes
     assert found["made"].different_bins > found["held out"].different_bins
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert evaluate_instrument(instrument, data, apart, peak=0.5) == found
+    few = evaluate_instrument(instrument, data, apart, peak=0.5, most=10)
+    assert "data: 10 of its 36 notes are taken" in caplog.text and few["held out"].bins == 2
+    assert found["held out"].bins == 7
     tones(tmp_path / "one", (1.0,))
     write_examples(tmp_path / "one", read_notes(tmp_path / "one")[:1], sample_rate=4000)
     with pytest.raises(ValueError, match="one: has one note that the instrument can play; what is measured needs two"):

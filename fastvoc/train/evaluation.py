@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -10,13 +11,22 @@ from torch import Tensor
 from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
 from fastvoc.instrument import Instrument
 from fastvoc.train.data.notes import read_all, read_notes
+from fastvoc.train.data.recordings import evenly
 from fastvoc.train.report.note_scores import NoteScores, score_notes, train_classifier
 from fastvoc.train.tasks.task import own_defaults
+
+_logger = logging.getLogger(__name__)
 
 
 @own_defaults()
 def evaluate_instrument(
-    instrument: Instrument, data: str | Path, held_out: str | Path, *, peak: float | None = None, seed: int = 0
+    instrument: Instrument,
+    data: str | Path,
+    held_out: str | Path,
+    *,
+    peak: float | None = None,
+    seed: int = 0,
+    most: int = 1000,
 ) -> dict[str, NoteScores]:
     """Judge an instrument by GANSynth's measures (see `fastvoc.train.report.note_scores`).
 
@@ -33,6 +43,9 @@ def evaluate_instrument(
         Largest magnitude that real notes are scaled to; made ones are scaled to it too.
     seed : int
         Of the classifier; note `n` of the instrument has the timbre of seed ``seed + n``.
+    most : int
+        Notes of a folder; of more, that many are taken evenly over their order, which a warning says. All their
+        pictures are in memory: 5 GB for 1000 of the published size in both folders.
 
     Returns
     -------
@@ -43,11 +56,13 @@ def evaluate_instrument(
     Raises
     ------
     FileNotFoundError, ValueError
-        As `fastvoc.train.data.notes.read_notes`; or if a folder has only one note, `peak` is not between 0 and 1, or
-        the instrument makes values that are not finite.
+        As `fastvoc.train.data.notes.read_notes`; or if a folder has only one note, `most` is less than two, `peak` is
+        not between 0 and 1, or the instrument makes values that are not finite.
     """
     if peak is not None and not 0 < peak <= 1:
         raise ValueError(f"evaluate_instrument: peak is {peak}; it must be above 0, and 1 at most")
+    if most < 2:
+        raise ValueError(f"evaluate_instrument: most is {most}; what is measured needs two notes at least")
     pitches = range(instrument.lowest, instrument.highest + 1)
     spectrum = instrument.config.spectrum
 
@@ -59,6 +74,9 @@ def evaluate_instrument(
     def real_notes(folder: str | Path) -> tuple[Tensor, Tensor]:
         """Pictures, (N, 1, frames, bins), and pitches from 0, (N,)."""
         notes = read_notes(folder, pitches=pitches)
+        if len(notes) > most:
+            _logger.warning("%s: %d of its %d notes are taken", folder, most, len(notes))
+            notes = [notes[number] for number in evenly(most, len(notes))]
         read = read_all(notes, spectrum.sample_rate, spectrum.samples, peak=peak)
         if len(read) < 2:
             raise ValueError(

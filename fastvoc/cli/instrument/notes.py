@@ -73,6 +73,8 @@ class EvaluateNotes(InstrumentCommand):
     """Largest magnitude that notes are scaled to, where those that the instrument was trained on were."""
     seed: int = 0
     """Of the classifier, and of the first timbre."""
+    most: int = 1000
+    """Notes of a folder that are read; of more, that many are taken evenly."""
 
     def run(self) -> int:
         """Measure, and print a table."""
@@ -81,7 +83,9 @@ class EvaluateNotes(InstrumentCommand):
 
         from fastvoc.train.evaluation import evaluate_instrument
 
-        found = evaluate_instrument(self.open(), self.data, self.held_out, peak=self.peak, seed=self.seed)
+        found = evaluate_instrument(
+            self.open(), self.data, self.held_out, peak=self.peak, seed=self.seed, most=self.most
+        )
         head = ("notes", "different bins", "Fréchet distance", "inception score", "pitch accuracy", "pitch entropy")
         rows = [
             (

@@ -6,6 +6,7 @@ What comes out is laid out as NSynth is (`fastvoc.train.data.notes`), and like N
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from fastvoc.audio import read_audio, write_audio
 from fastvoc.train.data.notes import AUDIO, EXAMPLES, NoteFile, write_examples
+
+_logger = logging.getLogger(__name__)
 
 RATE, SAMPLES = 16000, 64000
 """Of a note, in Hz and in samples."""
@@ -124,7 +127,7 @@ def render_notes(
         raise ValueError("render_notes: there are no notes; name a pitch, a velocity and a program at least")
     player, font = find_player(), find_soundfont(soundfont)
     parts: dict[str, list[NoteFile]] = {name: [] for name in PARTS}
-    ordered = sorted(set(programs))
+    ordered, kept = sorted(set(programs)), 0
     for program in told(ordered):
         part = PARTS[is_for_tests(program, ordered)]
         notes = [
@@ -135,6 +138,13 @@ def render_notes(
         parts[part] += notes
         if overwrite or not all(note.path.is_file() for note in notes):
             _render(player, font, program, notes)
+        else:
+            kept += 1
+    if kept:
+        _logger.warning(
+            "%d of %d instruments are not played again, whatever soundfont their notes are of; overwrite does so",
+            *(kept, len(ordered)),
+        )
     for name, notes in parts.items():
         if notes:
             write_examples(Path(out) / name, notes, sample_rate=RATE)

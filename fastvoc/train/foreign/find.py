@@ -56,6 +56,11 @@ def find_weights(path: Path, config: TrainConfig, field: str) -> dict[str, Tenso
     """Open a vocoder of the same network and mel, whatever its format, for a field of the settings."""
     checkpoint = open_checkpoint(path)
     settings = material_of(config).settings_of()
+    if (progress := getattr(checkpoint.config.generator, "progress", None)) is not None:
+        raise ValueError(
+            f"{field} {path}: its network had grown to {progress:g} when it was saved, and is no beginning of a "
+            "whole one; go on with its own run until it is full-grown"
+        )
     for name in ("generator", "mel", "spectrum", "second"):
         theirs, ours = (getattr(of, name, None) for of in (checkpoint.config, settings))
         if theirs is None or ours is None:  # an autoencoder has no mel, and only an instrument has the last two
