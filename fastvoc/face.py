@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from fastvoc import ops
 from fastvoc.checkpoints import Checkpoint, save_native
-from fastvoc.checkpoints.formats.native import open_native, settings_of
+from fastvoc.checkpoints.formats.native import SOURCE, open_native, settings_of
 from fastvoc.checkpoints.reading import hub
 from fastvoc.checkpoints.tensor_names import Undrawn
 from fastvoc.config import Kinds
@@ -125,7 +125,9 @@ class Face(Generic[Network]):
             checkpoint = cls._open(where, settings)
         if (right := face_for(checkpoint)) is not None:
             cls._refuse(path, checkpoint.config.generator.kind, right)
-        return cls(replace(checkpoint, owned=True), device=device, dtype=dtype, backend=backend)
+        # a format that somebody has added may hand over what is mapped or kept elsewhere
+        checkpoint = replace(checkpoint, owned=checkpoint.source == SOURCE)
+        return cls(checkpoint, device=device, dtype=dtype, backend=backend)
 
     @classmethod
     def _refuse(cls, path: str | Path, kind: Any, right: type[Face[Any]]) -> None:

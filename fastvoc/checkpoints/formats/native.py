@@ -54,6 +54,10 @@ def recognises(source: Source) -> bool:
     )
 
 
+SOURCE = "fastvoc"
+"""What says that a checkpoint is native, and its weights in memory of their own."""
+
+
 def open_native(path: Path, config: Path | None = None, *, kind: Any = VocoderConfig) -> Checkpoint:
     """Open a native checkpoint whose settings are of another class than a vocoder's.
 
@@ -92,7 +96,7 @@ def read(source: Source, kind: Any = None) -> Checkpoint:
     config = from_dict(kind or _class_of(settings), settings, str(path))
     weights = source.state()
     account(weights, config.generator, str(source.file))
-    return Checkpoint(config, in_own_memory(weights), "fastvoc")
+    return Checkpoint(config, in_own_memory(weights), SOURCE)
 
 
 def _class_of(settings: Mapping[str, Any]) -> Any:
