@@ -34,13 +34,14 @@ def write_files(folder: Path, vocoder: Vocoder, names: Collection[str]) -> None:
     torch.save(plain, folder / "plain.pt")
     torch.save(PlainGenerator(vocoder.generator, planar=True), folder / "planar.pt")
     if "plain.onnx" in names:
-        _write_onnx(folder / "plain.onnx", plain, vocoder.generator.mel_bands)
+        write_onnx(folder / "plain.onnx", plain, vocoder.generator.mel_bands)
     config = vocoder.config.generator
     if isinstance(config, HiFiGANConfig) and config.block == "1" and "transformers" in names:
         _write_transformers(folder / "transformers", vocoder)
 
 
-def _write_onnx(path: Path, plain: Any, bands: int) -> None:
+def write_onnx(path: Path, plain: Any, bands: int) -> None:
+    """Write a plain generator as ONNX, of mels of any number and length."""
     mel = torch.zeros(2, bands, 32)
     frames, batch = torch.export.Dim("frames", min=8, max=1 << 20), torch.export.Dim("batch", max=4096)
     torch.onnx.export(

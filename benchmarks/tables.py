@@ -224,11 +224,13 @@ def voice_quality(rows: list[Row]) -> str:
             number(row["snr_to_float32"], 1),
             number(row["pesq_to_float32"], 2),
             number(row["distill_mos"], 2),
+            number(row.get("times_real_time"), 0),
         ]
         for row in of(rows, "voice-quality")
         if "left_out" not in row
     ]
-    return markdown(["decoder", "layers in 8 bits", "dB, worst", "PESQ against float32", "DistillMOS"], lines)
+    titles = ["decoder", "layers in 8 bits", "dB, worst", "PESQ against float32", "DistillMOS", "times real time"]
+    return markdown(titles, lines)
 
 
 def recipes(rows: list[Row]) -> str:

@@ -2,7 +2,7 @@
 
 ::
 
-    pip install piper-tts distillmos
+    pip install piper-tts distillmos nncf
     FASTVOC_PIPER=en_US-joe-medium.onnx pytest benchmarks/test_voices.py --threads 1 --results benchmarks/results
 
 All are given the same numbers of symbols and draw no noise for durations, so that they say the same in the same time.
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -28,6 +29,9 @@ import torch
 from torch import Tensor
 
 import fastvoc
+from benchmarks.exports import write_onnx
+from benchmarks.plain import PlainGenerator
+from benchmarks.quantised_peers import onnx_runtime, openvino, quantise_for_onnx_runtime, quantise_for_openvino
 from benchmarks.test_quantised import snr
 from fastvoc.audio import pesq, resample
 from fastvoc.voice import Voice
@@ -176,36 +180,79 @@ def memory(name: str, ids: list[int], threads: int) -> int:
     return round(float(done.stdout))
 
 
-def test_what_is_heard_of_each_precision(device: str, rows: list[dict[str, Any]]) -> None:
-    pytest.importorskip("piper", reason="pip install piper-tts")
+def test_what_is_heard_of_each_precision(
+    device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     if device != "cpu":
         pytest.skip("layers multiply in 8 bits on the CPU")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows += _heard(request.config.getoption("--rounds"), tmp_path)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _heard(rounds: int, folder: Path) -> list[dict[str, Any]]:
+    """Return a row for each decoder: how near, how good and, by the processor's time of one thread, how fast."""
     exact = fastvoc.open(VOICE)
     assert isinstance(exact, Voice)
-    judged, heard = ([ids for text in texts for ids in exact.ids(text)] for texts in (JUDGED, HEARD))
-    waves = [exact.speak(ids, seed=number) for number, ids in enumerate(judged)]
-    narrow = fastvoc.open(VOICE, dtype="bfloat16")
-    voices: dict[str, Any] = {"float32": exact, "bfloat16": narrow}
-    for least in (35.0, 30.0, 25.0):
+    judged, heard = (
+        [exact.latents(ids, seed=n)[0] for n, ids in enumerate(ids for text in texts for ids in exact.ids(text))]
+        for texts in (JUDGED, HEARD)
+    )
+    rate, narrow = exact.sample_rate, fastvoc.open(VOICE, dtype="bfloat16")
+    assert isinstance(narrow, Voice)
+    decoders: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+        "float32": (exact.decoder, 0),
+        "bfloat16": (narrow.decoder, 0),
+    }
+    made, left = [], []
+    for least in (35.0, 30.0, 25.0, 15.0):
+        name = f"smallest_snr={least:g}"
         try:
-            voices[f"smallest_snr={least:g}"] = exact.quantise(heard, smallest_snr=least)
+            one = exact.decoder.quantise(heard, smallest_snr=least)
         except (NotImplementedError, ValueError) as reason:
-            rows.append({"suite": "voice-quality", "precision": f"smallest_snr={least:g}", "left_out": str(reason)})
-    for name, voice in voices.items():
-        made = [voice.speak(ids, seed=number).float() for number, ids in enumerate(judged)]
-        pairs = list(zip(made, waves, strict=True))
-        opinions = [opinion(wave, exact.sample_rate) for wave in made]
-        rows.append(
+            left.append((name, str(reason)))
+            continue
+        decoders[name] = one, len(one.config.int8)
+    examples, graph = [latents.numpy() for latents in heard], folder / "plain.onnx"
+    write_onnx(graph, PlainGenerator(exact.decoder.generator), exact.decoder.config.mel.bands)
+    for name, start, quantise in PEERS:
+        try:
+            for precision, path in (("float32", graph), ("int8", quantise(graph, examples, folder))):
+                peer = start(path)
+                # the peer of this turn, not of the last
+                run = partial(lambda peer, latents: torch.from_numpy(peer.run(latents.numpy())), peer)
+                decoders[f"{name}, {precision}"] = run, peer.layers_in_int8
+        except ImportError as reason:
+            left.append((f"{name}, int8", f"{reason.name} not installed"))
+    waves = [exact.decoder(latents) for latents in judged]
+    times: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(rounds):
+        for name, (decoder, _) in decoders.items():
+            times[name].append(took(partial(decoder, judged[0]))[0])
+    for name, (decoder, layers) in decoders.items():
+        own = [decoder(latents).float() for latents in judged]
+        pairs, opinions = list(zip(own, waves, strict=True)), [opinion(wave, rate) for wave in own]
+        made.append(
             {
-                "suite": "voice-quality",
-                "voice": Path(VOICE).stem,
                 "precision": name,
-                "layers_in_int8": len(voice.decoder.config.int8),
-                "snr_to_float32": None if voice is exact else round(min(snr(a, b) for a, b in pairs), 1),
-                "pesq_to_float32": round(mean(pesq(a, b, exact.sample_rate) for a, b in pairs), 3),
+                "layers_in_int8": layers,
+                "snr_to_float32": None if name == "float32" else round(min(snr(a, b) for a, b in pairs), 1),
+                "pesq_to_float32": round(mean(pesq(a, b, rate) for a, b in pairs), 3),
                 "distill_mos": None if None in opinions else round(mean(opinions), 3),  # type: ignore[type-var]
+                "times_real_time": round(len(waves[0]) / rate / median(times[name]), 1),
             }
         )
+    said = [{"precision": name, "left_out": reason} for name, reason in left]
+    return [{"suite": "voice-quality", "voice": Path(VOICE).stem} | row for row in (*made, *said)]
+
+
+PEERS = (
+    ("ONNX Runtime", onnx_runtime, quantise_for_onnx_runtime),
+    ("OpenVINO", openvino, quantise_for_openvino),
+)
 
 
 def opinion(wave: Tensor, sample_rate: int) -> float | None:

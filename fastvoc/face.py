@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -11,7 +12,7 @@ from typing_extensions import Self
 
 from fastvoc import ops
 from fastvoc.checkpoints import Checkpoint, save_native
-from fastvoc.checkpoints.formats.native import open_native, settings_of
+from fastvoc.checkpoints.formats.native import SOURCE, open_native, settings_of
 from fastvoc.checkpoints.reading import hub
 from fastvoc.checkpoints.tensor_names import Undrawn
 from fastvoc.config import Kinds
@@ -80,7 +81,11 @@ class Face(Generic[Network]):
             with torch.device("cpu"), Undrawn():
                 generator: Any = checkpoint.config.generator.build()
             # the dtype comes first, so that no weight passes through a narrower one
-            generator.to(self._read_device(device), self._asked or torch.float32).load_state_dict(checkpoint.weights)
+            if checkpoint.owned:
+                generator.load_state_dict(checkpoint.weights, assign=True)
+            generator.to(self._read_device(device), self._asked or torch.float32)
+            if not checkpoint.owned:
+                generator.load_state_dict(checkpoint.weights)
         self._version = WeightVersion(generator, exposed=False)
         self._take(generator.requires_grad_(False).eval())
 
@@ -116,9 +121,12 @@ class Face(Generic[Network]):
         right, kind = face_of(where, settings), _kind(where, settings)
         if right is not None and kind in right.GENERATORS:
             cls._refuse(path, kind, right)
-        checkpoint = cls._open(where, settings)
+        with torch.inference_mode(False):
+            checkpoint = cls._open(where, settings)
         if (right := face_for(checkpoint)) is not None:
             cls._refuse(path, checkpoint.config.generator.kind, right)
+        # a format that somebody has added may hand over what is mapped or kept elsewhere
+        checkpoint = replace(checkpoint, owned=checkpoint.source == SOURCE)
         return cls(checkpoint, device=device, dtype=dtype, backend=backend)
 
     @classmethod

@@ -255,3 +255,21 @@ def test_the_list_keeps_its_order_and_refuses_doubles() -> None:
     formats.remove("b")
     assert [one.name for one in formats] == ["a", "c", "d"]
     assert not named("without layers").layers and formats["a"].at(Source(Path("x"), None, {})) is None
+
+
+def test_what_a_format_keeps_is_not_taken_from_it(tmp_path: Path) -> None:
+    kept = toy_weights()
+
+    def read(source: Source) -> Checkpoint:
+        return replace(read_toy(source), weights=kept)
+
+    write_toy(tmp_path / "toy", VocoderConfig(generator=ToyConfig(), mel=MEL), toy_weights())
+    FORMATS.add(replace(TOY, name="keeping", read=read))
+    try:
+        opened = Vocoder.from_pretrained(tmp_path / "toy")
+    finally:
+        FORMATS.remove("keeping")
+    assert torch.equal(opened.generator.state_dict()["wave.weight"], kept["wave.weight"])
+    for weight in opened.generator.parameters():
+        weight.zero_()
+    assert torch.equal(kept["wave.weight"], toy_weights()["wave.weight"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.engine import Plan
 from fastvoc.models import Generator
 from fastvoc.ops import backends, use_backend
+from fastvoc.ops.network import INPUT, Layer, with_weights
 
 pytestmark = pytest.mark.skipif(backends()["cpu"] is not None, reason=f"no native kernels: {backends()['cpu']}")
 
@@ -215,3 +217,16 @@ def test_streams_of_a_batch_must_have_heard_equally_much() -> None:
     states[:1], _ = run.advance(states[:1], random_mel(1, BANDS, 3), ended=False, known=3)
     with pytest.raises(ValueError, match="were given different numbers of frames"):
         run.advance(states, random_mel(2, BANDS, 5), ended=True, known=8)
+
+
+def test_weights_are_copied_only_where_they_must_be_and_into_one_piece_of_memory() -> None:
+    weight, bias = torch.randn(4, 3, 5), torch.randn(4)
+    fits = Layer(kind="conv1d", input=INPUT, weight=weight, bias=bias, padding=(2, 2))
+    narrow = replace(fits, weight=weight.bfloat16(), bias=None)
+    strided = replace(fits, weight=torch.randn(4, 5, 3).mT)
+    made = with_weights([fits, narrow, strided, narrow], torch.float32)
+    assert made[0].weight.data_ptr() == weight.data_ptr() and made[0].bias.data_ptr() == bias.data_ptr()
+    assert all(one.weight.is_contiguous() and one.weight.dtype == torch.float32 for one in made)
+    assert torch.equal(made[1].weight, weight.bfloat16().float()) and made[1].bias is None
+    assert torch.equal(made[2].weight, strided.weight) and torch.equal(made[3].weight, made[1].weight)
+    assert len({one.weight.untyped_storage().data_ptr() for one in made[1:]}) == 1

@@ -150,6 +150,27 @@ def test_opening_takes_none_of_the_callers_random_numbers(name: str, tmp_path: P
     assert all(bool(tensor.isfinite().all()) for tensor in opened.generator.state_dict().values())
 
 
+def test_vocoders_of_one_checkpoint_share_no_weights() -> None:
+    opened = checkpoint("hifigan-v1")
+    first, second = Vocoder(opened), Vocoder(opened)
+    expected = second(mel := random_mel(BANDS, 6))
+    with torch.no_grad():
+        for weight in first.generator.parameters():
+            weight.zero_()
+    assert torch.equal(second(mel), expected)
+    assert torch.equal(Vocoder(opened)(mel), expected)
+
+
+def test_weights_do_not_follow_what_is_written_over_their_file(tmp_path: Path) -> None:
+    vocoder().save_pretrained(tmp_path)
+    opened, file = Vocoder.from_pretrained(tmp_path), tmp_path / "model.safetensors"
+    with file.open("r+b") as content:  # in place, as `cp` writes
+        content.write(bytes(file.stat().st_size))
+        content.truncate(16)
+    mel = random_mel(BANDS, 6)
+    assert torch.equal(opened(mel), vocoder()(mel))
+
+
 def test_weights_of_double_precision_are_kept() -> None:
     base = checkpoint("hifigan-v1")
     exact = {name: value.double() + 1e-12 for name, value in base.weights.items()}

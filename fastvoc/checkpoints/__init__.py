@@ -33,7 +33,7 @@ from fastvoc.checkpoints.live import held, state_source
 from fastvoc.checkpoints.networks import choice
 from fastvoc.checkpoints.reading import hub
 from fastvoc.checkpoints.reading.source import Source
-from fastvoc.checkpoints.tensor_names import account, refuse_broken
+from fastvoc.checkpoints.tensor_names import account, in_own_memory, refuse_broken
 
 __all__ = [
     "FORMATS",
@@ -116,7 +116,7 @@ def open_state(
         raise TypeError(f"{where}: {other} is a {type(weights[other]).__name__}; it must be a tensor")
     refuse_broken(weights, where)
     account(weights, config.generator, where)
-    return Checkpoint(config, {name: tensor.clone() for name, tensor in weights.items()}, "fastvoc's own tensors")
+    return Checkpoint(config, in_own_memory(weights), "fastvoc's own tensors")
 
 
 def _in_sentences(read: Callable[[], Checkpoint]) -> Checkpoint:

@@ -248,12 +248,15 @@ class Checkpoint:
         The format that it came from, in one line.
     notes : tuple of str
         What a reader of the original should know: assumptions made, settings ignored, peculiarities of the original.
+    owned : bool
+        Whether nobody else holds the weights, so that a network may take them for its own instead of copying them.
     """
 
     config: Any
     weights: dict[str, Tensor]
     source: str
     notes: tuple[str, ...] = ()
+    owned: bool = False
 
 
 def _refuse_absurd(value: Any, name: str) -> None:

@@ -7,10 +7,10 @@ tensors. A layer has a bias and a weight, and the weight is spelled in one of th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -100,7 +100,7 @@ def to_native(
         elif name not in weights and not tensor.is_meta:
             weights[name] = tensor.to(dtype)
     _account(weights, needed, where, {ours: theirs for theirs, ours in table})
-    return {name: tensor.clone() for name, tensor in weights.items()}
+    return in_own_memory(weights)
 
 
 def from_native(weights: Mapping[str, Tensor], table: Table, *, weight_norm: bool = False) -> dict[str, Tensor]:
@@ -169,9 +169,15 @@ def refuse_broken(weights: Mapping[str, Tensor], where: str) -> None:
     """Raise one sentence if a weight is not a floating-point tensor of finite values."""
     for name, tensor in weights.items():
         _refuse_unusual(name, tensor, where)
-        # the extremes are what any other value is, and are found without a mask as long as the tensor
-        if tensor.numel() and not all(map(math.isfinite, map(float, tensor.aminmax()))):
+        # by NumPy: PyTorch waits for all of its threads at each tensor, on a crowded machine for seconds in all
+        values = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+        if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise ValueError(f"{where}: {name} holds values that are not finite; the run that saved it had diverged")
+
+
+def in_own_memory(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies, since a file that is written over while it is mapped ends the process at the next look."""
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
 
 
 class Undrawn(TorchFunctionMode):

@@ -99,8 +99,23 @@ def describe(layers: Sequence[Layer], *, precision: str, isa: int = 0, in_order:
 
 
 def with_weights(layers: Sequence[Layer], dtype: torch.dtype) -> list[Layer]:
-    """Return layers with contiguous weights of a dtype, copied only if they are not."""
-    return [replace(layer, weight=plain(layer.weight, dtype), bias=plain(layer.bias, dtype)) for layer in layers]
+    """Return layers with contiguous weights of a dtype, copied only if they are not.
+
+    Copies are one piece of memory, which goes back to the system with the last of them: many small ones leave gaps.
+    """
+    tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias) if tensor is not None]
+    others = {id(tensor): tensor for tensor in tensors if tensor.dtype != dtype or not tensor.is_contiguous()}
+    sizes = [tensor.numel() for tensor in others.values()]
+    places = torch.split(torch.empty(sum(sizes), dtype=dtype), sizes) if others else ()
+    copies = {
+        number: place.view(tensor.shape).copy_(tensor.detach())
+        for (number, tensor), place in zip(others.items(), places, strict=True)
+    }
+
+    def ready(tensor: Tensor | None) -> Any:
+        return None if tensor is None else copies.get(id(tensor), tensor.detach())
+
+    return [replace(layer, weight=ready(layer.weight), bias=ready(layer.bias)) for layer in layers]
 
 
 @overload

@@ -25,7 +25,7 @@ from fastvoc.checkpoints.checkpoint import (
 )
 from fastvoc.checkpoints.format import Format
 from fastvoc.checkpoints.reading.source import Source
-from fastvoc.checkpoints.tensor_names import account, needed_tensors
+from fastvoc.checkpoints.tensor_names import account, in_own_memory, needed_tensors
 from fastvoc.config import from_dict, write_json
 from fastvoc.models import AUTOENCODERS, CODE_DECODERS, INSTRUMENTS
 from fastvoc.writing import complete_file
@@ -52,6 +52,10 @@ def recognises(source: Source) -> bool:
     return not names.isdisjoint(source.state()) or (
         named and all(names.isdisjoint(network.state) for network in source.networks())
     )
+
+
+SOURCE = "fastvoc"
+"""What says that a checkpoint is native, and its weights in memory of their own."""
 
 
 def open_native(path: Path, config: Path | None = None, *, kind: Any = VocoderConfig) -> Checkpoint:
@@ -92,8 +96,7 @@ def read(source: Source, kind: Any = None) -> Checkpoint:
     config = from_dict(kind or _class_of(settings), settings, str(path))
     weights = source.state()
     account(weights, config.generator, str(source.file))
-    # a file that is written over while it is mapped ends the process at the next look
-    return Checkpoint(config, {name: tensor.clone() for name, tensor in weights.items()}, "fastvoc")
+    return Checkpoint(config, in_own_memory(weights), SOURCE)
 
 
 def _class_of(settings: Mapping[str, Any]) -> Any:
