@@ -12,6 +12,10 @@ from torch import Tensor
 from fastvoc import native
 from fastvoc.ops.availability import backends
 
+SHORTEST, LONGEST = 1 << 10, 1 << 16
+"""Samples that are made on one thread after a second one was late: once, and again and again, which is three seconds at
+22050 Hz. With a core of its own, a second thread gives half as many again, so that it is worth trying."""
+
 _PRECISIONS = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16"}
 
 
@@ -131,6 +135,7 @@ class NativeWaveNet:
         ffi, library = native.library()
         self.sizes, self.isa = weights.sizes, native.isa()
         self._numbers = 2 if weights.distribution == "LOGISTICS" else 1
+        self._pause, self._alone = 0, 0  # samples without a second thread: of the latest pause, and what is left of it
         fields: dict[str, Any] = {
             name: getattr(weights, name) for name in ("residual_scale", "skip_scale", "smallest_log_scale")
         }
@@ -204,7 +209,10 @@ class NativeWaveNet:
             raise ValueError("WaveNet: noise and temperature are needed for what is to be drawn")
         threads = torch.get_num_threads()
         workspace = native.scratch(library.fastvoc_recurrent_workspace_size(self._network, threads) // 4)
-        described = ffi.new("fastvoc_steps *", {"threads": threads, "batch": batch, "count": count})
+        alone, late = self._alone > 0, ffi.new("int *", _UNKNOWN)
+        described = ffi.new(
+            "fastvoc_steps *", {"threads": threads, "batch": batch, "count": count, "alone": alone, "late": late}
+        )
         described.time = ffi.cast("int64_t *", steps.time.data_ptr())
         for name in ("rings", "history", "condition", "gates", "noise", "temperature", "forced", "drawn", "parameters"):
             setattr(described, name, native.floats(getattr(steps, name)))
@@ -212,6 +220,20 @@ class NativeWaveNet:
             "WaveNet",
             library.fastvoc_recurrent_run(self._network, _pointer(self._packed), described, _pointer(workspace)),
         )
+        self._remember(count, alone=alone, late=late[0])
+
+    def _remember(self, count: int, *, alone: bool, late: int) -> None:
+        """Pause with second threads for so long, if they were late in a call: others have their cores."""
+        if alone:
+            self._alone = max(0, self._alone - count)
+        elif late == 1:
+            self._pause = self._alone = min(max(SHORTEST, 4 * self._pause), LONGEST)
+        elif late == 0:
+            self._pause //= 4
+
+
+_UNKNOWN = -1
+"""Where no thread had a second one."""
 
 
 def _pointer(memory: Tensor) -> Any:
