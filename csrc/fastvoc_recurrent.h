@@ -81,6 +81,8 @@ typedef struct {
   const float* forced;         /* (batch, count) inputs that are given instead of what was drawn, or null */
   float* drawn;                /* (batch, count), or null if nothing is to be drawn and all is forced */
   float* parameters;           /* (batch, count, outputs), or null */
+  int alone;                   /* whether no thread has a second one that helps it */
+  int* late;                   /* where one has: whether it was waited for in an eighth of the time or more; or null */
 } fastvoc_steps;
 
 /* FASTVOC_OK if the network can be run. The functions below expect one that was checked. */

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
@@ -29,7 +31,7 @@ from fastvoc.checkpoints.tensor_names import to_native
 from fastvoc.cli import main
 from fastvoc.engine import StreamState
 from fastvoc.models.wavenet import GAUSSIAN, LOGISTICS, MU_LAW, NV_WAVENET, WaveNet, WaveNetConfig
-from fastvoc.ops.recurrent import Steps
+from fastvoc.ops.recurrent import LONGEST, SHORTEST, Steps
 
 BANDS = 6
 
@@ -569,15 +571,20 @@ def test_fewer_convolutions_multiply_in_eight_bits_for_a_higher_ratio() -> None:
             Vocoder(Checkpoint(config, checkpoint("mu-law").weights, "a test"))
 
 
+def voice_for_two_threads(dtype: torch.dtype = torch.float32) -> Vocoder:
+    """Return one of a network large enough that a second thread looks back and sums skips."""
+    config = WaveNetConfig(mel_bands=BANDS, layers=10, cycle=5, conditioning=RepeatedConfig(hop=8))
+    torch.manual_seed(3)
+    settings = VocoderConfig(generator=config, mel=mel_config(config))
+    return Vocoder(Checkpoint(settings, config.build().state_dict(), "a test"), dtype=dtype)
+
+
 @needs_native
 @pytest.mark.parametrize("isa", native.isas() if ops.backends()["cpu"] is None else [])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_two_threads_for_one_stream_change_no_bit(isa: str, dtype: torch.dtype) -> None:
-    """A network large enough that a second thread looks back and sums skips: alone, with fewer streams than threads."""
-    config = WaveNetConfig(mel_bands=BANDS, layers=10, cycle=5, conditioning=RepeatedConfig(hop=8))
-    torch.manual_seed(3)
-    one = Checkpoint(VocoderConfig(generator=config, mel=mel_config(config)), config.build().state_dict(), "a test")
-    voice, mel, threads = Vocoder(one, dtype=dtype), mel_of(3, BANDS, 40), torch.get_num_threads()
+    """Alone, with fewer streams than threads."""
+    voice, mel, threads = voice_for_two_threads(dtype), mel_of(3, BANDS, 40), torch.get_num_threads()
     with native.use_isa(isa):
         if network(voice).explain_steps()["native steps"] is not None:
             pytest.skip("this instruction set does not multiply bfloat16")
@@ -589,6 +596,33 @@ def test_two_threads_for_one_stream_change_no_bit(isa: str, dtype: torch.dtype) 
             finally:
                 torch.set_num_threads(threads)
     assert all(torch.equal(wave, waves[0]) for wave in waves)
+
+
+ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of all threads that are to come
+import torch
+import test_wavenet
+voice, mel = test_wavenet.voice_for_two_threads(), test_wavenet.mel_of(test_wavenet.BANDS, 40)
+torch.set_num_threads(1)
+expected = voice(mel, seed=1)
+assert test_wavenet.network(voice)._packed()._pause == 0  # there was no second one
+torch.set_num_threads(2)
+longest = 0
+for _ in range(20):
+    assert torch.equal(torch.cat(list(voice.stream(mel.split(8, dim=-1), seed=1))), expected)
+    longest = max(longest, test_wavenet.network(voice)._packed()._pause)
+print(longest)
+"""
+
+
+@needs_native
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to a core")
+def test_a_second_thread_without_a_core_is_left_out_for_longer_and_longer() -> None:
+    where = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", ON_ONE_CORE], capture_output=True, text=True, env=where)
+    assert done.returncode == 0, done.stderr
+    assert SHORTEST < int(done.stdout) <= LONGEST
 
 
 def test_three_mu_laws_are_three() -> None:

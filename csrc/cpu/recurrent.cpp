@@ -33,7 +33,7 @@ Division divide(const fastvoc_recurrent& network, const fastvoc_steps& steps) {
   const int64_t together = most_columns(kTall), most = (steps.batch + together - 1) / together;
   const int64_t least = all < kLarge ? most : (steps.batch + kMostStreams - 1) / kMostStreams;
   const int64_t groups = larger(least, smaller(steps.threads, most));
-  const bool pairs = 2 * groups <= steps.threads && chain >= kLeast;
+  const bool pairs = !steps.alone && 2 * groups <= steps.threads && chain >= kLeast;
   // a thread that runs is never later than a step takes
   constexpr int64_t kShort = 50000, kWeightsPerNanosecond = 20;
   const int64_t patience = kShort + chain / kWeightsPerNanosecond;
@@ -62,6 +62,8 @@ void run(const fastvoc_recurrent& network, const void* packed, const fastvoc_ste
     new (own) Progress;
   }
   std::atomic<int64_t> next{0};  // a group that no thread has taken
+  const int64_t begin = now();
+  std::atomic<int64_t> waited{0}, made{begin}, going_on{groups};
 #if defined(_OPENMP)
 #pragma omp parallel num_threads(division.threads) if (division.threads > 1)
 #endif
@@ -79,7 +81,8 @@ void run(const fastvoc_recurrent& network, const void* packed, const fastvoc_ste
       float* const shared = memory + thread / 2 * 2 * size;
       Progress& progress = *std::launder(reinterpret_cast<Progress*>(shared));
       if (thread % 2 == 0) {
-        steps_of(thread / 2, shared).run_lead(progress, division.patience);
+        waited += steps_of(thread / 2, shared).run_lead(progress, division.patience);
+        if (--going_on == 0) made = now();
       } else {
         steps_of(thread / 2, shared).run_companion(progress);
       }
@@ -88,6 +91,9 @@ void run(const fastvoc_recurrent& network, const void* packed, const fastvoc_ste
         steps_of(group, own).run_alone();
     }
   }
+  // the end waits for companions, too, though all samples are made
+  const int64_t end = now();
+  if (division.pairs && steps.late) *steps.late = 8 * (waited / groups + end - made) >= end - begin;
 }
 
 int check(const fastvoc_recurrent& network) {

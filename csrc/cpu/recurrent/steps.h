@@ -36,6 +36,10 @@ struct Progress {
   alignas(64) std::atomic<int64_t> skips{0};   // samples whose skips are summed
 };
 
+static inline int64_t now() {  // in nanoseconds
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 // Wait for something, and return how long that was in nanoseconds, or 0 if it was there soon.
 template <class There>
 static inline int64_t await(There there) {
@@ -44,9 +48,9 @@ static inline int64_t await(There there) {
     if (there()) return 0;
     pause();
   }
-  const auto begin = std::chrono::steady_clock::now();
+  const int64_t begin = now();
   while (!there()) std::this_thread::yield();
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - begin).count();
+  return now() - begin;
 }
 
 static inline int64_t await(const std::atomic<int64_t>& count, int64_t least) {
@@ -107,13 +111,14 @@ class Steps {
     for (int64_t t = 0; t < steps_.count; ++t) step_alone(t);
   }
 
-  // `patience` is how long the companion may be waited for, in nanoseconds.
-  void run_lead(Progress& progress, int64_t patience) {
+  // `patience` is how long the companion may be waited for in a step, in nanoseconds. Returns how long it was in all.
+  int64_t run_lead(Progress& progress, int64_t patience) {
     const int64_t layers = network_.layers;
     bool together = false, late = false;
+    int64_t all = 0;
     for (int64_t t = 0; t < steps_.count; ++t) {
       if (together && late) {
-        await(progress.looked, (t + 1) * layers);  // what it has begun, it must end
+        all += await(progress.looked, (t + 1) * layers);  // what it has begun, it must end
         progress.asked.store(kNobody, std::memory_order_release);
         together = false;
       } else if (!together && progress.ready.load(std::memory_order_acquire)) {
@@ -138,8 +143,10 @@ class Steps {
       waited += await(progress.skips, t + 1);
       finish(t);
       late = waited > patience;
+      all += waited;
     }
     if (!together) progress.asked.store(steps_.count, std::memory_order_release);
+    return all;
   }
 
   void run_companion(Progress& progress) {
