@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import predicted
 from fastvoc import Vocoder, native
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
@@ -180,6 +181,13 @@ def test_a_prediction_names_the_kernels_of_each_launch() -> None:
     # the products of 1408 elements with 512 columns, and of 256
     assert 2 < long / short < 6
     assert sum(clocks for _, clocks in made.launches(1, 2752)) < (long + short) / 32
+
+
+def test_waveglow_is_predicted_to_reach_its_goals() -> None:
+    batch, single = predicted.rows("waveglow", launches=False)
+    assert [row.split(" | ")[2] for row in (batch, single)] == ["242", "242"]
+    assert float(single.split(" | ")[4].strip(" |")) >= 54
+    assert float(batch.split(" | ")[4].strip(" |")) >= 300
 
 
 BANDS, FRAMES = 6, 30

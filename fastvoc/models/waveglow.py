@@ -424,7 +424,7 @@ class WaveGlow(Generator):
         reason = device.refuses(weight.device, weight.dtype, what="its weights are")
         if reason is not None and not (isinstance(reason, Slower) and asked == own):
             return reason
-        return next((why for flow in self._each() if (why := flow.network.refused_on_gpu())), None)
+        return next(self._each()).network.refused_on_gpu()  # all flows have such layers
 
     def _is_on_gpu(self) -> bool:
         """Whether a GPU runs the layers; in tests the CPU does so in its place, if that is asked for."""
