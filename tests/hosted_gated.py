@@ -132,7 +132,7 @@ def test_memory_orders_change_no_bit() -> None:
 @pytest.mark.parametrize("gpu", [A100, H100], ids=["sm_80", "sm_90"])
 def test_neither_batch_nor_length_changes_a_bit(gpu: device.Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "IN_PLACE", gpu)
-    compiled = cuda._compile(layer(64, 8, batch=3, skips=64), gpu)
+    compiled = cuda.compiled(gpu, torch.float16, **cuda._settings(layer(64, 8, skips=64)))
     assert isinstance(compiled, cuda.Compiled)
     assert len({compiled.launches(*shape)[0][0] for shape in ((1, 300), (30000, 9000))}) == 2  # other tiles
     call = layer(64, 300, batch=3, skips=64, dilation=2)
