@@ -461,8 +461,8 @@ class WaveGlow(Generator):
 
     def _packed_layers(self, *, in_order: bool) -> Layers:
         if self._is_on_gpu():
-            return [flow.network.packed_on_gpu() for flow in self._each()]
-        return [flow.network.packed(in_order=in_order) for flow in self._each()]
+            return [flow.network.packed(cuda.Packed) for flow in self._each()]
+        return [flow.network.packed(partial(Packed, in_order=in_order)) for flow in self._each()]
 
     def _inverses(self) -> list[Tensor]:
         """Invert the 1×1 convolutions, in double precision where there is any."""
