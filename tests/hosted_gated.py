@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import predicted
 from fastvoc import Vocoder, native
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
@@ -131,7 +132,7 @@ def test_memory_orders_change_no_bit() -> None:
 @pytest.mark.parametrize("gpu", [A100, H100], ids=["sm_80", "sm_90"])
 def test_neither_batch_nor_length_changes_a_bit(gpu: device.Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "IN_PLACE", gpu)
-    compiled = cuda._compile(layer(64, 8, batch=3, skips=64), gpu)
+    compiled = cuda.compiled(gpu, torch.float16, **cuda._settings(layer(64, 8, skips=64)))
     assert isinstance(compiled, cuda.Compiled)
     assert len({compiled.launches(*shape)[0][0] for shape in ((1, 300), (30000, 9000))}) == 2  # other tiles
     call = layer(64, 300, batch=3, skips=64, dilation=2)
@@ -180,6 +181,13 @@ def test_a_prediction_names_the_kernels_of_each_launch() -> None:
     # the products of 1408 elements with 512 columns, and of 256
     assert 2 < long / short < 6
     assert sum(clocks for _, clocks in made.launches(1, 2752)) < (long + short) / 32
+
+
+def test_waveglow_is_predicted_to_reach_its_goals() -> None:
+    batch, single = predicted.rows("waveglow", launches=False)
+    assert [row.split(" | ")[2] for row in (batch, single)] == ["242", "242"]
+    assert float(single.split(" | ")[4].strip(" |")) >= 54
+    assert float(batch.split(" | ")[4].strip(" |")) >= 300
 
 
 BANDS, FRAMES = 6, 30

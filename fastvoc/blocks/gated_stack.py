@@ -5,8 +5,8 @@ Prenger, Valle and Catanzaro 2018, arXiv:1811.00002, §2.2; original: NVIDIA/wav
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from fastvoc import ops
 from fastvoc.blocks.conv import Conv1d
 from fastvoc.ops.gated import cuda
 from fastvoc.ops.gated.packed import Packed
+
+Layer = TypeVar("Layer", Packed, cuda.Packed)
 
 Memory = list[Tensor]
 """What streams of a stack remember: of each layer its latest rows, and skip connections that wait for it."""
@@ -128,30 +130,12 @@ class GatedStack(nn.Module):
                 return made
         return None
 
-    def packed_on_gpu(self) -> list[cuda.Packed]:
-        """Return the weights of the layers for the kernels of a GPU, where `refused_on_gpu` is None."""
-        count = len(self.layers)
-        parts = zip(self.condition.weight.chunk(count), self.condition.bias.chunk(count), strict=True)
-        return [
-            cuda.Packed(
-                layer.conv.weight,
-                layer.conv.bias.float() + bias,
-                weight,
-                layer.out.weight,
-                layer.out.bias,
-                skip_channels=layer.channels,
-                dilation=layer.conv.dilation,
-                before=layer.conv.padding[0],
-            )
-            for layer, (weight, bias) in zip(self._each(), parts, strict=True)
-        ]
-
-    def packed(self, *, in_order: bool) -> list[Packed]:
-        """Return the weights of the layers for native code, where `fastvoc.ops.gated.packed.refuses` does not."""
+    def packed(self, kind: Callable[..., Layer]) -> list[Layer]:
+        """Return the layers with their weights packed, as `Packed` or what has its arguments makes them."""
         count = len(self.layers)
         parts = zip(self.condition.weight[..., 0].chunk(count), self.condition.bias.chunk(count), strict=True)
         return [
-            Packed(
+            kind(
                 layer.conv.weight,
                 layer.conv.bias.float() + bias,
                 weight,
@@ -160,7 +144,6 @@ class GatedStack(nn.Module):
                 skip_channels=layer.channels,
                 dilation=layer.conv.dilation,
                 before=layer.conv.padding[0],
-                in_order=in_order,
             )
             for layer, (weight, bias) in zip(self._each(), parts, strict=True)
         ]

@@ -424,7 +424,7 @@ class WaveGlow(Generator):
         reason = unreadable(self) or device.refuses(weight.device, weight.dtype, what="its weights are")
         if reason is not None and not (isinstance(reason, Slower) and asked == own):
             return reason
-        return next((why for flow in self._each() if (why := flow.network.refused_on_gpu())), None)
+        return next(self._each()).network.refused_on_gpu()  # all flows have such layers
 
     def _is_on_gpu(self) -> bool:
         """Whether a GPU runs the layers; in tests the CPU does so in its place, if that is asked for."""
@@ -460,8 +460,8 @@ class WaveGlow(Generator):
 
     def _packed_layers(self, *, in_order: bool) -> Layers:
         if self._is_on_gpu():
-            return [flow.network.packed_on_gpu() for flow in self._each()]
-        return [flow.network.packed(in_order=in_order) for flow in self._each()]
+            return [flow.network.packed(cuda.Packed) for flow in self._each()]
+        return [flow.network.packed(partial(Packed, in_order=in_order)) for flow in self._each()]
 
     def _inverses(self) -> list[Tensor]:
         """Invert the 1×1 convolutions, in double precision where there is any."""

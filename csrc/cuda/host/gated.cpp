@@ -1,4 +1,4 @@
-// A layer of WaveNet on a GPU: a convolution that ends in a gate, and the products behind it, side by side in one launch.
+// A layer of WaveNet on a GPU: a convolution that ends in a gate, and the products behind it, side by side in a launch.
 //
 // A block of the products makes a panel of the residual or of the skip connection; blocks of the same rows are
 // neighbours in the grid, so that what the gate let through is read from device memory once. A convolution whose taps
@@ -112,7 +112,8 @@ int make(const fastvoc_cuda_gated& layer, const fastvoc_gpu& gpu, GatedPlan& mad
   Plan& plan = made.plan;
   plan.gpu = gpu;
   plan.precision = precision;
-  const int64_t widths[kLines] = {layer.channels, layer.condition, layer.skips, layer.gates, layer.channels, layer.skips};
+  const int64_t widths[kLines] = {layer.channels, layer.condition, layer.skips,
+                                  layer.gates,    layer.channels,  layer.skips};
   for (int line = 0; line < kLines; ++line)
     plan.line[line] = {int(widths[line]), chunks_of(widths[line], precision), 1,
                        line == kSignal ? 0 : int(layer.left + layer.right - span_of(layer)), 1, -1, -1};
@@ -156,8 +157,8 @@ int check_call(const GatedPlan& made, const fastvoc_cuda_gated_call& call) {
     for (const int64_t stride : input.strides)
       if (stride < -kMostElements || stride > kMostElements) return false;
     const int64_t chunks = chunks_of(channels, plan.precision) + 1;
-    return (input.data || may_lack) && is_aligned(input.data, element) && fits({call.batch, rows, chunks, kChunkBytes}) &&
-           rows * chunks <= INT_MAX;
+    return (input.data || may_lack) && is_aligned(input.data, element) &&
+           fits({call.batch, rows, chunks, kChunkBytes}) && rows * chunks <= INT_MAX;
   };
   const auto is_output = [&](const fastvoc_cuda_gated_output& output, int64_t channels) {
     return output.data && is_aligned(output.data, element) && output.row >= channels && output.row <= INT_MAX &&
@@ -172,8 +173,8 @@ int check_call(const GatedPlan& made, const fastvoc_cuda_gated_call& call) {
   return right ? FASTVOC_OK : FASTVOC_BAD_SIZE;
 }
 
-// A call that was checked. Tensors of the caller stay where they are if kernels can read them there, or are brought into
-// rows.
+// A call that was checked. Tensors of the caller stay where they are if kernels can read them there, or are brought
+// into rows.
 class Call {
  public:
   Call(const GatedPlan& made, const fastvoc_cuda_gated_call& call)
@@ -206,7 +207,8 @@ class Call {
     Signal signal[kLines] = {};
     if (!bring(kSignal, call_.x, layer_.channels, 0, false, signal[kSignal])) return false;
     if (layer_.condition && !bring_condition(signal[kCondition])) return false;
-    if (layer_.skips && call_.skip.data && !bring(kSkip, call_.skip, layer_.skips, 0, true, signal[kSkip])) return false;
+    if (layer_.skips && call_.skip.data && !bring(kSkip, call_.skip, layer_.skips, 0, true, signal[kSkip]))
+      return false;
     Signal own = signal[kSignal];  // x as it is added
     if (layer_.residual) {
       if (residual_) {
@@ -443,7 +445,8 @@ int fastvoc_cuda_gated_pack(const void* plan, void* kernels, int narrow, const f
   if (!kernels) return FASTVOC_NO_DRIVER;
   if (!packed || !is_aligned(packed, kLineAlign)) return FASTVOC_BAD_SIZE;
   const Plan& compiled = plan_of(plan).plan;
-  const Packing pack = {compiled, *static_cast<const Kernels*>(kernels), narrow != 0, static_cast<char*>(packed), stream};
+  const Packing pack = {compiled, *static_cast<const Kernels*>(kernels), narrow != 0, static_cast<char*>(packed),
+                        stream};
   const Operation& gate = compiled.operation[kGate];
   bool right = pack(gate, 0, *convolution, 0, layer.channels, 2 * layer.gates, layer.taps);
   if (layer.multiplied)

@@ -204,7 +204,8 @@ Case draw_case() {
   layer.right = draw(0, 2) ? span - layer.before : draw(0, span - layer.before);
   made.frames = std::max<int64_t>(0, made.lost()) + (draw(0, 3) ? draw(1, 40) : draw(60, 150));
   made.ragged = toss();
-  for (int64_t i = draw(1, 3); i > 0; --i) made.lengths.push_back(int(made.ragged ? draw(0, made.frames) : made.frames));
+  for (int64_t i = draw(1, 3); i > 0; --i)
+    made.lengths.push_back(int(made.ragged ? draw(0, made.frames) : made.frames));
   made.lengths[size_t(draw(0, int64_t(made.lengths.size()) - 1))] = int(made.frames);
   made.skip = draw(0, 2) > 0;
   return made;
@@ -353,9 +354,11 @@ bool layer_is_right(void* kernels) {
     }
   }
   for (int64_t i = 0; i < residual.size(); ++i)
-    if (!own[size_t(i)] && residual.data()[i] != kUntouched) return std::printf("it writes beside the residual: "), false;
+    if (!own[size_t(i)] && residual.data()[i] != kUntouched)
+      return std::printf("it writes beside the residual: "), false;
   for (int64_t i = 0; i < sums.size(); ++i)
-    if (!own_sums[size_t(i)] && sums.data()[i] != kUntouched) return std::printf("it writes beside the skips: "), false;
+    if (!own_sums[size_t(i)] && sums.data()[i] != kUntouched)
+      return std::printf("it writes beside the skips: "), false;
   return true;
 }
 
@@ -419,16 +422,16 @@ bool hostile_is_safe(void* kernels) {
     return fastvoc_cuda_gated_run(plan.data(), own, packed, memory, nullptr, &call);
   };
   const fastvoc_cuda_gated_weight none = {nullptr, nullptr}, some = {somewhere, nullptr};
-  const auto pack = [&](const fastvoc_cuda_gated_weight* one, const fastvoc_cuda_gated_weight* two,
-                        const fastvoc_cuda_gated_weight* three, void* own, void* memory) {
-    return fastvoc_cuda_gated_pack(plan.data(), own, 0, one, two, three, memory, nullptr);
+  const auto refused = [&](const fastvoc_cuda_gated_weight* one, const fastvoc_cuda_gated_weight* two,
+                           const fastvoc_cuda_gated_weight* three, void* own, void* memory) {
+    return is_error(fastvoc_cuda_gated_pack(plan.data(), own, 0, one, two, three, memory, nullptr));
   };
-  if (!is_error(pack(&none, &some, &some, kernels, somewhere)) || !is_error(pack(&some, &some, &none, kernels, somewhere)) ||
-      !is_error(pack(nullptr, &some, &some, kernels, somewhere)) || !is_error(pack(&some, &some, nullptr, kernels, somewhere)) ||
-      (layer.multiplied && (!is_error(pack(&some, nullptr, &some, kernels, somewhere)) ||
-                            !is_error(pack(&some, &none, &some, kernels, somewhere)))) ||
-      !is_error(pack(&some, &some, &some, nullptr, somewhere)) || !is_error(pack(&some, &some, &some, kernels, nullptr)) ||
-      !is_error(pack(&some, &some, &some, kernels, somewhere + 16)))
+  if (!refused(&none, &some, &some, kernels, somewhere) || !refused(&some, &some, &none, kernels, somewhere) ||
+      !refused(nullptr, &some, &some, kernels, somewhere) || !refused(&some, &some, nullptr, kernels, somewhere) ||
+      (layer.multiplied && (!refused(&some, nullptr, &some, kernels, somewhere) ||
+                            !refused(&some, &none, &some, kernels, somewhere))) ||
+      !refused(&some, &some, &some, nullptr, somewhere) || !refused(&some, &some, &some, kernels, nullptr) ||
+      !refused(&some, &some, &some, kernels, somewhere + 16))
     return std::printf("weights are taken that must not be: "), false;
   const int64_t room = workspace();
   if (room < -1 || room >= int64_t{1} << 60) return false;
