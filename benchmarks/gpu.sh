@@ -207,6 +207,7 @@ if has ncu counters; then
     --section SpeedOfLight --section Occupancy --section WarpStateStats \
     "$PYTHON" -m benchmarks.hottest hifigan-v1 --runs 1
 fi
+measure 60 autoregressive benchmarks/test_autoregressive.py --rounds 5
 measure 60 streaming benchmarks/test_streaming.py --budget 1 --rounds 5
 measure 60 batches benchmarks/test_vocoders.py --networks hifigan-v1,hifigan-v2 --batches 8,32 --budget 1
 measure 60 quality benchmarks/test_quality.py -k networks

@@ -30,7 +30,7 @@ from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig
 from fastvoc.models import NSynthConfig, WaveNetConfig
 from fastvoc.models.wavenet import MU_LAW, NV_WAVENET
-from fastvoc.ops.recurrent import Steps
+from fastvoc.ops.recurrent import CudaWaveNet, Steps
 
 MELS = {
     "wavenet": CONVENTIONS["wavenet"],
@@ -170,6 +170,51 @@ def test_two_threads_for_one_stream(
             "best_samples_per_second": {key: round(count / min(taken)) for key, taken in times.items()},
             "median_samples_per_second": {key: round(count / median(taken)) for key, taken in times.items()},
             "best_times_real_time": {key: round(count / min(taken) / rate, 2) for key, taken in times.items()},
+        }
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 132, 1056])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_launch_for_all_samples(
+    name: str, batch: int, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    """The kernel of a GPU alone: one stream, as many as an H200 has multiprocessors, and eight on each."""
+    if device != "cuda":
+        pytest.skip("the CPU has native steps")
+    count, config = 2048, NETWORKS[name]
+    torch.manual_seed(0)
+    model = config.build().requires_grad_(False).cuda()
+    rates: dict[str, list[float]] = {}
+    for precision in (torch.float16, torch.bfloat16):
+        packed = CudaWaveNet(model._as_matrices(), precision)
+        steps = Steps(
+            time=torch.zeros(batch, dtype=torch.int64, device=device),
+            rings=torch.zeros(batch, packed.rows, config.channels, device=device),
+            history=torch.full((batch, 1), 128.0, device=device),
+            condition=torch.rand(batch, count, config.mel_bands, device=device) * 6 - 8,
+            gates=None,
+            noise=torch.rand(batch, 1, count, device=device),
+            temperature=torch.ones(batch, device=device),
+            drawn=torch.empty(batch, count, device=device),
+        )
+        packed.run(steps)
+        for _ in range(request.config.getoption("--rounds")):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            packed.run(steps)
+            torch.cuda.synchronize()
+            rates.setdefault(str(precision), []).append(batch * count / (time.perf_counter() - begin))
+    found = {key: median(values) for key, values in rates.items()}
+    rows.append(
+        {
+            "suite": "autoregressive",
+            "network": f"{name}, cuda steps",
+            "batch": batch,
+            "samples_per_second": {key: round(value) for key, value in found.items()},
+            "each_times_real_time": {
+                key: round(value / batch / MELS[name].sample_rate, 2) for key, value in found.items()
+            },
         }
     )
 

@@ -48,13 +48,13 @@ def published(name: str) -> WaveNet:
 def parameters_given(model: WaveNet, precision: torch.dtype, inputs: Tensor, rows: Tensor, **more: Any) -> Tensor:
     """Return what the kernel says of the sample behind each input: (B, T), (B, bands, T) → (B, outputs, T)."""
     packed, gates = CudaWaveNet(model._as_matrices(), precision), model._gates(more.get("condition"))
-    batch, count = inputs.shape
-    result = torch.empty(batch, count, packed.sizes["outputs"])
+    (batch, count), place = inputs.shape, inputs.device
+    result = torch.empty(batch, count, packed.sizes["outputs"], device=place)
     packed.run(
         Steps(
-            time=torch.zeros(batch, dtype=torch.int64),
-            rings=torch.zeros(batch, packed.rows, packed.sizes["channels"]),
-            history=torch.zeros(batch, 1),
+            time=torch.zeros(batch, dtype=torch.int64, device=place),
+            rings=torch.zeros(batch, packed.rows, packed.sizes["channels"], device=place),
+            history=torch.zeros(batch, 1, device=place),
             condition=rows.mT.float().contiguous(),
             gates=None if gates is None else gates.float(),
             noise=None,
@@ -72,11 +72,10 @@ def inputs_for(config: WaveNetConfig, batch: int, count: int) -> Tensor:
 
 
 def as_exact_as_plain_pytorch(model: WaveNet, precision: torch.dtype, count: int, **more: Tensor) -> None:
-    batch = 2
-    inputs = inputs_for(model.config, batch, count)
+    batch, place = 2, model.input.weight.device
+    inputs = inputs_for(model.config, batch, count).to(place)
     rows = torch.randn(batch, model.config.mel_bands, count, generator=torch.Generator().manual_seed(4))
-    model = model.to(precision)
-    rows = rows.to(precision)
+    model, rows = model.to(precision), rows.to(place, precision)
     given_rows = {key: value.to(precision) for key, value in more.items()}
     with torch.no_grad(), use_backend("reference"):
         made = parameters_given(model, precision, inputs, rows, **given_rows).double()

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from hosted_recurrent import PUBLISHED, as_exact_as_plain_pytorch, published
+from test_wavenet import mel_config
 
-from fastvoc import native
+from fastvoc import Vocoder, native
+from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.engine import CudaPlan
 from fastvoc.engine.cuda_graphs import LONGEST, CudaGraphs, bucket_of
 from fastvoc.models import hifigan, melgan
@@ -94,3 +97,24 @@ def test_graphs_are_shared_by_streams() -> None:
             waves.append(graphs(mel))
     torch.cuda.synchronize()
     assert all(torch.equal(one, other) for one, other in zip(waves, alone, strict=True))
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_wavenets_are_as_exact_as_plain_pytorch(name: str, dtype: torch.dtype) -> None:
+    as_exact_as_plain_pytorch(published(name).cuda(), dtype, 600)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_waves_of_wavenets_are_the_same_each_time_alone_in_pieces_and_in_batches(name: str) -> None:
+    config = PUBLISHED[name]
+    settings = VocoderConfig(generator=config, mel=mel_config(config))
+    vocoder = Vocoder(Checkpoint(settings, published(name).state_dict(), "a test"), device="cuda")
+    assert next(way for way, reason in vocoder.explain().items() if reason is None) == "cuda steps in float16"
+    mels = torch.rand(200, 80, 6, device="cuda") * 6 - 9  # more than there are multiprocessors, so that some share one
+    waves = vocoder(mels, seed=3)
+    assert bool(waves.isfinite().all())
+    assert all(torch.equal(vocoder(mels[:1], seed=3), waves[:1]) for _ in range(10))
+    assert torch.equal(torch.cat(list(vocoder.stream(mels[7].split([1, 3, 2], dim=-1), seed=10))), waves[7])
+    ragged = vocoder(mels, lengths=[6 - n % 2 for n in range(200)], seed=3)
+    assert torch.equal(ragged[150], waves[150]) and torch.equal(ragged[151], vocoder(mels[151, :, :5], seed=154))

@@ -300,6 +300,7 @@ class NSynth(Generator):
         other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
         return {
             "native steps": other or NativeWaveNet.refuses(self.decoder.stem.weight) or unreadable(self.decoder),
+            "cuda steps": "its input has a skip of its own, and its head reads the code; the kernel has neither",
             "steps in PyTorch": None,
         }
 

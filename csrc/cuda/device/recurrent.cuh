@@ -3,7 +3,7 @@
 // What a sample waits for is a chain of steps, with a barrier in front of each: the gates of a layer and then its
 // residual, layer after layer, the two matrices of the head, the draw, and the next sample's input. Each step is rows of
 // tiles, which the warps share; the first weights of a step, and what its sums begin with, are asked for in front of its
-// barrier. Sums of skips, which only the head reads, fill the steps of the layer and of the next one where these leave
+// barrier; they were brought to shared memory while the step before that was made. Sums of skips, which only the head reads, fill the steps of the layer and of the next one where these leave
 // warps without work.
 //
 // The other taps read samples that are a dilation old, so that what they and the condition add to the gates is known
@@ -35,6 +35,7 @@ class RecurrentBlock {
   FASTVOC_DEVICE void run() {
     begin();
     Job job;
+    begin_fetching();
     ask(job, 0, 0, warp);
     const int steps = 2 * p.layers + 2;
     for (int t = 0; t < p.count; ++t) {
@@ -54,17 +55,26 @@ class RecurrentBlock {
  private:
   static constexpr int kThreads = 32 * kStepWarps;
   static constexpr int kAsked = 4;     // pairs of tiles that are on their way at once
+  static constexpr int kSlots = kJobSlots;
   static constexpr int kTogether = 4;  // streams that are looked back for with one reading of the weights
 
   enum Kind { kGates, kResidual, kSkip, kHidden, kOutput };
 
   // A row of tiles times an operand.
-  struct Job {
+  struct Place {
     int kind, tile, layer, pairs;
     const Vector16* weights;
     const char* operand;
+    const float* bias;  // or null
+  };
+  struct Job : Place {
     Vector16 asked[2 * kAsked];
     float sum[4];
+  };
+
+  // One of the jobs that a warp does one after the other: of a sample and a step the number.
+  struct Turn {
+    int t, step, number;
   };
 
   template <class T>
@@ -186,6 +196,7 @@ class RecurrentBlock {
   FASTVOC_DEVICE void finish_product(Job& job) const {
     const int pitch = operand_pitch(job.pairs);
     float odd[4] = {};
+#pragma unroll 1
     for (int k = 0; k < job.pairs; k += kAsked) {
       if (k > 0) load_tiles(job.asked, job.weights, k, job.pairs);
 #pragma unroll
@@ -221,44 +232,102 @@ class RecurrentBlock {
     return reinterpret_cast<const Vector16*>(from + l * p.weights.chain_layer);
   }
 
-  // Say what a job is, and ask for its first weights and for what its sums begin with.
-  FASTVOC_DEVICE void ask(Job& job, int step, int t, int number) const {
-    job = {};  // so that no register holds what was
-    if (number >= jobs_of(step)) return;
+  FASTVOC_DEVICE void find(Place& job, int step, int number) const {
     const RecurrentWeights& w = p.weights;
     const int l = step / 2;
-    const float* bias;
     job.layer = l;
     job.tile = number;
     if (step == 2 * p.layers) {
       job.kind = kHidden, job.pairs = w.skip_pairs, job.operand = at<char>(p.places.skip);
       job.weights = tiles(w.hidden, number, job.pairs);
-      bias = floats(w.hidden_bias);
+      job.bias = floats(w.hidden_bias);
     } else if (step > 2 * p.layers) {
       job.kind = kOutput, job.pairs = w.hidden_pairs, job.operand = at<char>(p.places.hidden);
       job.weights = tiles(w.output, number, job.pairs);
-      bias = floats(w.output_bias);
+      job.bias = floats(w.output_bias);
     } else if (step % 2 == 0 && number < w.gate_tiles) {
       job.kind = kGates, job.pairs = w.channel_pairs, job.operand = at<char>(p.places.x);
       job.weights = chain(l) + number * job.pairs * 64;
-      bias = nullptr;
+      job.bias = nullptr;
     } else if (step % 2 && number < residual_tiles(l)) {
       job.kind = kResidual, job.pairs = w.gated_pairs, job.operand = z_of(l);
       job.weights = chain(l) + (w.gate_tiles * w.channel_pairs + number * job.pairs) * 64;
-      bias = floats(w.residual_bias) + l * 16 * w.channel_tiles;
+      job.bias = floats(w.residual_bias) + l * 16 * w.channel_tiles;
     } else {
       job.layer = step % 2 ? l : l - 1;
       job.tile = step % 2 ? number - residual_tiles(l) : number - w.gate_tiles + early_skips(l - 1);
       job.kind = kSkip, job.pairs = w.gated_pairs, job.operand = z_of(job.layer);
       job.weights = tiles(w.skips + job.layer * w.skip_layer, job.tile, job.pairs);
-      bias = job.layer == 0 ? floats(w.skip_bias) : nullptr;
+      job.bias = job.layer == 0 ? floats(w.skip_bias) : nullptr;
     }
-    load_tiles(job.asked, job.weights, 0, job.pairs);
+  }
+
+  // Bring the first weights of the turn behind those that are on their way to shared memory; each thread brings what it
+  // will read itself. Those that stay there are read where they are.
+  FASTVOC_DEVICE void fetch() {
+    Place job;
+    find(job, fetching.step, fetching.number);
+    if (fetching.t < p.count && !stays(job)) {
+      Vector16* const to = slot(fetched);
+      for (int i = 0; i < 2 * job.pairs && i < 2 * p.slot_pairs; ++i)
+        copy_async(to + 32 * i, job.weights + 32 * i + lane, true);
+    }
+    commit_copies();
+    ++fetched;
+    fetching.number += kStepWarps;
+    find_turn();
+  }
+
+  // Go on to the next step that has such a job, if there is one.
+  FASTVOC_DEVICE void find_turn() {
+    const int steps = 2 * p.layers + 2;
+    for (int i = 0; i < steps && fetching.number >= jobs_of(fetching.step); ++i) {
+      const bool last = fetching.step + 1 == steps;
+      fetching = {last ? fetching.t + 1 : fetching.t, last ? 0 : fetching.step + 1, warp};
+    }
+  }
+
+  FASTVOC_DEVICE void begin_fetching() {
+    if (p.slot_pairs == 0) return;
+    fetching.number = warp;
+    find_turn();
+    if (fetching.number >= jobs_of(fetching.step)) return;  // it has none at all
+    for (int i = 0; i < kSlots - 1; ++i) fetch();
+  }
+
+  FASTVOC_DEVICE bool stays(const Place& job) const {
+    return (job.kind == kGates || job.kind == kResidual) && job.layer < p.resident;
+  }
+
+  FASTVOC_DEVICE Vector16* slot(int number) const {
+    return at<Vector16>(p.places.slots) + (number % kSlots * kStepWarps + warp) * p.slot_pairs * 64 + lane;
+  }
+
+  // Load the first weights of a job, and ask for what its sums begin with.
+  FASTVOC_DEVICE void ask(Job& job, int step, int t, int number) {
+    job = {};  // so that no register holds what was
+    if (t >= p.count || number >= jobs_of(step)) return;
+    find(job, step, number);
+    if (p.slot_pairs > 0) {
+      fetch();  // into the slot of the job before, whose products are made
+      wait_for_copies<kSlots - 1>();
+    }
+    const bool direct = p.slot_pairs == 0 || stays(job);
+    const Vector16* const from = direct ? job.weights + lane : slot(taken);
+    ++taken;
+#pragma unroll
+    for (int i = 0; i < kAsked; ++i) {
+      if (i >= job.pairs) continue;
+      const Vector16* const pair = direct || i < p.slot_pairs ? from + 64 * i : job.weights + 64 * i + lane;
+      job.asked[2 * i] = load_global(pair);
+      job.asked[2 * i + 1] = load_global(pair + 32);
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int r = 16 * job.tile + row + i / 2 * 8, n = column + i % 2;
-      job.sum[i] = bias ? load_global(bias + r) : 0;
-      if (job.kind == kGates && n < streams) job.sum[i] = load_global(ahead_of(l, place_in_block(l, t), n) + r);
+      job.sum[i] = job.bias ? load_global(job.bias + r) : 0;
+      if (job.kind == kGates && n < streams) 
+        job.sum[i] = load_global(ahead_of(job.layer, place_in_block(job.layer, t), n) + r);
     }
   }
 
@@ -268,7 +337,7 @@ class RecurrentBlock {
 
   // All jobs of a step, of which the first is asked for; what it does for samples to come; and then the first of the
   // next step is asked for.
-  FASTVOC_DEVICE void work(Job& job, int step, int t) const {
+  FASTVOC_DEVICE void work(Job& job, int step, int t) {
     const int jobs = jobs_of(step);
     int number = warp;
     for (bool more = number < jobs;;) {
@@ -488,6 +557,8 @@ class RecurrentBlock {
   const int warp, lane, row, column;  // row and column: of a tile's sums
   const int first, streams;
   float* const ahead;
+  Turn fetching = {};          // the next job whose weights are brought
+  int fetched = 0, taken = 0;  // jobs so far
 };
 
 template <int precision>

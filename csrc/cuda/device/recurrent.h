@@ -17,6 +17,8 @@ enum Distribution { kClasses, kLogistics, kGaussian };  // as FASTVOC_CLASSES an
 constexpr int kStepWarps = 16;
 constexpr int kMostStreamsOfBlock = 8, kSamplesAhead = 8;  // columns of a product
 constexpr int kMostDilations = 256;
+constexpr int kJobSlots = 2;   // of a warp, for weights on their way
+constexpr int kSlotPairs = 4;  // the most that a slot holds
 constexpr int kTileBytes = 512;
 constexpr int kPairColumns = 32;  // a pair of neighbouring tiles is what loads of operands serve
 
@@ -44,13 +46,15 @@ struct RecurrentPlaces {
   int largest, runs, chosen;     // of a draw: [stream][lane] twice, and [stream]
   int ring, history;             // [layer][stream] the row of this sample in the layer's ring, and [stream][tap]
   int weights;                   // the chains of the first layers, which stay
+  int slots;                     // [slot][warp] first weights of the jobs to come
 };
 
 struct Recurrent {
   const char* packed;
   RecurrentWeights weights;
   RecurrentPlaces places;
-  int resident;  // layers whose chains stay in shared memory
+  int resident;    // layers whose chains stay in shared memory
+  int slot_pairs;  // pairs of tiles that a slot holds, or 0, and then weights are read where they are
   int channels, gated, skips, hidden, outputs, layers, taps, condition, input_taps;
   int distribution;
   float residual_scale, skip_scale, smallest_log_scale;

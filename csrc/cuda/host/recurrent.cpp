@@ -80,7 +80,7 @@ int64_t shared_of(const fastvoc_recurrent& n, const RecurrentWeights& w, int64_t
 struct Division {
   RecurrentWeights weights;
   RecurrentPlaces places;
-  int64_t streams, blocks, shared, resident;
+  int64_t streams, blocks, shared, resident, slot_pairs;
 
   Division(const fastvoc_recurrent& network, const fastvoc_gpu& gpu, int64_t batch) : weights(weights_of(network)) {
     const int64_t room = std::min<int64_t>(gpu.shared_per_block, kMostShared);
@@ -88,8 +88,15 @@ struct Division {
     while (streams > 1 && shared_of(network, weights, streams, places) > room) --streams;
     shared = shared_of(network, weights, streams, places);
     blocks = (batch + streams - 1) / streams;
-    resident = std::clamp<int64_t>((room - shared) / weights.chain_layer, 0, network.layers);
+    // What stays need not be brought; else there are slots, where copies pass threads by.
+    constexpr int kFirstWithCopies = 80;
+    slot_pairs = std::min(kSlotPairs, std::max(weights.channel_pairs, weights.gated_pairs));
+    int64_t slots = int64_t{kJobSlots} * kStepWarps * slot_pairs * 2 * kTileBytes;
+    if (gpu.architecture < kFirstWithCopies || shared + slots > room) slot_pairs = slots = 0;
+    resident = std::clamp<int64_t>((room - shared - slots) / weights.chain_layer, 0, network.layers);
     shared += resident * weights.chain_layer;
+    places.slots = int(shared);
+    shared += slots;
   }
 
   int64_t ahead_bytes(const fastvoc_recurrent& network) const {
@@ -231,7 +238,7 @@ int fastvoc_cuda_recurrent_run(const fastvoc_recurrent* network, const fastvoc_g
   const Division division(*network, *gpu, steps->batch);
   Recurrent r = {};
   r.packed = static_cast<const char*>(packed);
-  r.weights = division.weights, r.places = division.places, r.resident = int(division.resident);
+  r.weights = division.weights, r.places = division.places, r.resident = int(division.resident), r.slot_pairs = int(division.slot_pairs);
   r.channels = int(network->channels), r.gated = int(network->gated), r.skips = int(network->skips);
   r.hidden = int(network->hidden), r.outputs = int(network->outputs), r.layers = int(network->layers);
   r.taps = int(network->taps), r.condition = int(network->condition), r.input_taps = int(network->input_taps);

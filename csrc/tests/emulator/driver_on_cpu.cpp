@@ -93,7 +93,8 @@ Written written_by(const InputGradient&, const Shape&, int) { return {}; }
 Written written_by(const Recurrent&, const Shape&, int) { return {}; }  // nothing is launched early behind it
 
 size_t shared_bytes(const Recurrent& steps) {
-  return size_t(steps.places.weights + steps.resident * steps.weights.chain_layer);
+  const int slots = kJobSlots * kStepWarps * steps.slot_pairs * 2 * kTileBytes;
+  return size_t(steps.places.weights + steps.resident * steps.weights.chain_layer + slots);
 }
 
 size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kernel) {
