@@ -272,6 +272,15 @@ def test_small_tiles_give_the_bits_of_large_ones(dtype: torch.dtype) -> None:
     assert torch.equal(*waves)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["hifigan-v1, narrowest", "hifigan-v2", "hifigan-v3", "multi-band melgan"])
+def test_chains_that_multiply_by_warpgroups_are_as_exact_as_plain_pytorch(name: str, precision: torch.dtype) -> None:
+    gpu = H100._replace(hopper=device.HOPPER_CHOICES["chains"])
+    plan = planned(layers_of(network(name, precision)), gpu, precision)
+    assert any(kernel.startswith("hopper_chain_") for kernel in plan.launches(2, FRAMES))
+    as_exact_as_plain_pytorch(name, precision, gpu)
+
+
 def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "hifigan-v1, widest"
 
@@ -294,7 +303,7 @@ def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert off.architecture == 90 and "hopper" not in kinds(off)
     as_exact_as_plain_pytorch(name, torch.float16, off)
     monkeypatch.setenv("FASTVOC_HOPPER", "no")
-    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off"):
+    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off, chains"):
         device._gpu.__wrapped__(torch.device("cuda"))
 
 

@@ -211,7 +211,8 @@ FASTVOC_DEVICE void multiply_all(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)
           for (int pair = 0; pair < kBlockChunks / 2; ++pair) {
 #pragma unroll
             for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
-              multiply_by_warpgroup<precision>(sum[tile], a + 2 * pair * pitch + 64 * tile, b + 2 * pair * columns);
+              multiply_by_warpgroup<precision, columns>(sum[tile].eights(), a + 2 * pair * pitch + 64 * tile,
+                                                        b + 2 * pair * columns);
             }
           }
           commit_products();
@@ -223,7 +224,8 @@ FASTVOC_DEVICE void multiply_all(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)
             begin_products();
 #pragma unroll
             for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
-              multiply_by_warpgroup<precision>(sum[tile], a + 2 * pair * pitch + 64 * tile, b + 2 * pair * columns);
+              multiply_by_warpgroup<precision, columns>(sum[tile].eights(), a + 2 * pair * pitch + 64 * tile,
+                                                        b + 2 * pair * columns);
             }
             commit_products();
             wait_for_products<1>();
@@ -243,7 +245,7 @@ FASTVOC_DEVICE void multiply_all(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)
   }
   wait_for_products<0>();
 #pragma unroll
-  for (int tile = 0; tile < hopper_tiles(rows); ++tile) hold(sum[tile]);
+  for (int tile = 0; tile < hopper_tiles(rows); ++tile) hold<columns>(sum[tile].eights());
 }
 
 // What most operations end with: whole chunks of elements. Row `row` is the first of this thread.

@@ -8,6 +8,7 @@
 #include "convolution.cuh"
 #include "gradients.cuh"
 #include "hopper.cuh"
+#include "hopper_chain.cuh"
 #include "pack.cuh"
 
 namespace fastvoc::cuda {
@@ -31,6 +32,13 @@ FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
     hopper_convolution<precision, rows, columns>(parameter);                                 \
   }
 FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
+
+#define FASTVOC_HOPPER_CHAIN(word, precision, channels, warps, tiles)                               \
+  FASTVOC_HOPPER_KERNEL(hopper_chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * (warps + 1), \
+                        hopper_chain_blocks(channels, tiles)) {                                             \
+    hopper_chain<precision, channels, warps, tiles>(parameter);                                     \
+  }
+FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN)
 
 FASTVOC_KERNEL(pack, Pack, 256) { pack_weight(parameter); }
 FASTVOC_KERNEL(enter, Enter, 256) { enter_signal(parameter); }

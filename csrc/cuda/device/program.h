@@ -169,11 +169,17 @@ FASTVOC_BOTH constexpr int chain_shared_bytes(int precision, int channels, int r
          buffers * (channels / chunk_channels(precision)) * chain_pitch(rows, guard) * kChunkBytes;
 }
 
+// On architecture 90a barriers stand behind that, and so many blocks share the registers of a multiprocessor.
+constexpr int kChainBarrierBytes = 64;
+FASTVOC_BOTH constexpr int hopper_chain_blocks(int channels, int tiles) { return channels * tiles > 64 ? 1 : 2; }
+
 // Kernels, as the host chooses among them. The name is that of the function in the module.
 struct ChainKernel {
   const char* name;
   int precision, channels, warps, tiles;  // a warp has `tiles` times 16 rows
+  int hopper;                             // by wgmma, on sm_90a only; one more warp brings weights
   FASTVOC_BOTH constexpr int rows() const { return warps * tiles * 16; }
+  FASTVOC_BOTH constexpr int threads() const { return 32 * (warps + hopper); }
 };
 #define FASTVOC_CHAINS(kernel)                                                                     \
   kernel(f16, kFloat16, 8, 8, 8) kernel(f16, kFloat16, 8, 4, 2)                                    \
@@ -189,9 +195,17 @@ struct ChainKernel {
   kernel(tf32, kTfloat32, 8, 8, 4) kernel(tf32, kTfloat32, 8, 4, 2)                                \
   kernel(tf32, kTfloat32, 16, 8, 4) kernel(tf32, kTfloat32, 16, 4, 4)                              \
   kernel(tf32, kTfloat32, 32, 8, 2) kernel(tf32, kTfloat32, 48, 8, 2) kernel(tf32, kTfloat32, 64, 8, 2)
+#define FASTVOC_HOPPER_CHAINS(kernel)                                                              \
+  kernel(f16, kFloat16, 16, 8, 4) kernel(f16, kFloat16, 32, 8, 4) kernel(f16, kFloat16, 32, 8, 2)  \
+  kernel(f16, kFloat16, 48, 8, 3) kernel(f16, kFloat16, 64, 12, 2) kernel(f16, kFloat16, 64, 8, 2) \
+  kernel(bf16, kBfloat16, 16, 8, 4) kernel(bf16, kBfloat16, 32, 8, 4) kernel(bf16, kBfloat16, 32, 8, 2) \
+  kernel(bf16, kBfloat16, 48, 8, 3) kernel(bf16, kBfloat16, 64, 12, 2) kernel(bf16, kBfloat16, 64, 8, 2)
 #define FASTVOC_CHAIN_ROW(word, precision, channels, warps, tiles) \
-  {"chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles},
-constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)};
+  {"chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles, 0},
+#define FASTVOC_HOPPER_CHAIN_ROW(word, precision, channels, warps, tiles) \
+  {"hopper_chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles, 1},
+constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)
+                                       FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN_ROW)};
 
 // Signals are read in blocks of `kBlockChunks` chunks, of which two are there at once. Weights pass through stages.
 constexpr int kBlockChunks = 8, kWeightStages = 3;

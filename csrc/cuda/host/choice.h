@@ -12,7 +12,7 @@ constexpr int kMostHopperSpan = 256;  // rows
 // Whether the kernels for architecture 90 take an operation. Their sums may round otherwise than those of the others,
 // so that this may not depend on the call.
 inline bool runs_hopper(const Plan& plan, const Operation& operation) {
-  if (plan.gpu.architecture != 90 || plan.gpu.hopper_off) return false;
+  if (plan.gpu.architecture != 90 || (plan.gpu.hopper & FASTVOC_HOPPER_OFF)) return false;
   if (plan.precision == kTfloat32 || operation.columns < 64) return false;
   for (int i = 0; i < operation.sources; ++i)
     if (operation.source[i].chunks % 2 != 0 || span_of(operation.source[i]) > kMostHopperSpan) return false;

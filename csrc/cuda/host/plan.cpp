@@ -134,7 +134,7 @@ class Run {
     if (step.added >= 0) chain.added = signal_[step.added];
     for (int s = 0; s < step.count; ++s) chain.step[s] = step_of(step, plan_.operation[step.operation[s]], chain.rows);
     const Shape shape = {{unsigned((rows + chain.rows - 1) / chain.rows), unsigned(call_.batch), 1},
-                         unsigned(32 * kernel.warps),
+                         unsigned(kernel.threads()),
                          unsigned(chain_shared(plan_, step, kernel))};
     return launch(kernels_.chain[&kernel - kChains], shape, &chain, sizeof chain);
   }

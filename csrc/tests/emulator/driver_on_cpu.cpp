@@ -95,7 +95,8 @@ size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kern
 }
 
 size_t shared_bytes(const Chain& chain, const ChainKernel& kernel) {
-  return size_t(chain_shared_bytes(kernel.precision, kernel.channels, kernel.rows(), chain.guard, chain.buffers));
+  return size_t(chain_shared_bytes(kernel.precision, kernel.channels, kernel.rows(), chain.guard, chain.buffers) +
+                kernel.hopper * kChainBarrierBytes);
 }
 
 size_t shared_bytes(const Convolutions& all, const ConvolutionKernel& kernel) {
@@ -164,6 +165,9 @@ std::vector<Function> all_functions() {
 #define FASTVOC_TABLE_HOPPER(word, precision, rows, columns, threads) \
   FASTVOC_TABLE_ROW(Convolutions, hopper_##word##_##rows##x##columns, precision)
   FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_TABLE_HOPPER)
+#define FASTVOC_TABLE_HOPPER_CHAIN(word, precision, channels, warps, tiles) \
+  FASTVOC_TABLE_ROW(Chain, hopper_chain_##word##_##channels##_##warps##x##tiles, precision)
+  FASTVOC_HOPPER_CHAINS(FASTVOC_TABLE_HOPPER_CHAIN)
   FASTVOC_TABLE_ROW(Pack, pack, kPrecisions)
   FASTVOC_TABLE_ROW(Enter, enter, kPrecisions)
 #define FASTVOC_TABLE_GRADIENT(word, precision, fixed, sliding, rows, warps, taps) \
