@@ -23,9 +23,9 @@ const char* fastvoc_cuda_missing(void);
 /* What the driver said of the last FASTVOC_DRIVER_ERROR of this thread. */
 const char* fastvoc_cuda_message(void);
 
-/* What a plan does with kernels that only architecture 90 can run: none of them; or also those that no GPU has measured
- * yet, which are the chains. Without either, those of convolutions. */
-enum { FASTVOC_HOPPER_OFF = 1, FASTVOC_HOPPER_CHAINS = 2 };
+/* What a plan does with kernels that only architecture 90 can run: none of them; or beside those of convolutions also
+ * those of chains, and those of convolutions whose warpgroups work in turn. */
+enum { FASTVOC_HOPPER_OFF = 1, FASTVOC_HOPPER_CHAINS = 2, FASTVOC_HOPPER_IN_TURN = 4 };
 
 typedef struct {
   int architecture;              /* 10 * major + minor */

@@ -19,11 +19,11 @@ struct HopperChain : ChainTile<precision, channels, warps, tiles> {
   using Tile = ChainTile<precision, channels, warps, tiles>;
   using Tile::begin, Tile::chain, Tile::frames, Tile::length, Tile::me, Tile::pitch;
   using Tile::kRows, Tile::kThreads;
-  static constexpr int kGroups = warps / 4, kPairs = 4;  // pairs of slices that are asked for at once
+  static constexpr int kGroups = warps / 4;
   static_assert(warps % 4 == 0 && precision != kTfloat32 && channels >= 16);
 
   Place<kStages> place;  // of the ring: what is brought, or multiplied, next
-  bool begun = false;    // whether products are under way
+  bool begun = false;    // whether the stage before is still multiplied
 
   FASTVOC_DEVICE explicit HopperChain(const Chain& chain) : Tile(chain) {}
 
@@ -89,9 +89,9 @@ struct HopperChain : ChainTile<precision, channels, warps, tiles> {
 #pragma unroll 1
         for (int left = source.taps * source.chunks; left > 0; left -= most) {
           const int bytes = least(left, most) * columns * kChunkBytes;
-          wait_for_phase(free(place.number), place.parity ^ 1);
-          arrive_expecting(full(place.number), bytes);
-          copy_run(shared_memory() + place.number * kStageBytes, from, bytes, full(place.number));
+          wait_for_phase(free(place.number()), place.parity() ^ 1);
+          arrive_expecting(full(place.number()), bytes);
+          copy_run(shared_memory() + place.number() * kStageBytes, from, bytes, full(place.number()));
           from += bytes;
           place.advance();
         }
@@ -116,7 +116,7 @@ struct HopperChain : ChainTile<precision, channels, warps, tiles> {
     const int first = most(step.first, -begin), last = most(least(step.last, end - begin), 0);
     const int from = (first / 64 - group + kGroups - 1) / kGroups;
     const int until = ((last + 63) / 64 - group + kGroups - 1) / kGroups;
-    run_counted<columns>(step, from, most(until - from, 0), ChainCount<tiles>());
+    run_counted<columns>(step, from, alike(most(until - from, 0)), ChainCount<tiles>());
   }
 
   template <int columns, int count>
@@ -145,22 +145,21 @@ struct HopperChain : ChainTile<precision, channels, warps, tiles> {
       }
     }
     const int row = (from * kGroups + me / kWarpgroup) * 64;
+    // At least one, and the compiler has to see it, or it would wait for every single product.
+    int i = 0;
 #pragma unroll 1
-    for (int i = 0; i < step.sources; ++i) add_source<columns, count>(step.source[i], row, sum);
+    do {
+      add_source<columns, count>(step.source[i], row, sum);
+    } while (++i < step.sources);
     wait_for_products<0>();
 #pragma unroll
     for (int j = 0; j < count; ++j) hold<columns>(sum[j]);
-    release_before();
+    if (me % 32 == 0) arrive(free(place.before()));
     begun = false;
     me = anew(me);
     if constexpr (count > 0) {
       Tile::template finish<columns, 0>(step, row + (me >> 5) % 4 * 16 + (me >> 2 & 7), count, sum);
     }
-  }
-
-  // The stage in front of the current one, of which nothing is multiplied any more.
-  FASTVOC_DEVICE void release_before() const {
-    if (me % 32 == 0) arrive(free(place.number > 0 ? place.number - 1 : kStages - 1));
   }
 
   template <int columns, int count>
@@ -171,44 +170,15 @@ struct HopperChain : ChainTile<precision, channels, warps, tiles> {
     const int chunks = single ? 2 : source.chunks, back = (single ? 2 : 1) * source.dilation - chunks * next;
     unsigned a = operand(Tile::row(source.buffer, 0, row - source.left), next * kChunkBytes);
     int chunk = 0;
-    const auto advance = [&] {
-      a += 2 * next;
-      chunk += 2;
-      if (chunk >= chunks) {
-        chunk = 0;
-        a += back;
-      }
-    };
     constexpr int next_tile = 64 * kGroups;
 #pragma unroll 1
     for (int left = source.taps * source.chunks; left > 0; left -= room(columns)) {
-      unsigned b = operand(shared_memory() + place.number * kStageBytes, columns * kChunkBytes);
-      wait_for_phase(full(place.number), place.parity);
-      // What is asked for and its commitment stand in a row, or the compiler would wait for every single product.
+      unsigned b = operand(shared_memory() + place.number() * kStageBytes, columns * kChunkBytes);
+      wait_for_phase(full(place.number()), place.parity());
       int pairs = least(left, room(columns)) / 2;
 #pragma unroll 1
-      for (; pairs >= kPairs; pairs -= kPairs) {
-        unsigned at[kPairs];
-#pragma unroll
-        for (int pair = 0; pair < kPairs; ++pair) {
-          at[pair] = a;
-          advance();
-        }
-        begin_products();
-#pragma unroll
-        for (int pair = 0; pair < kPairs; ++pair) {
-#pragma unroll
-          for (int j = 0; j < count; ++j) {
-            multiply_by_warpgroup<precision, columns>(sum[j], at[pair] + j * next_tile, b + 2 * pair * columns);
-          }
-        }
-        commit_products();
-        wait_for_products<1>();
-        b += 2 * kPairs * columns;
-        release_once();
-      }
-#pragma unroll 1
-      for (; pairs > 0; --pairs) {
+      do {
+        // What is asked for and its commitment stand in a row, or the compiler would wait for every single product.
         begin_products();
 #pragma unroll
         for (int j = 0; j < count; ++j) {
@@ -217,20 +187,19 @@ struct HopperChain : ChainTile<precision, channels, warps, tiles> {
         commit_products();
         wait_for_products<1>();
         b += 2 * columns;
-        advance();
-        release_once();
-      }
+        a += 2 * next;
+        chunk += 2;
+        if (chunk >= chunks) {
+          chunk = 0;
+          a += back;
+        }
+        // What was asked for before this has been done.
+        if (begun && me % 32 == 0) arrive(free(place.before()));
+        begun = false;
+      } while (--pairs > 0);
       begun = true;
-      released = false;
       place.advance();
     }
-  }
-
-  // What was asked for before the first products of a stage has been done.
-  bool released = false;
-  FASTVOC_DEVICE void release_once() {
-    if (begun && !released) release_before();
-    released = true;
   }
 };
 

@@ -28,10 +28,17 @@ FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
 #define FASTVOC_HOPPER_CONVOLUTION(word, precision, rows, columns, threads)                  \
   FASTVOC_HOPPER_KERNEL(hopper_##word##_##rows##x##columns, Convolutions, threads,           \
                         hopper_blocks(rows, columns)) {                                      \
-    static_assert(threads == hopper_threads(rows, columns));                                 \
+    static_assert(threads == HopperWork<rows, columns>::block_threads);                            \
     hopper_convolution<precision, rows, columns>(parameter);                                 \
   }
 FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
+
+#define FASTVOC_IN_TURN(word, precision, rows, columns, threads)                                        \
+  FASTVOC_HOPPER_KERNEL(hopper_in_turn_##word##_##rows##x##columns, Convolutions, threads, 1) {         \
+    static_assert(threads == HopperWork<rows, columns, true>::block_threads);                                 \
+    hopper_convolution_in_turn<precision, rows, columns>(parameter);                                    \
+  }
+FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN)
 
 #define FASTVOC_HOPPER_CHAIN(word, precision, channels, warps, tiles)                               \
   FASTVOC_HOPPER_KERNEL(hopper_chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * (warps + 1), \

@@ -106,10 +106,14 @@ struct Convolution {
 // blockIdx.x: tile of rows * panels + panel, a panel being as many columns as a block makes; y: item of the batch;
 // z: problem. So blocks that read the same rows run at the same time, and the first problem before the others. Problems
 // differ in taps and signals, not in shape.
+//
+// Kernels whose warpgroups work in turn have a grid of `stay` blocks, each of which makes what others leave to blocks
+// of their own: every `stay`-th of as many as there are of `blocks` blockIdx.x, `items` and problems.
 struct Convolutions {
   Convolution problem[kProblems];
   Lengths lengths;
   int problems, panels;
+  int items, blocks, stay;
 };
 
 // One operation of a chain: signals are buffers in shared memory, all of the chain's width but for the last steps, and
@@ -221,11 +225,17 @@ FASTVOC_BOTH constexpr int hopper_blocks(int rows, int columns) {
   return sums > 128 * 128 ? 1 : sums > 128 * 64 ? 2 : sums > 64 * 64 ? 3 : 4;
 }
 
+// Where its warpgroups work in turn, the weights of the next one are to be there, too.
+constexpr int kStagesInTurn = 2 * kWeightStages;
+
 // A block of a convolution makes `rows` rows of one panel of `columns` columns with `threads` threads.
 struct ConvolutionKernel {
   const char* name;
   int precision, rows, columns, threads, hopper;  // hopper: by wgmma, on sm_90a only
-  FASTVOC_BOTH constexpr int stages() const { return hopper ? hopper_stages(rows) : kWeightStages; }
+  int in_turn;                                    // of these, those whose blocks stay
+  FASTVOC_BOTH constexpr int stages() const {
+    return in_turn ? kStagesInTurn : hopper ? hopper_stages(rows) : kWeightStages;
+  }
 };
 #define FASTVOC_CONVOLUTIONS(kernel)                                                               \
   kernel(f16, kFloat16, 128, 128, 256) kernel(f16, kFloat16, 64, 64, 128)                          \
@@ -241,12 +251,18 @@ struct ConvolutionKernel {
   kernel(bf16, kBfloat16, 256, 128, 384) kernel(bf16, kBfloat16, 128, 256, 384)                          \
   kernel(bf16, kBfloat16, 256, 64, 320) kernel(bf16, kBfloat16, 128, 128, 320) kernel(bf16, kBfloat16, 128, 64, 320) \
   kernel(bf16, kBfloat16, 64, 64, 192)
+#define FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(kernel)                               \
+  kernel(f16, kFloat16, 128, 128, 384) kernel(f16, kFloat16, 256, 64, 384)    \
+  kernel(bf16, kBfloat16, 128, 128, 384) kernel(bf16, kBfloat16, 256, 64, 384)
 #define FASTVOC_CONVOLUTION_ROW(word, precision, rows, columns, threads) \
-  {"convolution_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0},
+  {"convolution_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 0},
 #define FASTVOC_HOPPER_ROW(word, precision, rows, columns, threads) \
-  {"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1},
+  {"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0},
+#define FASTVOC_IN_TURN_ROW(word, precision, rows, columns, threads) \
+  {"hopper_in_turn_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1},
 constexpr ConvolutionKernel kConvolutions[] = {FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION_ROW)
-                                                   FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_ROW)};
+                                                   FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_ROW)
+                                                       FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN_ROW)};
 
 // Shared memory of a convolution whose sources reach over at most `span` = dilation * (taps - 1) rows beyond their own.
 FASTVOC_BOTH constexpr int convolution_pitch(int rows, int span) { return (rows + span + 5) / 8 * 8 + 2; }

@@ -598,7 +598,7 @@ Setting draw_setting() {
                                    {80, 108, 163 << 10, 164 << 10},
                                    {89, 128, 99 << 10, 100 << 10},
                                    {90, 132, 227 << 10, 228 << 10},
-                                   {90, 132, 227 << 10, 228 << 10, FASTVOC_HOPPER_CHAINS}};
+                                   {90, 132, 227 << 10, 228 << 10, FASTVOC_HOPPER_CHAINS | FASTVOC_HOPPER_IN_TURN}};
   Setting setting = {kGpus[draw(0, 4)], FASTVOC_FLOAT16, toss()};
   if (setting.gpu.architecture >= 80) {
     constexpr int kPrecisions[] = {FASTVOC_FLOAT16, FASTVOC_BFLOAT16, FASTVOC_TFLOAT32};

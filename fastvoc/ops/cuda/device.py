@@ -39,8 +39,8 @@ class Gpu(NamedTuple):
     """What to do with kernels that only compute capability 9.0 can run: a sum of `HOPPER_CHOICES`."""
 
 
-HOPPER_CHOICES = {"on": 0, "off": 1, "chains": 2}
-"""What `FASTVOC_HOPPER` may be, as `fastvoc_gpu.hopper` has it. Without `chains`, only convolutions have such kernels."""
+HOPPER_CHOICES = {"on": 0, "off": 1, "chains": 2, "in-turn": 4}
+"""What `FASTVOC_HOPPER` may be, as `fastvoc_gpu.hopper` has it."""
 
 IN_PLACE = Gpu(80, 108, 163 << 10, 164 << 10)
 """What the CPU pretends to be: an A100."""
