@@ -114,6 +114,67 @@ typedef struct {
 
 int fastvoc_cuda_input_gradient_run(void* kernels, void* stream, const fastvoc_cuda_input_gradient* call);
 
+/* gated: a layer of WaveNet, in two launches
+ *
+ *   a = weight * x + bias + c, the first with taps `dilation` rows apart; or weight * x + bias + its weight * c + its bias
+ *   g = tanh(first half of a) * sigmoid(second half of a), or the other way round
+ *   residual = scale * (x' + product of g), where x' is the row of x that lies `before` rows behind the first tap
+ *   skip     = s + product of g
+ *
+ * Tensors are of the precision (float32 for FASTVOC_TFLOAT32) and in device memory. Sums are float32; g is rounded once.
+ */
+typedef struct {
+  int precision;     /* as in a plan for GPUs */
+  int residual;      /* whether there is one: 0 or 1 */
+  int sigmoid_first; /* which half of the weight is that of the sigmoid */
+  int multiplied;    /* whether the condition is multiplied by a weight, or added */
+  float scale;
+  int64_t channels, gates, skips, condition; /* skips and condition may be 0; a condition that is added has 2 gates */
+  int64_t taps, dilation, left, right, before;
+} fastvoc_cuda_gated;
+
+typedef struct {
+  const void *weight, *bias; /* contiguous (rows, channels, taps) and (rows,); a bias may be null */
+} fastvoc_cuda_gated_weight;
+
+typedef struct {
+  const void* data;   /* null where the layer has none */
+  int64_t strides[3]; /* batch, channels, frames; in elements */
+} fastvoc_cuda_gated_input;
+
+typedef struct {
+  void* data;        /* rows of neighbouring channels; null where the layer has none */
+  int64_t item, row; /* elements from item to item, and from frame to frame */
+} fastvoc_cuda_gated_output;
+
+typedef struct {
+  int64_t batch, frames; /* of x */
+  const int* lengths;    /* as in a call of a plan */
+  fastvoc_cuda_gated_input x, condition, skip;
+  fastvoc_cuda_gated_output residual, made; /* the latter is the skip connection */
+} fastvoc_cuda_gated_call;
+
+/* A layer compiled for a kind of GPU, in so many bytes of the caller; FASTVOC_BAD_SIZE also if no kernel takes it. */
+int64_t fastvoc_cuda_gated_size(void);
+int fastvoc_cuda_gated_make(const fastvoc_cuda_gated* layer, const fastvoc_gpu* gpu, void* plan);
+
+/* Bytes of device memory, aligned to 256; of the workspace -1 if the call is refused. Both are asked of what runs. */
+int64_t fastvoc_cuda_gated_packed_size(const void* plan);
+int64_t fastvoc_cuda_gated_workspace_size(const void* plan, const fastvoc_cuda_gated_call* call);
+
+/* The weights of the convolution, of the condition where it is multiplied, and of the products, whose rows are those of
+ * the residual and then those of the skip connection: float32, or if `narrow` of the precision. */
+int fastvoc_cuda_gated_pack(const void* plan, void* kernels, int narrow, const fastvoc_cuda_gated_weight* convolution,
+                            const fastvoc_cuda_gated_weight* condition, const fastvoc_cuda_gated_weight* products,
+                            void* packed, void* stream);
+int fastvoc_cuda_gated_run(const void* plan, void* kernels, const void* packed, void* workspace, void* stream,
+                           const fastvoc_cuda_gated_call* call);
+
+/* As fastvoc_cuda_plan_launches and so on, without what brings the call's tensors into rows. */
+int fastvoc_cuda_gated_launches(const void* plan);
+const char* fastvoc_cuda_gated_kernel(const void* plan, int64_t batch, int64_t frames, int launch);
+double fastvoc_cuda_gated_clocks(const void* plan, int64_t batch, int64_t frames, int launch);
+
 #ifdef __cplusplus
 }
 #endif

@@ -30,7 +30,7 @@ def host(*arguments: str, **environment: str) -> None:
 @needs_compiler
 def test_kernels_keep_the_contract() -> None:
     test = "tests/test_ops.py::test_every_backend_computes_the_definition"
-    host(test, "-k", "cuda and (conv1d or upsample or residual)")
+    host(test, "-k", "cuda and (conv1d or upsample or residual or gated)")
 
 
 @pytest.mark.slow
@@ -43,6 +43,12 @@ def test_kernels_do_what_the_contract_does_not_say() -> None:
 @needs_compiler
 def test_gradients_do_what_the_contract_does_not_say() -> None:
     host("tests/hosted_gradients.py")
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_gates_do_what_the_contract_does_not_say() -> None:
+    host("tests/hosted_gated.py")
 
 
 @pytest.mark.slow

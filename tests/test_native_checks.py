@@ -94,6 +94,7 @@ GPU_CHECKS = {
     "convolutions": 40,
     "hopper": 20,
     "gradients": 30,
+    "gated": 150,
     "cuda_networks": 20,
     "hostile_cuda_calls": 2000,
     "hostile_gradients": 1000,
@@ -138,7 +139,7 @@ def notices(program: Path, count: int, site: str) -> bool:
 def test_every_barrier_and_every_wait_is_needed(plain_for_gpus: Path, tmp_path: Path) -> None:
     folder = plain_for_gpus
     reached: dict[str, list[str]] = {}
-    for program in ("chains", "convolutions", "hopper", "gradients", "cuda_networks"):
+    for program in ("chains", "convolutions", "hopper", "gradients", "gated", "cuda_networks"):
         run(folder / program, str(GPU_CHECKS[program]), FASTVOC_SITES=str(tmp_path / program))
         for site in (tmp_path / program).read_text().split():
             reached.setdefault(site, []).append(program)

@@ -5,7 +5,7 @@ Prenger, Valle and Catanzaro 2018, arXiv:1811.00002, §2.2; original: NVIDIA/wav
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from fastvoc import ops
 from fastvoc.blocks.conv import Conv1d
+from fastvoc.ops.gated import cuda
 from fastvoc.ops.gated.packed import Packed
 
 Memory = list[Tensor]
@@ -111,6 +112,40 @@ class GatedStack(nn.Module):
             memory += [bias.new_zeros(batch, len(bias), count) for count in (layer.conv.padding[0], 0)]
         return memory
 
+    def refused_on_gpu(self) -> str | None:
+        """Return why the kernels of a GPU cannot run a layer with the product of its condition, or None."""
+        for layer in self._each():
+            weight, out = layer.conv.weight, layer.out.weight
+            made = cuda.compiled_packed(
+                weight,
+                self.condition.weight,
+                len(out) - layer.channels,
+                layer.channels,
+                dilation=layer.conv.dilation,
+                before=layer.conv.padding[0],
+            )
+            if isinstance(made, str):
+                return made
+        return None
+
+    def packed_on_gpu(self) -> list[cuda.Packed]:
+        """Return the weights of the layers for the kernels of a GPU, where `refused_on_gpu` is None."""
+        count = len(self.layers)
+        parts = zip(self.condition.weight.chunk(count), self.condition.bias.chunk(count), strict=True)
+        return [
+            cuda.Packed(
+                layer.conv.weight,
+                layer.conv.bias.float() + bias,
+                weight,
+                layer.out.weight,
+                layer.out.bias,
+                skip_channels=layer.channels,
+                dilation=layer.conv.dilation,
+                before=layer.conv.padding[0],
+            )
+            for layer, (weight, bias) in zip(self._each(), parts, strict=True)
+        ]
+
     def packed(self, *, in_order: bool) -> list[Packed]:
         """Return the weights of the layers for native code, where `fastvoc.ops.gated.packed.refuses` does not."""
         count = len(self.layers)
@@ -138,7 +173,7 @@ class GatedStack(nn.Module):
         *,
         before: int,
         ended: bool,
-        packed: list[Packed] | None = None,
+        packed: Sequence[Packed | cuda.Packed] | None = None,
     ) -> tuple[Memory, Tensor]:
         """Take the next rows, and return the new memory and the rows of the result that are now certain.
 
@@ -154,8 +189,8 @@ class GatedStack(nn.Module):
             Rows of `condition` that are not of these.
         ended : bool
             Whether no others follow.
-        packed : list of Packed, optional
-            The layers for native code; `x`, `condition` and the result are then float32.
+        packed : sequence of Packed, optional
+            The layers for native code; `x`, `condition` and the result are then of their dtype.
         """
         if packed is not None:
             return self._advance_packed(packed, memory, x, condition, before=before, ended=ended)
@@ -174,7 +209,14 @@ class GatedStack(nn.Module):
         return kept, product(skip, self.end.weight, self.end.bias)
 
     def _advance_packed(
-        self, packed: list[Packed], memory: Memory, x: Tensor, condition: Tensor, *, before: int, ended: bool
+        self,
+        packed: Sequence[Packed | cuda.Packed],
+        memory: Memory,
+        x: Tensor,
+        condition: Tensor,
+        *,
+        before: int,
+        ended: bool,
     ) -> tuple[Memory, Tensor]:
         """Do the same with rows in memory order (batch, time, channel), which the memory then has, too.
 
@@ -189,10 +231,11 @@ class GatedStack(nn.Module):
         for (left, right), before_it, zeros in zip(paddings, known, behind, strict=True):
             sizes.append(before_it + counts[-1] + zeros)
             counts.append(max(0, sizes[-1] - left - right))
-        own, other = (x.new_empty(batch, max(sizes), channels, dtype=torch.float32) for _ in range(2))
+        dtype = packed[0].dtype
+        own, other = (x.new_empty(batch, max(sizes), channels, dtype=dtype) for _ in range(2))
         place = sum(waiting)
-        skips = x.new_empty(batch, place + max(counts), channels, dtype=torch.float32)
-        first = product(x, self.start.weight.float(), self.start.bias.float())
+        skips = x.new_empty(batch, place + max(counts), channels, dtype=dtype)
+        first = product(x, self.start.weight.to(dtype), self.start.bias.to(dtype))
         own[:, known[0] : known[0] + counts[0]] = first.mT
         given, kept, skip = condition.mT, Memory(), skips[:, :0]
         for number, (run, (left, right)) in enumerate(zip(packed, paddings, strict=True)):
@@ -213,7 +256,7 @@ class GatedStack(nn.Module):
                 skip,
             )
             own, other = other, own
-        return kept, product(skip.mT, self.end.weight.float(), self.end.bias.float())
+        return kept, product(skip.mT, self.end.weight.to(dtype), self.end.bias.to(dtype))
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -18,9 +18,15 @@ from fastvoc.config import config
 from fastvoc.graph import hooks_of
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
+from fastvoc.ops.cuda import device
+from fastvoc.ops.gated import cuda
 from fastvoc.ops.gated.packed import Packed, refuses
 from fastvoc.ops.kept import Kept
+from fastvoc.ops.op import Slower
 from fastvoc.recurrence import State
+
+Layers = list[list[Packed]] | list[list[cuda.Packed]]
+"""Those of each flow, as native code reads them."""
 
 
 @config
@@ -176,7 +182,7 @@ class WaveGlow(Generator):
         self.config = config
         self.upsample = FollowingUpsample(config.mel_bands, config.upsample_kernel_size, config.hop)
         self.flows = nn.ModuleList(Flow(channels, config) for channels in config.widths())
-        self._packed: Kept[list[list[Packed]]] = Kept()
+        self._packed: Kept[Layers] = Kept()
 
     @property
     def hop(self) -> int:
@@ -324,7 +330,7 @@ class WaveGlow(Generator):
             raise ValueError("WaveGlow makes waves of noise; it needs noise and temperature")
         # the blocks of Toom and Cook's method would have to wait in a stream
         packed = self._for_native_code(mel, in_order=not last or state[1].shape[-1] > 0)
-        single = mel if packed is None else mel.float()
+        single = mel if packed is None else mel.to(packed[0][0].dtype)
         state, wave = self._make(
             state, mel, noise.to(single) * temperature.to(single)[:, None, None], packed, last=last
         )
@@ -335,14 +341,13 @@ class WaveGlow(Generator):
             )
         return state, wave
 
-    def _make(
-        self, state: State, mel: Tensor, z: Tensor, packed: list[list[Packed]] | None, *, last: bool
-    ) -> tuple[State, Tensor]:
+    def _make(self, state: State, mel: Tensor, z: Tensor, packed: Layers | None, *, last: bool) -> tuple[State, Tensor]:
         """Run the flows backwards, some frames at a time."""
         unmix, waves, rows, given = self._inverses(), [], self._rows_per_frame, mel
-        mel = mel if packed is None else mel.float()
-        for start in range(0, max(1, mel.shape[-1]), WINDOW):
-            stop = start + WINDOW
+        mel = mel if packed is None else mel.to(packed[0][0].dtype)
+        window = WINDOW if mel.device.type == "cpu" else GPU_WINDOW
+        for start in range(0, max(1, mel.shape[-1]), window):
+            stop = start + window
             ended = last and stop >= mel.shape[-1]
             state, wave = self._advance(
                 state, mel[..., start:stop], z[..., start * rows : stop * rows], unmix, packed, ended=ended
@@ -356,7 +361,7 @@ class WaveGlow(Generator):
         mel: Tensor,
         z: Tensor,
         unmix: list[Tensor],
-        packed: list[list[Packed]] | None,
+        packed: Layers | None,
         *,
         ended: bool,
     ) -> tuple[State, Tensor]:
@@ -408,12 +413,22 @@ class WaveGlow(Generator):
 
     def _why_not_native(self) -> str | None:
         """Return why native code cannot run the layers, as a sentence, or None."""
-        asked = ops.forced_backend()
-        if asked not in (None, "cpu"):
+        asked, own = ops.forced_backend(), "cuda" if self._is_on_gpu() else "cpu"
+        if asked not in (None, own):
             return f"backend {asked!r} was asked for"
         if any(any(hooks_of(module)) for module in self.modules()):
             return "a module inside has forward hooks, which only modules that are called run"
-        return refuses(self.upsample.weight)
+        weight = self.upsample.weight
+        if own == "cpu":
+            return refuses(weight)
+        reason = device.refuses(weight.device, weight.dtype, what="its weights are")
+        if reason is not None and not (isinstance(reason, Slower) and asked == own):
+            return reason
+        return next((why for flow in self._each() if (why := flow.network.refused_on_gpu())), None)
+
+    def _is_on_gpu(self) -> bool:
+        """Whether a GPU runs the layers; in tests the CPU does so in its place, if that is asked for."""
+        return self.upsample.weight.device.type == "cuda" or ops.forced_backend() == "cuda"
 
     @property
     def is_exact_in_batches(self) -> bool:
@@ -430,7 +445,7 @@ class WaveGlow(Generator):
         """Drop the packed weights, so that the next samples are made with weights as they are then."""
         self._packed.forget()
 
-    def _for_native_code(self, mel: Tensor, *, in_order: bool) -> list[list[Packed]] | None:
+    def _for_native_code(self, mel: Tensor, *, in_order: bool) -> Layers | None:
         """Return the layers of all flows as native code reads them, or None where operators run them.
 
         Sums are `in_order`, or else as few products as there are ways to; only float32 has such ways.
@@ -442,9 +457,11 @@ class WaveGlow(Generator):
             return None
         in_order = in_order or self.upsample.weight.dtype != torch.float32
         make = partial(self._packed_layers, in_order=in_order)
-        return self._packed.of(weights, make, form=in_order)
+        return self._packed.of(weights, make, form=(in_order, self._is_on_gpu()))
 
-    def _packed_layers(self, *, in_order: bool) -> list[list[Packed]]:
+    def _packed_layers(self, *, in_order: bool) -> Layers:
+        if self._is_on_gpu():
+            return [flow.network.packed_on_gpu() for flow in self._each()]
         return [flow.network.packed(in_order=in_order) for flow in self._each()]
 
     def _inverses(self) -> list[Tensor]:
@@ -469,6 +486,9 @@ class WaveGlow(Generator):
 WINDOW = 96
 """Frames that run through all flows before the next. With 256 channels their features, 20 MB, stay in a third-level
 cache, and their rows are whole blocks of Toom and Cook's method for each dilation: 768 rows for the last."""
+
+GPU_WINDOW = 512
+"""The same where a GPU computes, which they are to fill; 32 of them then take 2 GB."""
 
 
 def _joined(earlier: Tensor, later: Tensor, *, by_rows: bool) -> Tensor:

@@ -14,11 +14,11 @@ Made = TypeVar("Made")
 
 
 class Kept(Generic[Made]):
-    """What native code is given of the weights of a network on the CPU, in one or several forms.
+    """What native code is given of the weights of a network, in one or several forms.
 
-    What writes to weights is found by PyTorch's counts, by samples of their values, and by steps of optimisers; a
-    single value that is written through ``.data`` may be missed. A copy, or what is pickled, is empty: packed weights
-    belong to this processor and this network.
+    What writes to weights is found by PyTorch's counts, by steps of optimisers, and, on the CPU, by samples of their
+    values; a single value that is written through ``.data`` may be missed, and on a GPU any. A copy, or what is
+    pickled, is empty: packed weights belong to this processor and this network.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Kept(Generic[Made]):
 
     def of(self, weights: Sequence[Tensor], make: Callable[[], Made], *, form: Hashable = None) -> Made:
         """Return ``make()``, or what is kept of it in a form."""
-        samples = self.fingerprint(weights)
+        samples = self.fingerprint([weight for weight in weights if weight.device.type == "cpu"])
         versions = sum(0 if weight.is_inference() else weight._version for weight in weights)
         key = samples, versions, native.isa(), *(weight.data_ptr() for weight in weights)
         OptimiserSteps.count()

@@ -6,6 +6,7 @@
 // is summed in which order depends on the operation alone, so that all kernels for it give the same bits.
 #pragma once
 
+#include "gate.cuh"
 #include "instructions.cuh"
 
 namespace fastvoc::cuda {
@@ -383,7 +384,17 @@ FASTVOC_DEVICE void multiply_slices(float (&sum)[tiles][eights][4], const char* 
   }
 }
 
-template <int precision, int rows, int columns, int threads>
+// Which panel of which problem a block makes.
+struct Panel {
+  int problem, number;
+};
+FASTVOC_DEVICE Panel panel_of(const Convolutions& launch, int block) {
+  const int number = block % launch.panels;
+  const bool second = launch.second > 0 && number >= launch.second;
+  return {block_z() + second, second ? number - launch.second : number};
+}
+
+template <int precision, int rows, int columns, int threads, bool gated = false>
 FASTVOC_DEVICE void convolution(const Convolutions& launch) {
   if constexpr (!kMultiplies<precision>) {
     trap();
@@ -395,8 +406,9 @@ FASTVOC_DEVICE void convolution(const Convolutions& launch) {
   static_assert(columns % width == 0 && tiles * 16 * (threads / 32) == rows * across);
 
   let_next_kernel_begin();
-  const Convolution& operation = launch.problem[block_z()];
-  const int first_column = block_x() % launch.panels * columns, first_row = block_x() / launch.panels * rows;
+  const Panel panel = panel_of(launch, block_x());
+  const Convolution& operation = launch.problem[panel.problem];
+  const int first_column = panel.number * columns, first_row = block_x() / launch.panels * rows;
   const int item = block_y();
   const int warp = thread() / 32, lane = thread() % 32;
   const int warp_row = warp / across * tiles * 16, warp_column = warp % across * width;
@@ -517,7 +529,11 @@ FASTVOC_DEVICE void convolution(const Convolutions& launch) {
   }
 
   add_biases(operation, first_column + warp_column, sum);
-  write_tiles<precision>(operation, item, result_rows, first_row + warp_row, first_column + warp_column, sum);
+  if constexpr (gated) {
+    gate_tiles<precision>(operation, item, result_rows, first_row + warp_row, first_column + warp_column, sum);
+  } else {
+    write_tiles<precision>(operation, item, result_rows, first_row + warp_row, first_column + warp_column, sum);
+  }
 }
 
 }  // namespace fastvoc::cuda

@@ -175,7 +175,7 @@ FASTVOC_DEVICE void load_signals(const Convolution& operation, int item, int fra
 // Sums begin with their biases, and residuals come near, while the first operands are on their way: later, everybody
 // would wait for them. No instruction of another kind may touch sums from here on, or the compiler would wait for every
 // single product.
-template <int precision, class Work>
+template <int precision, class Work, bool gated>
 FASTVOC_DEVICE void begin_sums(typename Work::Sums& sum, const Convolution& operation, int item, int result_rows,
                                int first_row, int first_column) {
   constexpr int rows = Work::rows, columns = Work::columns;
@@ -185,6 +185,11 @@ FASTVOC_DEVICE void begin_sums(typename Work::Sums& sum, const Convolution& oper
     for (int group = 0; group < columns / 32; ++group) {
       add_biases(operation, first_column + 32 * group, sum[tile].group[group]);
     }
+  }
+  if constexpr (gated) {
+    prefetch_condition<precision, rows, columns, Work::multipliers>(operation, item, result_rows, first_row,
+                                                                           first_column);
+    return;
   }
   if (operation.stride != 1 || first_column >= operation.channels) return;
   constexpr int lines = columns * element_bytes(precision) / 128;
@@ -392,15 +397,16 @@ FASTVOC_DEVICE int widest_span(const Convolution& operation) {
   return span;
 }
 
-template <int precision, int rows, int columns>
+template <int precision, int rows, int columns, bool gated = false>
 FASTVOC_DEVICE void hopper_convolution(const Convolutions& launch) {
   static_assert(rows % 64 == 0 && columns % 64 == 0 && precision != kTfloat32);
   if constexpr (!kWarpgroups) {
     trap();
   } else {
     using Work = HopperWork<rows, columns>;
-    const Convolution& operation = launch.problem[block_z()];
-    const int first_column = block_x() % launch.panels * columns, first_row = block_x() / launch.panels * rows;
+    const Panel panel = panel_of(launch, block_x());
+    const Convolution& operation = launch.problem[panel.problem];
+    const int first_column = panel.number * columns, first_row = block_x() / launch.panels * rows;
     const int item = block_y();
     const int frames = frames_of(launch.lengths, item), result_rows = rows_of(operation.y, frames);
     const HopperMemory<Work> shared{shared_memory(), convolution_pitch(rows, widest_span(operation))};
@@ -424,12 +430,23 @@ FASTVOC_DEVICE void hopper_convolution(const Convolutions& launch) {
     } else {
       if constexpr (Work::alone) take_registers<kMultiplierRegisters>();
       typename Work::Sums sum = {};
-      begin_sums<precision, Work>(sum, operation, item, result_rows, first_row, first_column);
+      begin_sums<precision, Work, gated>(sum, operation, item, result_rows, first_row, first_column);
       const int own_row = thread() / kWarpgroup * (64 * Work::tiles);
       multiply_all<precision>(sum, operation, own_row, shared, places, [] {});
-      const int block = anew(block_x()), own_column = block % launch.panels * columns;
+      const int block = anew(block_x()), own_column = panel_of(launch, block).number * columns;
       const int row = block / launch.panels * rows + own_row + thread() / 32 % 4 * 16;
-      write_sums<precision, Work>(operation, item, result_rows, row, own_column, sum);
+      if constexpr (gated) {
+#pragma unroll
+        for (int tile = 0; tile < Work::tiles; ++tile) {
+#pragma unroll
+          for (int group = 0; group < columns / 32; ++group) {
+            gate_tiles<precision>(operation, item, result_rows, row + 64 * tile, own_column + 32 * group,
+                                  sum[tile].group[group]);
+          }
+        }
+      } else {
+        write_sums<precision, Work>(operation, item, result_rows, row, own_column, sum);
+      }
     }
   }
 }
@@ -507,7 +524,7 @@ FASTVOC_DEVICE void hopper_convolution_in_turn(const Convolutions& launch) {
         const int own = thread() / kWarpgroup;
         if (count % 2 == own) {
           typename Work::Sums sum = {};
-          begin_sums<precision, Work>(sum, task.operation, task.item, task.result_rows, task.first_row,
+          begin_sums<precision, Work, false>(sum, task.operation, task.item, task.result_rows, task.first_row,
                                       task.first_column);
           wait_for_phase(shared.turn(own), (count / 2 + own + 1) % 2);
           multiply_all<precision>(sum, task.operation, 0, shared, places, [&] {

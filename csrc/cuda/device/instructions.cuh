@@ -153,6 +153,9 @@ FASTVOC_DEVICE float round_tf32(float value) {
 }
 
 FASTVOC_DEVICE float hyperbolic_tangent(float value) { return tanhf(value); }
+FASTVOC_DEVICE float power_of_two(float value) { return exp2f(value); }
+// Nearly so: off by two units, and zero for what is divided by more than 2^126.
+FASTVOC_DEVICE float quotient(float a, float b) { return __fdividef(a, b); }
 FASTVOC_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FASTVOC_DEVICE int to_int(float value) { return __float2int_rn(value); }
 FASTVOC_DEVICE float as_float(unsigned bits) { return __uint_as_float(bits); }

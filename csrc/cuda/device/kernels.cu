@@ -33,6 +33,20 @@ FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
   }
 FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
 
+#define FASTVOC_GATED_CONVOLUTION(word, precision, rows, columns, threads)              \
+  FASTVOC_KERNEL(gated_##word##_##rows##x##columns, Convolutions, threads) {            \
+    convolution<precision, rows, columns, threads, true>(parameter);                    \
+  }
+FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_CONVOLUTION)
+
+#define FASTVOC_HOPPER_GATED_CONVOLUTION(word, precision, rows, columns, threads)       \
+  FASTVOC_HOPPER_KERNEL(hopper_gated_##word##_##rows##x##columns, Convolutions, threads, \
+                        hopper_blocks(rows, columns)) {                                 \
+    static_assert(threads == HopperWork<rows, columns>::block_threads);                            \
+    hopper_convolution<precision, rows, columns, true>(parameter);                      \
+  }
+FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_CONVOLUTION)
+
 #define FASTVOC_IN_TURN(word, precision, rows, columns, threads)                                        \
   FASTVOC_HOPPER_KERNEL(hopper_in_turn_##word##_##rows##x##columns, Convolutions, threads, 1) {         \
     static_assert(threads == HopperWork<rows, columns, true>::block_threads);                                 \

@@ -30,10 +30,13 @@ FASTVOC_DEVICE void pack_weight(const Pack& pack) {
   for (int i = block_x() * 256 + thread(); i < elements; i += grid_x() * 256) {
     const int column = i / width % pack.columns, slice = i / width / pack.columns;
     const int in = slice % pack.chunks * width + i % width;
-    const int order = channel_of(column, pack.columns), phase = order / pack.channels, out = order % pack.channels;
+    const int order = channel_of(column, pack.columns), phase = pack.gates ? 0 : order / pack.channels;
+    const int half = pack.columns / 2, row = gated_row(column, pack.columns);
+    const bool fill = pack.gates && row % half >= pack.gates, first = (row < half) != (pack.sigmoid_first != 0);
+    const int out = pack.gates ? row % half + (first ? 0 : pack.gates) : order % pack.channels;
     // In an upsampling, later rows of x meet earlier taps.
     const int tap = pack.upsample ? phase + (taps - 1 - slice / pack.chunks) * pack.stride : slice / pack.chunks;
-    const bool exists = phase < pack.stride && out < pack.out_channels;
+    const bool exists = !fill && phase < pack.stride && out < pack.out_channels;
     float value = 0;
     if (exists && in < pack.in_channels && tap < pack.taps) {
       const long long outer = pack.upsample ? static_cast<long long>(in) * pack.out_channels + out

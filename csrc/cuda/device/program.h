@@ -101,20 +101,32 @@ struct Convolution {
   int sources, residuals;
   int columns, channels, stride, crop;
   int output;  // Output
+  // Of a gate, whose columns are those of 16 gates in every 32, as gated_row says, and whose channels are gates. Its
+  // residuals have two halves, in whole chunks with zeros in fill: that of tanh, and so many elements further on that of
+  // the sigmoid. Its result is between operations; scale, slopes and tanh do not matter.
+  int sigmoid;
 };
 
 // blockIdx.x: tile of rows * panels + panel, a panel being as many columns as a block makes; y: item of the batch;
 // z: problem. So blocks that read the same rows run at the same time, and the first problem before the others. Problems
-// differ in taps and signals, not in shape.
+// differ in taps and signals, not in shape. Or, where two read the same rows, panels from `second` on are those of the
+// second problem, and z is 0; `second` is 0 if there is none such. These may have as many columns as they like.
 //
 // Kernels whose warpgroups work in turn have a grid of `stay` blocks, each of which makes what others leave to blocks
 // of their own: every `stay`-th of as many as there are of `blocks` blockIdx.x, `items` and problems.
 struct Convolutions {
   Convolution problem[kProblems];
   Lengths lengths;
-  int problems, panels;
+  int problems, panels, second;
   int items, blocks, stay;
 };
+
+// The row of a gate's weight that is a column of it, counted as all of tanh and then all of the sigmoid, each of so many
+// gates as there are columns for.
+FASTVOC_BOTH constexpr int gated_row(int column, int columns) {
+  const int order = channel_of(column, columns), gate = order / 32 * 16 + order % 32 / 8 * 4 + order % 4;
+  return order % 8 / 4 * (columns / 2) + gate;
+}
 
 // One operation of a chain: signals are buffers in shared memory, all of the chain's width but for the last steps, and
 // the result is a buffer, or the chain's y. A source may be a buffer that the step before wrote. The result may be the
@@ -208,7 +220,8 @@ struct ChainKernel {
   {"chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles, 0},
 #define FASTVOC_HOPPER_CHAIN_ROW(word, precision, channels, warps, tiles) \
   {"hopper_chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles, 1},
-constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)
+// One for all sources of the host, which tell kernels by their place in it.
+inline constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)
                                        FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN_ROW)};
 
 // Signals are read in blocks of `kBlockChunks` chunks, of which two are there at once. Weights pass through stages.
@@ -231,8 +244,8 @@ constexpr int kStagesInTurn = 2 * kWeightStages;
 // A block of a convolution makes `rows` rows of one panel of `columns` columns with `threads` threads.
 struct ConvolutionKernel {
   const char* name;
-  int precision, rows, columns, threads, hopper;  // hopper: by wgmma, on sm_90a only
-  int in_turn;                                    // of these, those whose blocks stay
+  int precision, rows, columns, threads, hopper, gated;  // hopper: by wgmma, on sm_90a only
+  int in_turn;                                           // of these, those whose blocks stay
   FASTVOC_BOTH constexpr int stages() const {
     return in_turn ? kStagesInTurn : hopper ? hopper_stages(rows) : kWeightStages;
   }
@@ -251,18 +264,32 @@ struct ConvolutionKernel {
   kernel(bf16, kBfloat16, 256, 128, 384) kernel(bf16, kBfloat16, 128, 256, 384)                          \
   kernel(bf16, kBfloat16, 256, 64, 320) kernel(bf16, kBfloat16, 128, 128, 320) kernel(bf16, kBfloat16, 128, 64, 320) \
   kernel(bf16, kBfloat16, 64, 64, 192)
+#define FASTVOC_GATED_CONVOLUTIONS(kernel)                                                   \
+  kernel(f16, kFloat16, 128, 128, 256) kernel(f16, kFloat16, 64, 64, 128)                    \
+  kernel(bf16, kBfloat16, 128, 128, 256) kernel(bf16, kBfloat16, 64, 64, 128)                \
+  kernel(tf32, kTfloat32, 128, 64, 256) kernel(tf32, kTfloat32, 64, 64, 128)
+#define FASTVOC_HOPPER_GATED_CONVOLUTIONS(kernel)                                            \
+  kernel(f16, kFloat16, 256, 128, 384) kernel(f16, kFloat16, 128, 128, 320)                  \
+  kernel(f16, kFloat16, 64, 64, 192)                                                         \
+  kernel(bf16, kBfloat16, 256, 128, 384) kernel(bf16, kBfloat16, 128, 128, 320)              \
+  kernel(bf16, kBfloat16, 64, 64, 192)
 #define FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(kernel)                               \
   kernel(f16, kFloat16, 128, 128, 384) kernel(f16, kFloat16, 256, 64, 384)    \
   kernel(bf16, kBfloat16, 128, 128, 384) kernel(bf16, kBfloat16, 256, 64, 384)
 #define FASTVOC_CONVOLUTION_ROW(word, precision, rows, columns, threads) \
-  {"convolution_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 0},
+  {"convolution_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 0, 0},
 #define FASTVOC_HOPPER_ROW(word, precision, rows, columns, threads) \
-  {"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0},
+  {"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0, 0},
+#define FASTVOC_GATED_ROW(word, precision, rows, columns, threads) \
+  {"gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 1, 0},
+#define FASTVOC_HOPPER_GATED_ROW(word, precision, rows, columns, threads) \
+  {"hopper_gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1, 0},
 #define FASTVOC_IN_TURN_ROW(word, precision, rows, columns, threads) \
-  {"hopper_in_turn_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1},
-constexpr ConvolutionKernel kConvolutions[] = {FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION_ROW)
-                                                   FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_ROW)
-                                                       FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN_ROW)};
+  {"hopper_in_turn_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0, 1},
+inline constexpr ConvolutionKernel kConvolutions[] = {
+    FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION_ROW) FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_ROW)
+        FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_ROW) FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_ROW)
+            FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN_ROW)};
 
 // Shared memory of a convolution whose sources reach over at most `span` = dilation * (taps - 1) rows beyond their own.
 FASTVOC_BOTH constexpr int convolution_pitch(int rows, int span) { return (rows + span + 5) / 8 * 8 + 2; }
@@ -286,6 +313,8 @@ struct Pack {
   int chunks;    // of the signal that is read
   int columns;   // with fill, and permuted as channel_of(column, columns) says
   int first;     // replaces the bias instead of adding to it
+  int gates;     // of a gate, in the order of gated_row; or 0
+  int sigmoid_first;  // the rows of the sigmoid come first in the weight
 };
 
 // Reads a batch of (channels, frames) with any strides, and writes rows of chunks.

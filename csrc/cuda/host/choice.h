@@ -57,6 +57,7 @@ inline bool runs_convolution(const Plan& plan, const Launch& launch, const Convo
   const Operation& operation = plan.operation[launch.operation[0]];
   const int64_t span = widest_span(plan, launch);
   return kernel.precision == plan.precision && kernel.hopper == launch.hopper &&
+         kernel.gated == (operation.gates > 0) &&
          (operation.columns == 8) == (kernel.columns == 8) &&
          span <= plan.gpu.shared_per_block / kChunkBytes &&
          convolution_shared_bytes(kernel, int(span)) <= plan.gpu.shared_per_block;
@@ -94,7 +95,8 @@ inline void add_problem(const Plan& plan, const Operation& operation, const Conv
   }
   const int ends_of = 1 + operation.residuals;
   const double bytes = chunks * kChunkBytes + sums * element_bytes(plan.precision) * ends_of;
-  const double port = bytes / kCacheBytesPerClock, ends = kAddedClocks * ends_of + sums / kSumsPerClock;
+  const int finished = operation.gates > 0 ? kGatedSumsPerClock : kSumsPerClock;
+  const double port = bytes / kCacheBytesPerClock, ends = kAddedClocks * ends_of + sums / finished;
   // What begins and ends a block is hidden, in part, behind others on its multiprocessor; or all of it, by the next turn.
   const double shown = kernel.in_turn ? std::max(0.0, ends - multiplies) : (together > 1 ? kNotOverlapped : 1) * ends;
   blocks.add(count, (alone > port ? alone : port) + ends, multiplies + shown, bytes);
@@ -119,7 +121,7 @@ inline const ConvolutionKernel* choose_convolution(const Plan& plan, const Launc
     Blocks blocks;
     for (int p = 0; p < launch.count; ++p)
       add_problem(plan, plan.operation[launch.operation[p]], kernel, together,
-                  tiles * batch * panels_of(first, kernel), blocks);
+                  tiles * batch * panels_of(plan.operation[launch.operation[p]], kernel), blocks);
     const double clocks = clocks_of(plan.gpu, blocks, together,
                                     kernel.hopper ? 32 * kEnoughWarps : kernel.threads, memory);
     // Who asks for turns wants to measure them, whatever the model expects.
@@ -141,7 +143,10 @@ inline double memory_bytes(const Plan& plan, const Launch& launch, int64_t batch
     const Operation& operation = plan.operation[launch.operation[p]];
     add(operation.line);
     if (launch.chain) continue;
-    for (int i = 0; i < operation.sources; ++i) add(operation.source[i].line);
+    for (int i = 0; i < operation.sources; ++i) {
+      const bool again = launch.shared && (p > 0 || (i > 0 && operation.source[i].line == operation.source[0].line));
+      if (!again) add(operation.source[i].line);
+    }
     for (int i = 0; i < operation.residuals; ++i) add(operation.residual[i].line);
   }
   if (launch.chain) {

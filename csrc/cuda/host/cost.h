@@ -31,6 +31,7 @@ constexpr int kCacheBytesPerClock = 64;    // that a multiprocessor gets from th
 constexpr float kFetchClocks = 700;        // from a request to the cache until a block of signals is there
 constexpr float kAddedClocks = 1000;       // until a residual is there; or until the first operands are
 constexpr int kSumsPerClock = 16;          // that a block finishes, while it does not multiply
+constexpr int kGatedSumsPerClock = 8;      // the same of gates: two exponentials and a division for two sums
 
 // What plans are made for: a second by itself, and an item of a large batch of four seconds, which count alike.
 struct Nominal {

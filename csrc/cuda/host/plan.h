@@ -54,6 +54,7 @@ struct Operation {
   int columns, channels, stride, crop;
   float scale, slope_after;
   int tanh;
+  int gates, sigmoid_first;  // of a gate (gated.cpp), or 0
   int64_t bias;        // bytes into the packed block
   int buffer, narrow;  // of a chain: where the result is, or -1 for the chain's result
   int before, after;   // rows that are needed in front of those of the chain's result, and behind them
@@ -62,6 +63,7 @@ struct Operation {
 struct Launch {
   int chain, count, operation[kSteps];  // operations have the number of their (last) layer
   int hopper;                           // by the kernels for architecture 90
+  int shared;                           // its operations read the same rows at the same time (gated.cpp)
   // Of a chain: lines (added is -1 if there is none), and rows of a tile around those of its result.
   int x, added, width, buffers, before, after, guard;
   int64_t weights, biases;  // bytes into the packed block

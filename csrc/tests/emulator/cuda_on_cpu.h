@@ -575,6 +575,8 @@ inline float round_tf32(float value) {  // to nearest, ties away from zero
   return on_cpu::bits_as<float>((u + 0x1000) & 0xffffe000);
 }
 inline float hyperbolic_tangent(float value) { return std::tanh(value); }
+inline float power_of_two(float value) { return std::exp2(value); }
+inline float quotient(float a, float b) { return a / b; }
 inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline int to_int(float value) {  // as the instruction: no number is 0, what is too large the largest
   if (!(value == value)) return 0;

@@ -52,7 +52,7 @@ Written written_by(const Chain& chain, const Shape& shape, int precision) {
 
 Written written_by(const Convolutions& all, const Shape&, int precision) {
   Written written;
-  for (int i = 0; i < all.problems; ++i)
+  for (int i = 0; i < all.problems + (all.second > 0); ++i)
     add_signal(written, all.problem[i].y, all.lengths, unsigned(all.items), all.problem[i].channels,
                output_bytes(all.problem[i].output, precision));
   return written;
@@ -101,7 +101,7 @@ size_t shared_bytes(const Chain& chain, const ChainKernel& kernel) {
 
 size_t shared_bytes(const Convolutions& all, const ConvolutionKernel& kernel) {
   int span = 0;
-  for (int i = 0; i < all.problems; ++i)
+  for (int i = 0; i < all.problems + (all.second > 0); ++i)
     for (int j = 0; j < all.problem[i].sources; ++j) {
       const Source& source = all.problem[i].source[j];
       span = std::max(span, source.dilation * (source.taps - 1));
@@ -165,6 +165,12 @@ std::vector<Function> all_functions() {
 #define FASTVOC_TABLE_CONVOLUTION(word, precision, rows, columns, threads) \
   FASTVOC_TABLE_ROW(Convolutions, convolution_##word##_##rows##x##columns, precision)
   FASTVOC_CONVOLUTIONS(FASTVOC_TABLE_CONVOLUTION)
+#define FASTVOC_TABLE_GATED(word, precision, rows, columns, threads) \
+  FASTVOC_TABLE_ROW(Convolutions, gated_##word##_##rows##x##columns, precision)
+  FASTVOC_GATED_CONVOLUTIONS(FASTVOC_TABLE_GATED)
+#define FASTVOC_TABLE_HOPPER_GATED(word, precision, rows, columns, threads) \
+  FASTVOC_TABLE_ROW(Convolutions, hopper_gated_##word##_##rows##x##columns, precision)
+  FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_TABLE_HOPPER_GATED)
 #define FASTVOC_TABLE_HOPPER(word, precision, rows, columns, threads) \
   FASTVOC_TABLE_ROW(Convolutions, hopper_##word##_##rows##x##columns, precision)
   FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_TABLE_HOPPER)

@@ -41,10 +41,10 @@ struct Kernel {
   void (*function)(const Convolutions&);
 };
 #define FASTVOC_ROW(word, precision, rows, columns, threads)                          \
-  {{"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0},  \
+  {{"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0, 0}, \
    hopper_##word##_##rows##x##columns},
 #define FASTVOC_ROW_IN_TURN(word, precision, rows, columns, threads)                           \
-  {{"hopper_in_turn_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1}, \
+  {{"hopper_in_turn_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0, 1}, \
    hopper_in_turn_##word##_##rows##x##columns},
 const Kernel kKernels[] = {FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_ROW)
                                FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_ROW_IN_TURN)};

@@ -9,11 +9,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastvoc.ops import check
-from fastvoc.ops.gated import cases, cpu, triton
+from fastvoc.ops.gated import cases, cpu, cuda, triton
 from fastvoc.ops.gated.call import Gated, around
 from fastvoc.ops.op import Op
 
-_gated = Op(Gated, composed=True, cases=cases.forward, cpu=cpu.prepare, triton=triton.prepare)
+_gated = Op(Gated, composed=True, cases=cases.forward, cpu=cpu.prepare, cuda=cuda.prepare, triton=triton.prepare)
 
 
 @_gated.public

@@ -81,6 +81,9 @@ class Packed:
         code = library.fastvoc_gated_pack(described.pointer, structure, _pointer(self._packed), _pointer(workspace))
         native.check("gated", code)
 
+    dtype = torch.float32
+    """Of rows."""
+
     @property
     def channels(self) -> int:
         """Of the residual connection; 0 without one."""
