@@ -174,6 +174,12 @@ measure 75 training benchmarks/test_training.py -k v1 --rounds 5
 # 4. The rest, as far as there is time.
 contract 45 contract_gradients "cuda and not float32 and backward" ${cuda[@]+"${cuda[@]}"}
 step 60 doctor "$PYTHON" -m fastvoc doctor
+if [ "$architecture" = 90 ]; then # kernels that wait for a GPU to say whether they are faster
+  for choice in chains in-turn; do
+    step 60 "headline_${choice/-/_}" env FASTVOC_HOPPER=$choice "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short \
+      -rfEs $one_is_enough benchmarks/test_headline.py -k eager --budget 1 --device cuda --results "$rows-$choice"
+  done
+fi
 measure 150 headline_compiled benchmarks/test_headline.py -k compiled --budget 1
 contract 60 contract_float32 "cuda and float32" ${cuda[@]+"${cuda[@]}"}
 tests 60 determinism tests/test_cuda_gpu.py tests/test_captured.py

@@ -23,12 +23,16 @@ const char* fastvoc_cuda_missing(void);
 /* What the driver said of the last FASTVOC_DRIVER_ERROR of this thread. */
 const char* fastvoc_cuda_message(void);
 
+/* What a plan does with kernels that only architecture 90 can run: none of them; or beside those of convolutions also
+ * those of chains, and those of convolutions whose warpgroups work in turn. */
+enum { FASTVOC_HOPPER_OFF = 1, FASTVOC_HOPPER_CHAINS = 2, FASTVOC_HOPPER_IN_TURN = 4 };
+
 typedef struct {
   int architecture;              /* 10 * major + minor */
   int multiprocessors;
   int shared_per_block;          /* bytes that a block may have, if it asks */
   int shared_per_multiprocessor; /* bytes */
-  int hopper_off;                /* do without the kernels that only architecture 90 can run */
+  int hopper;                    /* FASTVOC_HOPPER_OFF, or the sum of others, or 0 */
 } fastvoc_gpu;
 
 /* Load compiled kernels (a fatbin or a cubin) into the current context. They stay until the process ends. */

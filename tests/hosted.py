@@ -272,6 +272,29 @@ def test_small_tiles_give_the_bits_of_large_ones(dtype: torch.dtype) -> None:
     assert torch.equal(*waves)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [64, 256])
+def test_warpgroups_in_turn_give_the_bits_of_those_together(channels: int, dtype: torch.dtype) -> None:
+    layers, x = convolutions(3, 7, channels=channels), torch.randn(3, channels, 600).to(dtype)
+    asked, few = {"hopper": device.HOPPER_CHOICES["in-turn"]}, H100._replace(multiprocessors=2)
+    turns, together = planned(layers, few._replace(**asked), dtype), planned(layers, few, dtype)
+    in_turn = [name for name in turns.launches(3, 600) if name.startswith("hopper_in_turn_")]
+    assert len(in_turn) == 2 and not any("in_turn" in name for name in together.launches(3, 600))
+    # Where there is not enough to do for several turns, there are none.
+    assert not any("in_turn" in name for name in planned(layers, H100._replace(**asked), dtype).launches(1, 600))
+    waves = [plan.run(plan.pack(layers), x, dtype=dtype) for plan in (turns, together)]
+    assert torch.equal(*waves)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["hifigan-v1, narrowest", "hifigan-v2", "hifigan-v3"])
+def test_chains_that_multiply_by_warpgroups_are_as_exact_as_plain_pytorch(name: str, precision: torch.dtype) -> None:
+    gpu = H100._replace(hopper=device.HOPPER_CHOICES["chains"])
+    plan = planned(layers_of(network(name, precision)), gpu, precision)
+    assert any(kernel.startswith("hopper_chain_") for kernel in plan.launches(2, FRAMES))
+    as_exact_as_plain_pytorch(name, precision, gpu)
+
+
 def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "hifigan-v1, widest"
 
@@ -294,7 +317,7 @@ def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert off.architecture == 90 and "hopper" not in kinds(off)
     as_exact_as_plain_pytorch(name, torch.float16, off)
     monkeypatch.setenv("FASTVOC_HOPPER", "no")
-    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off"):
+    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off, chains, in-turn"):
         device._gpu.__wrapped__(torch.device("cuda"))
 
 

@@ -90,7 +90,7 @@ def test_threads_that_take_over_from_one_another_do_not_race() -> None:
 
 GPU_CHECKS = {
     "cuda_on_cpu": 20,
-    "chains": 40,
+    "chains": 60,
     "convolutions": 40,
     "hopper": 20,
     "gradients": 30,

@@ -15,23 +15,31 @@ namespace fastvoc::cuda {
 constexpr int kWarpgroup = 128;
 constexpr int kBarrierBytes = 256;  // of shared memory
 
-// Threads that multiply, the first ones of a block, and tiles of 64 rows of each of their warpgroups. One warp behind
-// them loads weights. A block that has a multiprocessor to itself loads by a whole warpgroup, so that that can leave
-// registers to those that multiply.
-FASTVOC_BOTH constexpr int hopper_multipliers(int rows) { return rows == 64 ? kWarpgroup : 2 * kWarpgroup; }
-FASTVOC_BOTH constexpr int hopper_tiles(int rows) { return rows / 64 / (hopper_multipliers(rows) / kWarpgroup); }
-FASTVOC_BOTH constexpr int hopper_threads(int rows, int columns) {
-  return hopper_multipliers(rows) + (hopper_blocks(rows, columns) == 1 ? kWarpgroup : 64);
-}
+// How a block works. Its first threads multiply; one warp behind them loads weights, and the others signals. A block
+// that has a multiprocessor to itself loads by a whole warpgroup, so that that can leave registers to those that multiply.
+// Its warpgroups multiply together, each some rows of a block's; or in turn, each all rows of one of several: while one
+// multiplies, the other one ends what it has summed and begins the next sums.
+template <int of_rows, int of_columns, bool takes_turns = false>
+struct HopperWork {
+  static constexpr int rows = of_rows, columns = of_columns;
+  static constexpr bool in_turn = takes_turns;
+  static constexpr bool alone = in_turn || hopper_blocks(rows, columns) == 1;
+  static constexpr int multipliers = !in_turn && rows == 64 ? kWarpgroup : 2 * kWarpgroup;
+  static constexpr int block_threads = multipliers + (alone ? kWarpgroup : 64);
+  static constexpr int readers = in_turn ? kWarpgroup : multipliers;  // threads that multiply what is in a place
+  static constexpr int tiles = rows / 64 / (readers / kWarpgroup);    // of 64 rows of a warpgroup
+  static constexpr int stages = in_turn ? kStagesInTurn : hopper_stages(rows);
+  using Sums = WarpgroupSum<columns>[tiles];
+};
 constexpr int kLoaderRegisters = 56, kMultiplierRegisters = 224;
 static_assert(kLoaderRegisters + 2 * kMultiplierRegisters <= 3 * (65536 / (3 * kWarpgroup) / 8 * 8));
 
 // Shared memory: barriers, stages of weights, blocks of signals. The latter two are rings: one barrier of a place says
 // that it is full, and another one that it is free again.
-template <int rows, int columns>
+template <class Work>
 struct HopperMemory {
-  static constexpr int stages = hopper_stages(rows);
-  static_assert((2 * stages + 4) * sizeof(Barrier) <= kBarrierBytes);
+  static constexpr int stages = Work::stages;
+  static_assert((2 * stages + 6) * sizeof(Barrier) <= kBarrierBytes);
   char* memory;
   int pitch;  // of signals: the same for all sources, so that places do not move
 
@@ -39,24 +47,30 @@ struct HopperMemory {
   FASTVOC_DEVICE Barrier* weights_free(int place) const { return weights_full(stages + place); }
   FASTVOC_DEVICE Barrier* signal_full(int place) const { return weights_full(2 * stages + place); }
   FASTVOC_DEVICE Barrier* signal_free(int place) const { return weights_full(2 * stages + 2 + place); }
+  FASTVOC_DEVICE Barrier* turn(int warpgroup) const { return weights_full(2 * stages + 4 + warpgroup); }
   FASTVOC_DEVICE char* weights(int place) const {
-    return memory + kBarrierBytes + place * (kBlockChunks * columns * kChunkBytes);
+    return memory + kBarrierBytes + place * (kBlockChunks * Work::columns * kChunkBytes);
   }
   FASTVOC_DEVICE char* signal(int place) const {
     return weights(stages) + place * (kBlockChunks * pitch * kChunkBytes);
   }
 };
 
-// A place in a ring, and the parity of the phase in which it is filled.
+// A place in a ring, and the parity of the phase in which it is filled: one number, as there are few registers.
 template <int places>
 struct Place {
-  int number = 0, parity = 0;
-  FASTVOC_DEVICE void advance() {
-    if (++number == places) {
-      number = 0;
-      parity ^= 1;
-    }
-  }
+  int at = 0;
+  FASTVOC_DEVICE int number() const { return at < places ? at : at - places; }
+  FASTVOC_DEVICE int before() const { return number() > 0 ? number() - 1 : places - 1; }
+  FASTVOC_DEVICE int parity() const { return at < places ? 0 : 1; }
+  FASTVOC_DEVICE void advance() { at = at + 1 < 2 * places ? at + 1 : 0; }
+  FASTVOC_DEVICE void skip(int count) { at = (at + count) % (2 * places); }
+};
+
+template <class Work>
+struct Places {
+  Place<Work::stages> weights;
+  Place<2> signal;
 };
 
 FASTVOC_DEVICE int rows_beyond(const Source& source) { return source.dilation * (source.taps - 1); }
@@ -68,22 +82,22 @@ FASTVOC_DEVICE int hopper_chunks(const Source& source, int chunk) {
 
 // By one thread. A stage is one tap of a block of chunks. Columns that the operation does not have are left as they
 // are: each column of the product depends on its own weights only.
-template <int rows, int columns>
-FASTVOC_DEVICE void load_weights(const Convolution& operation, int first_column,
-                                 const HopperMemory<rows, columns>& shared) {
+template <class Work>
+FASTVOC_DEVICE void load_weights(const Convolution& operation, int first_column, const HopperMemory<Work>& shared,
+                                 Place<Work::stages>& place) {
+  constexpr int columns = Work::columns;
   const int left = operation.columns - first_column, slice = operation.columns * kChunkBytes;
   const int run = (left < columns ? left : columns) * kChunkBytes;
-  Place<hopper_stages(rows)> place;
   for (int s = 0; s < operation.sources; ++s) {
     const Source& source = operation.source[s];
     const char* const weight = static_cast<const char*>(source.weight) + first_column * kChunkBytes;
     for (int chunk = 0; chunk < source.chunks; chunk += kBlockChunks) {
       const int chunks = hopper_chunks(source, chunk);
       for (int tap = 0; tap < source.taps; ++tap) {
-        Barrier* const full = shared.weights_full(place.number);
+        Barrier* const full = shared.weights_full(place.number());
         const char* const from = weight + static_cast<long long>(tap * source.chunks + chunk) * slice;
-        char* const to = shared.weights(place.number);
-        wait_for_phase(shared.weights_free(place.number), place.parity ^ 1);
+        char* const to = shared.weights(place.number());
+        wait_for_phase(shared.weights_free(place.number()), place.parity() ^ 1);
         arrive_expecting(full, chunks * run);
         if (operation.columns == columns) {
           copy_run(to, from, chunks * run, full);
@@ -98,13 +112,12 @@ FASTVOC_DEVICE void load_weights(const Convolution& operation, int first_column,
 
 // By the last threads of a block. Of eight neighbours each brings one of four chunks of two rows, which meet no bank
 // twice; of 32, all chunks of four rows, which are whole lines of device memory.
-template <int precision, int rows, int columns>
+template <int precision, class Work>
 FASTVOC_DEVICE void load_signals(const Convolution& operation, int item, int frames, int first_row,
-                                 const HopperMemory<rows, columns>& shared) {
-  constexpr int first = hopper_multipliers(rows) + 32, step = (hopper_threads(rows, columns) - first) / 8;
+                                 const HopperMemory<Work>& shared, Place<2>& place) {
+  constexpr int rows = Work::rows, first = Work::multipliers + 32, step = (Work::block_threads - first) / 8;
   const int lane = thread() % 32, own_chunk = lane % 4 + lane / 8 % 2 * 4;
   const int own_row = (thread() - first) / 32 * 4 + lane / 16 * 2 + lane / 4 % 2;
-  Place<2> place;
   for (int s = 0; s < operation.sources; ++s) {
     const Source& source = operation.source[s];
     const int read = rows + rows_beyond(source);
@@ -114,8 +127,8 @@ FASTVOC_DEVICE void load_signals(const Convolution& operation, int item, int fra
                           own_chunk * kChunkBytes;
     for (int chunk = 0; chunk < source.chunks; chunk += kBlockChunks) {
       const int end = own_chunk < hopper_chunks(source, chunk) ? read : 0;
-      char* const tile = shared.signal(place.number) + own_chunk * shared.pitch * kChunkBytes;
-      wait_for_phase(shared.signal_free(place.number), place.parity ^ 1);
+      char* const tile = shared.signal(place.number()) + own_chunk * shared.pitch * kChunkBytes;
+      wait_for_phase(shared.signal_free(place.number()), place.parity() ^ 1);
       if (begin >= 0 && begin + read <= length) {
         const char* from = x + chunk * kChunkBytes + (begin + own_row) * row_bytes;
 #pragma unroll 4
@@ -153,7 +166,7 @@ FASTVOC_DEVICE void load_signals(const Convolution& operation, int item, int fra
         }
       }
       publish_writes();
-      arrive(shared.signal_full(place.number));
+      arrive(shared.signal_full(place.number()));
       place.advance();
     }
   }
@@ -162,18 +175,19 @@ FASTVOC_DEVICE void load_signals(const Convolution& operation, int item, int fra
 // Sums begin with their biases, and residuals come near, while the first operands are on their way: later, everybody
 // would wait for them. No instruction of another kind may touch sums from here on, or the compiler would wait for every
 // single product.
-template <int precision, int rows, int columns, bool gated>
-FASTVOC_DEVICE void begin_sums(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)], const Convolution& operation, int item,
-                               int result_rows, int first_row, int first_column) {
+template <int precision, class Work, bool gated>
+FASTVOC_DEVICE void begin_sums(typename Work::Sums& sum, const Convolution& operation, int item, int result_rows,
+                               int first_row, int first_column) {
+  constexpr int rows = Work::rows, columns = Work::columns;
 #pragma unroll
-  for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
+  for (int tile = 0; tile < Work::tiles; ++tile) {
 #pragma unroll
     for (int group = 0; group < columns / 32; ++group) {
       add_biases(operation, first_column + 32 * group, sum[tile].group[group]);
     }
   }
   if constexpr (gated) {
-    prefetch_condition<precision, rows, columns, hopper_multipliers(rows)>(operation, item, result_rows, first_row,
+    prefetch_condition<precision, rows, columns, Work::multipliers>(operation, item, result_rows, first_row,
                                                                            first_column);
     return;
   }
@@ -183,7 +197,7 @@ FASTVOC_DEVICE void begin_sums(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)],
   for (int r = 0; r < operation.residuals; ++r) {
     const Signal& x = operation.residual[r].x;
 #pragma unroll 1
-    for (int i = thread(); i < rows * lines; i += hopper_multipliers(rows)) {
+    for (int i = thread() % Work::readers; i < rows * lines; i += Work::readers) {
       const int at = first_row + i / lines - operation.crop;
       if (at < 0 || at >= result_rows) continue;
       prefetch_to_cache(element_of(x, element_bytes(precision), item, at, first_column) + i % lines * 128);
@@ -191,32 +205,32 @@ FASTVOC_DEVICE void begin_sums(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)],
   }
 }
 
-// By the warps of warpgroups.
-template <int precision, int rows, int columns>
-FASTVOC_DEVICE void multiply_all(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)], const Convolution& operation,
-                                 int first_row, const HopperMemory<rows, columns>& shared) {
+// By the warps of warpgroups. `over` is called when all has been asked for.
+template <int precision, class Work, class Over>
+FASTVOC_DEVICE void multiply_all(typename Work::Sums& sum, const Convolution& operation, int first_row,
+                                 const HopperMemory<Work>& shared, Places<Work>& places, const Over& over) {
+  constexpr int columns = Work::columns;
   const bool first_lane = thread() % 32 == 0;
-  Place<hopper_stages(rows)> weights;
-  Place<2> signal;
   const int pitch = shared.pitch;
   bool begun = false;
   for (int s = 0; s < operation.sources; ++s) {
     const Source& source = operation.source[s];
     for (int chunk = 0; chunk < source.chunks; chunk += kBlockChunks) {
       const int pairs = hopper_chunks(source, chunk) / 2;
-      unsigned a = operand(shared.signal(signal.number) + first_row * kChunkBytes, pitch * kChunkBytes);
-      wait_for_phase(shared.signal_full(signal.number), signal.parity);
+      unsigned a = operand(shared.signal(places.signal.number()) + first_row * kChunkBytes, pitch * kChunkBytes);
+      wait_for_phase(shared.signal_full(places.signal.number()), places.signal.parity());
       for (int tap = 0; tap < source.taps; ++tap) {
-        const unsigned b = operand(shared.weights(weights.number), columns * kChunkBytes);
-        wait_for_phase(shared.weights_full(weights.number), weights.parity);
+        const unsigned b = operand(shared.weights(places.weights.number()), columns * kChunkBytes);
+        wait_for_phase(shared.weights_full(places.weights.number()), places.weights.parity());
         // What is asked for and its commitment stand in a row, or the compiler would wait for every single product.
         if (pairs == kBlockChunks / 2) {
           begin_products();
 #pragma unroll
           for (int pair = 0; pair < kBlockChunks / 2; ++pair) {
 #pragma unroll
-            for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
-              multiply_by_warpgroup<precision>(sum[tile], a + 2 * pair * pitch + 64 * tile, b + 2 * pair * columns);
+            for (int tile = 0; tile < Work::tiles; ++tile) {
+              multiply_by_warpgroup<precision, columns>(sum[tile].eights(), a + 2 * pair * pitch + 64 * tile,
+                                                        b + 2 * pair * columns);
             }
           }
           commit_products();
@@ -227,8 +241,9 @@ FASTVOC_DEVICE void multiply_all(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)
           do {
             begin_products();
 #pragma unroll
-            for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
-              multiply_by_warpgroup<precision>(sum[tile], a + 2 * pair * pitch + 64 * tile, b + 2 * pair * columns);
+            for (int tile = 0; tile < Work::tiles; ++tile) {
+              multiply_by_warpgroup<precision, columns>(sum[tile].eights(), a + 2 * pair * pitch + 64 * tile,
+                                                        b + 2 * pair * columns);
             }
             commit_products();
             wait_for_products<1>();
@@ -236,26 +251,27 @@ FASTVOC_DEVICE void multiply_all(WarpgroupSum<columns> (&sum)[hopper_tiles(rows)
         }
         // What was asked for before this has been done.
         if (first_lane && begun) {
-          arrive(shared.weights_free(weights.number > 0 ? weights.number - 1 : hopper_stages(rows) - 1));
-          if (tap == 0) arrive(shared.signal_free(signal.number ^ 1));
+          arrive(shared.weights_free(places.weights.before()));
+          if (tap == 0) arrive(shared.signal_free(places.signal.number() ^ 1));
         }
         begun = true;
-        weights.advance();
+        places.weights.advance();
         a += source.dilation;
       }
-      signal.advance();
+      places.signal.advance();
     }
   }
+  over();
   wait_for_products<0>();
 #pragma unroll
-  for (int tile = 0; tile < hopper_tiles(rows); ++tile) hold(sum[tile]);
+  for (int tile = 0; tile < Work::tiles; ++tile) hold<columns>(sum[tile].eights());
 }
 
 // What most operations end with: whole chunks of elements. Row `row` is the first of this thread.
-template <int precision, int rows, int columns>
+template <int precision, class Work>
 FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int result_rows, int row, int first_column,
-                                 WarpgroupSum<columns> (&sum)[hopper_tiles(rows)]) {
-  constexpr int groups = columns / 32, together = hopper_blocks(rows, columns) == 1 ? 2 : 1;  // that are read
+                                 typename Work::Sums& sum) {
+  constexpr int groups = Work::columns / 32, together = Work::alone ? 2 : 1;  // that are read
   // Where chunk `half` of a group is; outside of the result, somewhere inside of it.
   struct Where {
     int at, channel;
@@ -279,7 +295,7 @@ FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int res
     const Residual& residual = operation.residual[r];
     const int row_here = anew(row);
 #pragma unroll
-    for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
+    for (int tile = 0; tile < Work::tiles; ++tile) {
 #pragma unroll
       for (int begin = 0; begin < groups; begin += together) {
         Vector16 chunk[together][2];
@@ -309,7 +325,7 @@ FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int res
   const float slope = finish.slope_after > 0 ? finish.slope_after * finish.stored : finish.slope_after;
   const auto finished = [&](float value) { return leaky(value * finish.scale, slope); };
 #pragma unroll
-  for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
+  for (int tile = 0; tile < Work::tiles; ++tile) {
 #pragma unroll
     for (int group = 0; group < groups; ++group) {
 #pragma unroll
@@ -329,10 +345,10 @@ FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int res
 
 // The same for all others. Little code matters more here than time: sums move up, so that the first ones are always
 // next.
-template <int precision, int rows, int columns>
+template <int precision, class Work>
 FASTVOC_DEVICE void write_others(const Convolution& operation, int item, int result_rows, int row, int first_column,
-                                 WarpgroupSum<columns> (&sum)[hopper_tiles(rows)]) {
-  constexpr int groups = columns / 32, all = hopper_tiles(rows) * groups;
+                                 typename Work::Sums& sum) {
+  constexpr int groups = Work::columns / 32, all = Work::tiles * groups;
 #pragma unroll 1
   for (int next = 0; next < all; ++next) {
     write_tiles<precision>(operation, item, result_rows, row + next / groups * 64, first_column + next % groups * 32,
@@ -348,71 +364,183 @@ FASTVOC_DEVICE void write_others(const Convolution& operation, int item, int res
   }
 }
 
+template <int precision, class Work>
+FASTVOC_DEVICE void write_sums(const Convolution& operation, int item, int result_rows, int row, int first_column,
+                               typename Work::Sums& sum) {
+  if (operation.output == kElements && !operation.finish.tanh && in_runs<precision, 8>(operation)) {
+    write_chunks<precision, Work>(operation, item, result_rows, row + thread() % 32 / 4, first_column, sum);
+  } else {
+    write_others<precision, Work>(operation, item, result_rows, row, first_column, sum);
+  }
+}
+
+// By thread 0.
+template <class Work>
+FASTVOC_DEVICE void begin_barriers(const HopperMemory<Work>& shared) {
+  for (int place = 0; place < Work::stages; ++place) {
+    begin_barrier(shared.weights_full(place), 1);
+    begin_barrier(shared.weights_free(place), Work::readers / 32);
+  }
+  for (int place = 0; place < 2; ++place) {
+    begin_barrier(shared.signal_full(place), Work::block_threads - Work::multipliers - 32);
+    begin_barrier(shared.signal_free(place), Work::readers / 32);
+    if constexpr (Work::in_turn) begin_barrier(shared.turn(place), Work::readers / 32);
+  }
+  publish_barriers();
+}
+
+FASTVOC_DEVICE int widest_span(const Convolution& operation) {
+  int span = 0;
+  for (int s = 0; s < operation.sources; ++s) {
+    span = rows_beyond(operation.source[s]) > span ? rows_beyond(operation.source[s]) : span;
+  }
+  return span;
+}
+
 template <int precision, int rows, int columns, bool gated = false>
 FASTVOC_DEVICE void hopper_convolution(const Convolutions& launch) {
   static_assert(rows % 64 == 0 && columns % 64 == 0 && precision != kTfloat32);
   if constexpr (!kWarpgroups) {
     trap();
   } else {
-    constexpr bool alone = hopper_blocks(rows, columns) == 1;
-    constexpr int multipliers = hopper_multipliers(rows);
+    using Work = HopperWork<rows, columns>;
     const Panel panel = panel_of(launch, block_x());
     const Convolution& operation = launch.problem[panel.problem];
     const int first_column = panel.number * columns, first_row = block_x() / launch.panels * rows;
     const int item = block_y();
     const int frames = frames_of(launch.lengths, item), result_rows = rows_of(operation.y, frames);
-    int span = 0;
-    for (int s = 0; s < operation.sources; ++s) {
-      span = rows_beyond(operation.source[s]) > span ? rows_beyond(operation.source[s]) : span;
-    }
-    const HopperMemory<rows, columns> shared{shared_memory(), convolution_pitch(rows, span)};
+    const HopperMemory<Work> shared{shared_memory(), convolution_pitch(rows, widest_span(operation))};
     let_next_kernel_begin();
-    if (thread() == 0) {
-      for (int place = 0; place < hopper_stages(rows); ++place) {
-        begin_barrier(shared.weights_full(place), 1);
-        begin_barrier(shared.weights_free(place), multipliers / 32);
-      }
-      for (int place = 0; place < 2; ++place) {
-        begin_barrier(shared.signal_full(place), hopper_threads(rows, columns) - multipliers - 32);
-        begin_barrier(shared.signal_free(place), multipliers / 32);
-      }
-      publish_barriers();
-    }
+    if (thread() == 0) begin_barriers(shared);
     barrier();
 
     // Weights need not wait: no kernel that may still be running wrote them. Nor did one write the lengths.
-    const bool loads_weights = thread() / 32 == multipliers / 32;
+    const bool loads_weights = thread() / 32 == Work::multipliers / 32;
     if (!loads_weights) wait_for_previous_kernel();
     if (result_rows == 0 || first_row * operation.stride - operation.crop >= result_rows) return;
 
-    if (thread() >= multipliers) {
-      if constexpr (alone) give_registers<kLoaderRegisters>();
+    Places<Work> places;
+    if (thread() >= Work::multipliers) {
+      if constexpr (Work::alone) give_registers<kLoaderRegisters>();
       if (!loads_weights) {
-        load_signals<precision, rows>(operation, item, frames, first_row, shared);
+        load_signals<precision>(operation, item, frames, first_row, shared, places.signal);
       } else if (thread() % 32 == 0) {
-        load_weights(operation, first_column, shared);
+        load_weights(operation, first_column, shared, places.weights);
       }
     } else {
-      if constexpr (alone) take_registers<kMultiplierRegisters>();
-      WarpgroupSum<columns> sum[hopper_tiles(rows)] = {};
-      begin_sums<precision, rows, columns, gated>(sum, operation, item, result_rows, first_row, first_column);
-      const int own_row = thread() / kWarpgroup * (64 * hopper_tiles(rows));
-      multiply_all<precision, rows>(sum, operation, own_row, shared);
+      if constexpr (Work::alone) take_registers<kMultiplierRegisters>();
+      typename Work::Sums sum = {};
+      begin_sums<precision, Work, gated>(sum, operation, item, result_rows, first_row, first_column);
+      const int own_row = thread() / kWarpgroup * (64 * Work::tiles);
+      multiply_all<precision>(sum, operation, own_row, shared, places, [] {});
       const int block = anew(block_x()), own_column = panel_of(launch, block).number * columns;
       const int row = block / launch.panels * rows + own_row + thread() / 32 % 4 * 16;
       if constexpr (gated) {
 #pragma unroll
-        for (int tile = 0; tile < hopper_tiles(rows); ++tile) {
+        for (int tile = 0; tile < Work::tiles; ++tile) {
 #pragma unroll
           for (int group = 0; group < columns / 32; ++group) {
             gate_tiles<precision>(operation, item, result_rows, row + 64 * tile, own_column + 32 * group,
                                   sum[tile].group[group]);
           }
         }
-      } else if (operation.output == kElements && !operation.finish.tanh && in_runs<precision, 8>(operation)) {
-        write_chunks<precision, rows>(operation, item, result_rows, row + thread() % 32 / 4, own_column, sum);
       } else {
-        write_others<precision, rows>(operation, item, result_rows, row, own_column, sum);
+        write_sums<precision, Work>(operation, item, result_rows, row, own_column, sum);
+      }
+    }
+  }
+}
+
+// What a block of those below makes next: rows of one panel of an item of a problem, in the order of the other kernels.
+template <class Work>
+struct Task {
+  const Convolution& operation;
+  int item, frames, result_rows, first_row, first_column;
+
+  FASTVOC_DEVICE Task(const Convolutions& launch, int number)
+      : operation(launch.problem[number / (launch.items * launch.blocks)]),
+        item(number / launch.blocks % launch.items),
+        frames(frames_of(launch.lengths, item)),
+        result_rows(rows_of(operation.y, frames)),
+        first_row(number % launch.blocks / launch.panels * Work::rows),
+        first_column(number % launch.blocks % launch.panels * Work::columns) {}
+
+  // Items are not all as long as the longest.
+  FASTVOC_DEVICE bool is_empty() const {
+    return result_rows == 0 || first_row * operation.stride - operation.crop >= result_rows;
+  }
+  FASTVOC_DEVICE void skip(Places<Work>& places) const {
+    for (int s = 0; s < operation.sources; ++s) {
+      const int blocks = (operation.source[s].chunks + kBlockChunks - 1) / kBlockChunks;
+      places.signal.skip(blocks);
+      places.weights.skip(blocks * operation.source[s].taps);
+    }
+  }
+};
+
+// A block stays for as many tasks as there are for it, which its warpgroups take in turn, so that what one of them ends
+// and begins costs no time of the tensor cores. Those that load are ahead, across tasks.
+template <int precision, int rows, int columns>
+FASTVOC_DEVICE void hopper_convolution_in_turn(const Convolutions& launch) {
+  static_assert(rows % 64 == 0 && columns % 64 == 0 && precision != kTfloat32);
+  if constexpr (!kWarpgroups) {
+    trap();
+  } else {
+    using Work = HopperWork<rows, columns, true>;
+    int span = 0;
+    for (int p = 0; p < launch.problems; ++p) {
+      const int of_problem = widest_span(launch.problem[p]);
+      span = of_problem > span ? of_problem : span;
+    }
+    const HopperMemory<Work> shared{shared_memory(), convolution_pitch(rows, span)};
+    let_next_kernel_begin();
+    if (thread() == 0) begin_barriers(shared);
+    barrier();
+
+    const int tasks = launch.problems * launch.items * launch.blocks;
+    const bool loads_weights = thread() / 32 == Work::multipliers / 32;
+    if (!loads_weights) wait_for_previous_kernel();
+    Places<Work> places;
+    if (thread() >= Work::multipliers) {
+      give_registers<kLoaderRegisters>();
+      if (loads_weights && thread() % 32 != 0) return;
+#pragma unroll 1
+      for (int number = block_x(); number < tasks; number += launch.stay) {
+        const Task<Work> task(launch, number);
+        if (task.is_empty()) continue;
+        if (loads_weights) {
+          load_weights(task.operation, task.first_column, shared, places.weights);
+        } else {
+          load_signals<precision>(task.operation, task.item, task.frames, task.first_row, shared, places.signal);
+        }
+      }
+    } else {
+      take_registers<kMultiplierRegisters>();
+      int count = 0;  // of tasks of both: each second one is this warpgroup's
+#pragma unroll 1
+      for (int number = block_x(); number < tasks; number += launch.stay) {
+        const Task<Work> task(launch, number);
+        if (task.is_empty()) continue;
+        const int own = thread() / kWarpgroup;
+        if (count % 2 == own) {
+          typename Work::Sums sum = {};
+          begin_sums<precision, Work, false>(sum, task.operation, task.item, task.result_rows, task.first_row,
+                                      task.first_column);
+          wait_for_phase(shared.turn(own), (count / 2 + own + 1) % 2);
+          multiply_all<precision>(sum, task.operation, 0, shared, places, [&] {
+            if (thread() % 32 == 0) arrive(shared.turn(thread() / kWarpgroup ^ 1));
+          });
+          if (thread() % 32 == 0) {
+            arrive(shared.weights_free(places.weights.before()));
+            arrive(shared.signal_free(places.signal.number() ^ 1));
+          }
+          const Task<Work> again(launch, anew(number));
+          write_sums<precision, Work>(again.operation, again.item, again.result_rows,
+                                      again.first_row + thread() / 32 % 4 * 16, again.first_column, sum);
+        } else {
+          task.skip(places);
+        }
+        ++count;
       }
     }
   }

@@ -9,10 +9,11 @@
 
 namespace fastvoc::cuda {
 
-// Sums of one thread: of each 32 columns what write_tiles takes.
+// Sums of one thread: of each 32 columns what write_tiles takes, or of each 8 what the instructions take.
 template <int columns>
 struct WarpgroupSum {
   float group[columns / 32][1][4][4];
+  FASTVOC_DEVICE float (&eights())[columns / 8][4] { return reinterpret_cast<float(&)[columns / 8][4]>(group); }
 };
 
 }  // namespace fastvoc::cuda
@@ -98,13 +99,17 @@ FASTVOC_DEVICE void wait_for_products() {
 
 // Keeps what follows from reading sums before they are waited for.
 template <int columns>
-FASTVOC_DEVICE void hold(WarpgroupSum<columns>& sum) {
+FASTVOC_DEVICE void hold(float (&sum)[columns / 8][4]) {
 #pragma unroll
-  for (int i = 0; i < columns / 2; ++i) asm volatile("" : "+f"(sum.group[i / 16][0][i / 4 % 4][i % 4])::"memory");
+  for (int i = 0; i < columns / 2; ++i) asm volatile("" : "+f"(sum[i / 4][i % 4])::"memory");
 }
 
 #define FASTVOC_TEN(t) \
   "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
+#define FASTVOC_TEXT_4 "%0, %1, %2, %3"
+#define FASTVOC_TEXT_8 "%0, %1, %2, %3, %4, %5, %6, %7"
+#define FASTVOC_TEXT_16 FASTVOC_TEN() "%10, %11, %12, %13, %14, %15"
+#define FASTVOC_TEXT_24 FASTVOC_TEN() FASTVOC_TEN(1) "%20, %21, %22, %23"
 #define FASTVOC_TEXT_32 FASTVOC_TEN() FASTVOC_TEN(1) FASTVOC_TEN(2) "%30, %31"
 #define FASTVOC_TEXT_64 \
   FASTVOC_TEN() FASTVOC_TEN(1) FASTVOC_TEN(2) FASTVOC_TEN(3) FASTVOC_TEN(4) FASTVOC_TEN(5) "%60, %61, %62, %63"
@@ -112,11 +117,12 @@ FASTVOC_DEVICE void hold(WarpgroupSum<columns>& sum) {
   FASTVOC_TEN()                                                                                                       \
   FASTVOC_TEN(1) FASTVOC_TEN(2) FASTVOC_TEN(3) FASTVOC_TEN(4) FASTVOC_TEN(5) FASTVOC_TEN(6) FASTVOC_TEN(7)            \
       FASTVOC_TEN(8) FASTVOC_TEN(9) FASTVOC_TEN(10) FASTVOC_TEN(11) "%120, %121, %122, %123, %124, %125, %126, %127"
-#define FASTVOC_SUM_1(i) "+f"(sum.group[(i) / 16][0][(i) / 4 % 4][(i) % 4])
-#define FASTVOC_SUM_8(i)                                                                                        \
-  FASTVOC_SUM_1(i), FASTVOC_SUM_1(i + 1), FASTVOC_SUM_1(i + 2), FASTVOC_SUM_1(i + 3), FASTVOC_SUM_1(i + 4), \
-      FASTVOC_SUM_1(i + 5), FASTVOC_SUM_1(i + 6), FASTVOC_SUM_1(i + 7)
-#define FASTVOC_SUM_32(i) FASTVOC_SUM_8(i), FASTVOC_SUM_8(i + 8), FASTVOC_SUM_8(i + 16), FASTVOC_SUM_8(i + 24)
+#define FASTVOC_SUM_4(i) \
+  "+f"(sum[(i) / 4][0]), "+f"(sum[(i) / 4][1]), "+f"(sum[(i) / 4][2]), "+f"(sum[(i) / 4][3])
+#define FASTVOC_SUM_8(i) FASTVOC_SUM_4(i), FASTVOC_SUM_4(i + 4)
+#define FASTVOC_SUM_16(i) FASTVOC_SUM_8(i), FASTVOC_SUM_8(i + 8)
+#define FASTVOC_SUM_24(i) FASTVOC_SUM_16(i), FASTVOC_SUM_8(i + 16)
+#define FASTVOC_SUM_32(i) FASTVOC_SUM_16(i), FASTVOC_SUM_16(i + 16)
 #define FASTVOC_SUM_64(i) FASTVOC_SUM_32(i), FASTVOC_SUM_32(i + 32)
 #define FASTVOC_SUM_128(i) FASTVOC_SUM_64(i), FASTVOC_SUM_64(i + 64)
 #define FASTVOC_WARPGROUP(type, columns, count, a_text, b_text, one_text)                                      \
@@ -129,30 +135,40 @@ FASTVOC_DEVICE void hold(WarpgroupSum<columns>& sum) {
 // sum += a * b by the four warps of a warpgroup: 64 rows, and 32 bytes of each row of a and column of b. Warp w has
 // rows 16 * w and following of the sum, and a thread the same elements of each 8 columns as after multiply_add.
 template <int precision, int columns>
-FASTVOC_DEVICE void multiply_by_warpgroup(WarpgroupSum<columns>& sum, unsigned a_low, unsigned b_low) {
+FASTVOC_DEVICE void multiply_by_warpgroup(float (&sum)[columns / 8][4], unsigned a_low, unsigned b_low) {
   static_assert(precision == kFloat16 || precision == kBfloat16);
-  static_assert(columns == 64 || columns == 128 || columns == 256);
   const unsigned long long a = 8ull << 32 | a_low, b = 8ull << 32 | b_low;
+#define FASTVOC_OF_WIDTH(type)                                                               \
+  if constexpr (columns == 8) FASTVOC_WARPGROUP(type, 8, 4, "%4", "%5", "%6");               \
+  if constexpr (columns == 16) FASTVOC_WARPGROUP(type, 16, 8, "%8", "%9", "%10");            \
+  if constexpr (columns == 32) FASTVOC_WARPGROUP(type, 32, 16, "%16", "%17", "%18");         \
+  if constexpr (columns == 48) FASTVOC_WARPGROUP(type, 48, 24, "%24", "%25", "%26");         \
+  if constexpr (columns == 64) FASTVOC_WARPGROUP(type, 64, 32, "%32", "%33", "%34");         \
+  if constexpr (columns == 128) FASTVOC_WARPGROUP(type, 128, 64, "%64", "%65", "%66");       \
+  if constexpr (columns == 256) FASTVOC_WARPGROUP(type, 256, 128, "%128", "%129", "%130");
   if constexpr (precision == kFloat16) {
-    if constexpr (columns == 64) FASTVOC_WARPGROUP("f16", 64, 32, "%32", "%33", "%34");
-    if constexpr (columns == 128) FASTVOC_WARPGROUP("f16", 128, 64, "%64", "%65", "%66");
-    if constexpr (columns == 256) FASTVOC_WARPGROUP("f16", 256, 128, "%128", "%129", "%130");
+    FASTVOC_OF_WIDTH("f16")
   } else {
-    if constexpr (columns == 64) FASTVOC_WARPGROUP("bf16", 64, 32, "%32", "%33", "%34");
-    if constexpr (columns == 128) FASTVOC_WARPGROUP("bf16", 128, 64, "%64", "%65", "%66");
-    if constexpr (columns == 256) FASTVOC_WARPGROUP("bf16", 256, 128, "%128", "%129", "%130");
+    FASTVOC_OF_WIDTH("bf16")
   }
+#undef FASTVOC_OF_WIDTH
 }
 
 #undef FASTVOC_WARPGROUP
 #undef FASTVOC_SUM_128
 #undef FASTVOC_SUM_64
 #undef FASTVOC_SUM_32
+#undef FASTVOC_SUM_24
+#undef FASTVOC_SUM_16
 #undef FASTVOC_SUM_8
-#undef FASTVOC_SUM_1
+#undef FASTVOC_SUM_4
 #undef FASTVOC_TEXT_128
 #undef FASTVOC_TEXT_64
 #undef FASTVOC_TEXT_32
+#undef FASTVOC_TEXT_24
+#undef FASTVOC_TEXT_16
+#undef FASTVOC_TEXT_8
+#undef FASTVOC_TEXT_4
 #undef FASTVOC_TEN
 
 // All warps of a warpgroup have fewer or more registers from here on.

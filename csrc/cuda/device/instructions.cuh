@@ -244,6 +244,15 @@ FASTVOC_DEVICE void make_anew(float (&value)[4]) {
 #endif
 }
 
+// What all threads of a warp have alike, which the compiler would not know of what follows from their numbers.
+FASTVOC_DEVICE int alike(int value) {
+#if !defined(FASTVOC_CUDA_ON_CPU)
+  return __shfl_sync(0xffffffffu, value, 0);
+#else
+  return value;
+#endif
+}
+
 // 128 bytes from here on will be read soon; or later, so that the second level cache is near enough.
 FASTVOC_DEVICE void prefetch_to_cache(const void* global) {
 #if !defined(FASTVOC_CUDA_ON_CPU)

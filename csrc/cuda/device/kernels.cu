@@ -8,6 +8,7 @@
 #include "convolution.cuh"
 #include "gradients.cuh"
 #include "hopper.cuh"
+#include "hopper_chain.cuh"
 #include "pack.cuh"
 #include "recurrent.cuh"
 
@@ -28,7 +29,7 @@ FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
 #define FASTVOC_HOPPER_CONVOLUTION(word, precision, rows, columns, threads)                  \
   FASTVOC_HOPPER_KERNEL(hopper_##word##_##rows##x##columns, Convolutions, threads,           \
                         hopper_blocks(rows, columns)) {                                      \
-    static_assert(threads == hopper_threads(rows, columns));                                 \
+    static_assert(threads == HopperWork<rows, columns>::block_threads);                            \
     hopper_convolution<precision, rows, columns>(parameter);                                 \
   }
 FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
@@ -42,10 +43,24 @@ FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_CONVOLUTION)
 #define FASTVOC_HOPPER_GATED_CONVOLUTION(word, precision, rows, columns, threads)       \
   FASTVOC_HOPPER_KERNEL(hopper_gated_##word##_##rows##x##columns, Convolutions, threads, \
                         hopper_blocks(rows, columns)) {                                 \
-    static_assert(threads == hopper_threads(rows, columns));                            \
+    static_assert(threads == HopperWork<rows, columns>::block_threads);                            \
     hopper_convolution<precision, rows, columns, true>(parameter);                      \
   }
 FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_CONVOLUTION)
+
+#define FASTVOC_IN_TURN(word, precision, rows, columns, threads)                                        \
+  FASTVOC_HOPPER_KERNEL(hopper_in_turn_##word##_##rows##x##columns, Convolutions, threads, 1) {         \
+    static_assert(threads == HopperWork<rows, columns, true>::block_threads);                                 \
+    hopper_convolution_in_turn<precision, rows, columns>(parameter);                                    \
+  }
+FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN)
+
+#define FASTVOC_HOPPER_CHAIN(word, precision, channels, warps, tiles)                               \
+  FASTVOC_HOPPER_KERNEL(hopper_chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * (warps + 1), \
+                        hopper_chain_blocks(channels, tiles)) {                                             \
+    hopper_chain<precision, channels, warps, tiles>(parameter);                                     \
+  }
+FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN)
 
 FASTVOC_KERNEL(pack, Pack, 256) { pack_weight(parameter); }
 FASTVOC_KERNEL(enter, Enter, 256) { enter_signal(parameter); }

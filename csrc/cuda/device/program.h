@@ -111,10 +111,14 @@ struct Convolution {
 // z: problem. So blocks that read the same rows run at the same time, and the first problem before the others. Problems
 // differ in taps and signals, not in shape. Or, where two read the same rows, panels from `second` on are those of the
 // second problem, and z is 0; `second` is 0 if there is none such. These may have as many columns as they like.
+//
+// Kernels whose warpgroups work in turn have a grid of `stay` blocks, each of which makes what others leave to blocks
+// of their own: every `stay`-th of as many as there are of `blocks` blockIdx.x, `items` and problems.
 struct Convolutions {
   Convolution problem[kProblems];
   Lengths lengths;
   int problems, panels, second;
+  int items, blocks, stay;
 };
 
 // The row of a gate's weight that is a column of it, counted as all of tanh and then all of the sigmoid, each of so many
@@ -181,11 +185,17 @@ FASTVOC_BOTH constexpr int chain_shared_bytes(int precision, int channels, int r
          buffers * (channels / chunk_channels(precision)) * chain_pitch(rows, guard) * kChunkBytes;
 }
 
+// On architecture 90a barriers stand behind that, and so many blocks share the registers of a multiprocessor.
+constexpr int kChainBarrierBytes = 64;
+FASTVOC_BOTH constexpr int hopper_chain_blocks(int channels, int tiles) { return channels * tiles > 64 ? 1 : 2; }
+
 // Kernels, as the host chooses among them. The name is that of the function in the module.
 struct ChainKernel {
   const char* name;
   int precision, channels, warps, tiles;  // a warp has `tiles` times 16 rows
+  int hopper;                             // by wgmma, on sm_90a only; one more warp brings weights
   FASTVOC_BOTH constexpr int rows() const { return warps * tiles * 16; }
+  FASTVOC_BOTH constexpr int threads() const { return 32 * (warps + hopper); }
 };
 #define FASTVOC_CHAINS(kernel)                                                                     \
   kernel(f16, kFloat16, 8, 8, 8) kernel(f16, kFloat16, 8, 4, 2)                                    \
@@ -201,10 +211,18 @@ struct ChainKernel {
   kernel(tf32, kTfloat32, 8, 8, 4) kernel(tf32, kTfloat32, 8, 4, 2)                                \
   kernel(tf32, kTfloat32, 16, 8, 4) kernel(tf32, kTfloat32, 16, 4, 4)                              \
   kernel(tf32, kTfloat32, 32, 8, 2) kernel(tf32, kTfloat32, 48, 8, 2) kernel(tf32, kTfloat32, 64, 8, 2)
+#define FASTVOC_HOPPER_CHAINS(kernel)                                                              \
+  kernel(f16, kFloat16, 16, 8, 4) kernel(f16, kFloat16, 32, 8, 4) kernel(f16, kFloat16, 32, 8, 2)  \
+  kernel(f16, kFloat16, 48, 8, 3) kernel(f16, kFloat16, 64, 12, 2) kernel(f16, kFloat16, 64, 8, 2) \
+  kernel(bf16, kBfloat16, 16, 8, 4) kernel(bf16, kBfloat16, 32, 8, 4) kernel(bf16, kBfloat16, 32, 8, 2) \
+  kernel(bf16, kBfloat16, 48, 8, 3) kernel(bf16, kBfloat16, 64, 12, 2) kernel(bf16, kBfloat16, 64, 8, 2)
 #define FASTVOC_CHAIN_ROW(word, precision, channels, warps, tiles) \
-  {"chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles},
+  {"chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles, 0},
+#define FASTVOC_HOPPER_CHAIN_ROW(word, precision, channels, warps, tiles) \
+  {"hopper_chain_" #word "_" #channels "_" #warps "x" #tiles, precision, channels, warps, tiles, 1},
 // One for all sources of the host, which tell kernels by their place in it.
-inline constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)};
+inline constexpr ChainKernel kChains[] = {FASTVOC_CHAINS(FASTVOC_CHAIN_ROW)
+                                       FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN_ROW)};
 
 // Signals are read in blocks of `kBlockChunks` chunks, of which two are there at once. Weights pass through stages.
 constexpr int kBlockChunks = 8, kWeightStages = 3;
@@ -220,11 +238,17 @@ FASTVOC_BOTH constexpr int hopper_blocks(int rows, int columns) {
   return sums > 128 * 128 ? 1 : sums > 128 * 64 ? 2 : sums > 64 * 64 ? 3 : 4;
 }
 
+// Where its warpgroups work in turn, the weights of the next one are to be there, too.
+constexpr int kStagesInTurn = 2 * kWeightStages;
+
 // A block of a convolution makes `rows` rows of one panel of `columns` columns with `threads` threads.
 struct ConvolutionKernel {
   const char* name;
   int precision, rows, columns, threads, hopper, gated;  // hopper: by wgmma, on sm_90a only
-  FASTVOC_BOTH constexpr int stages() const { return hopper ? hopper_stages(rows) : kWeightStages; }
+  int in_turn;                                           // of these, those whose blocks stay
+  FASTVOC_BOTH constexpr int stages() const {
+    return in_turn ? kStagesInTurn : hopper ? hopper_stages(rows) : kWeightStages;
+  }
 };
 #define FASTVOC_CONVOLUTIONS(kernel)                                                               \
   kernel(f16, kFloat16, 128, 128, 256) kernel(f16, kFloat16, 64, 64, 128)                          \
@@ -249,17 +273,23 @@ struct ConvolutionKernel {
   kernel(f16, kFloat16, 64, 64, 192)                                                         \
   kernel(bf16, kBfloat16, 256, 128, 384) kernel(bf16, kBfloat16, 128, 128, 320)              \
   kernel(bf16, kBfloat16, 64, 64, 192)
+#define FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(kernel)                               \
+  kernel(f16, kFloat16, 128, 128, 384) kernel(f16, kFloat16, 256, 64, 384)    \
+  kernel(bf16, kBfloat16, 128, 128, 384) kernel(bf16, kBfloat16, 256, 64, 384)
 #define FASTVOC_CONVOLUTION_ROW(word, precision, rows, columns, threads) \
-  {"convolution_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 0},
+  {"convolution_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 0, 0},
 #define FASTVOC_HOPPER_ROW(word, precision, rows, columns, threads) \
-  {"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0},
+  {"hopper_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0, 0},
 #define FASTVOC_GATED_ROW(word, precision, rows, columns, threads) \
-  {"gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 1},
+  {"gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 0, 1, 0},
 #define FASTVOC_HOPPER_GATED_ROW(word, precision, rows, columns, threads) \
-  {"hopper_gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1},
+  {"hopper_gated_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 1, 0},
+#define FASTVOC_IN_TURN_ROW(word, precision, rows, columns, threads) \
+  {"hopper_in_turn_" #word "_" #rows "x" #columns, precision, rows, columns, threads, 1, 0, 1},
 inline constexpr ConvolutionKernel kConvolutions[] = {
     FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION_ROW) FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_ROW)
-        FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_ROW) FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_ROW)};
+        FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_ROW) FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_ROW)
+            FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN_ROW)};
 
 // Shared memory of a convolution whose sources reach over at most `span` = dilation * (taps - 1) rows beyond their own.
 FASTVOC_BOTH constexpr int convolution_pitch(int rows, int span) { return (rows + span + 5) / 8 * 8 + 2; }

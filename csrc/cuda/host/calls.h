@@ -13,7 +13,7 @@ constexpr int64_t kMostBlocks = 4096;  // of kernels whose blocks go on with the
 
 inline bool is_gpu(const fastvoc_gpu& gpu) {
   constexpr int kMostShared = 1 << 24;
-  return is_count(gpu.multiprocessors) && gpu.shared_per_block >= 1 && gpu.shared_per_block <= kMostShared &&
+  return is_count(gpu.multiprocessors) && gpu.hopper >= 0 && gpu.shared_per_block >= 1 && gpu.shared_per_block <= kMostShared &&
          gpu.shared_per_multiprocessor >= gpu.shared_per_block && gpu.shared_per_multiprocessor <= kMostShared;
 }
 

@@ -156,7 +156,22 @@ inline bool make_buffers(Plan& plan, Launch& launch) {
 }
 
 inline int chain_shared(const Plan& plan, const Launch& launch, const ChainKernel& kernel) {
-  return chain_shared_bytes(plan.precision, launch.width, kernel.rows(), launch.guard, launch.buffers);
+  return chain_shared_bytes(plan.precision, launch.width, kernel.rows(), launch.guard, launch.buffers) +
+         kernel.hopper * kChainBarrierBytes;
+}
+
+// Whether the kernels for architecture 90a take a chain: its sources are read as they are stored, in pairs of slices.
+inline bool runs_hopper_chain(const Plan& plan, const Launch& launch) {
+  if (plan.gpu.architecture != 90 || !(plan.gpu.hopper & FASTVOC_HOPPER_CHAINS)) return false;
+  for (int s = 0; s < launch.count; ++s) {
+    const Operation& operation = plan.operation[launch.operation[s]];
+    for (int i = 0; i < operation.sources; ++i) {
+      const Reading& reading = operation.source[i];
+      const int paired = reading.chunks == 1 ? reading.taps : reading.chunks;
+      if (paired % 2 != 0 || reading.factor != 1) return false;
+    }
+  }
+  return true;
 }
 
 inline int tile_rows(const Launch& launch, const ChainKernel& kernel) {
@@ -164,8 +179,8 @@ inline int tile_rows(const Launch& launch, const ChainKernel& kernel) {
 }
 
 inline bool runs_chain(const Plan& plan, const Launch& launch, const ChainKernel& kernel) {
-  return kernel.precision == plan.precision && kernel.channels == launch.width && tile_rows(launch, kernel) >= 1 &&
-         chain_shared(plan, launch, kernel) <= plan.gpu.shared_per_block;
+  return kernel.precision == plan.precision && kernel.channels == launch.width && kernel.hopper == launch.hopper &&
+         tile_rows(launch, kernel) >= 1 && chain_shared(plan, launch, kernel) <= plan.gpu.shared_per_block;
 }
 
 // Clocks that one block takes by itself. Rows that are not needed are skipped, by all warps alike.
@@ -173,12 +188,15 @@ inline double chain_clocks(const Plan& plan, const Launch& launch, const ChainKe
   double clocks = 0;
   for (int s = 0; s < launch.count; ++s) {
     const Operation& operation = plan.operation[launch.operation[s]];
-    const int64_t rows = round_up(tile_rows(launch, kernel) + operation.before + operation.after, 16);
+    const int64_t rows =
+        round_up(tile_rows(launch, kernel) + operation.before + operation.after, kernel.hopper ? 64 : 16);
+    const float rate =
+        kernel.hopper ? warpgroup_multiplies_per_clock(plan.gpu.architecture, operation.columns)
+                      : multiplies_per_clock(plan.gpu.architecture, plan.precision, operation.columns, kernel.tiles);
     double slices = 0;
     for (int i = 0; i < operation.sources; ++i)
       slices += round_up(operation.source[i].taps * operation.source[i].chunks, 2);
-    clocks += double(rows) * slices * chunk_channels(plan.precision) * operation.columns /
-              multiplies_per_clock(plan.gpu.architecture, plan.precision, operation.columns, kernel.tiles);
+    clocks += double(rows) * slices * chunk_channels(plan.precision) * operation.columns / rate;
   }
   return clocks;
 }
@@ -203,8 +221,11 @@ inline const ChainKernel* choose_chain(const Plan& plan, const Launch& launch, i
   for (const ChainKernel& kernel : kChains) {
     if (!runs_chain(plan, launch, kernel)) continue;
     const int64_t tiles = (rows + tile_rows(launch, kernel) - 1) / tile_rows(launch, kernel);
-    const int threads = 32 * kernel.warps,
-              together = blocks_per_multiprocessor(plan.gpu, threads, chain_shared(plan, launch, kernel));
+    const int threads = kernel.threads(),
+              shared = chain_shared(plan, launch, kernel),
+              together = kernel.hopper ? blocks_per_multiprocessor(plan.gpu, threads, shared,
+                                                                   hopper_chain_blocks(kernel.channels, kernel.tiles))
+                                       : blocks_per_multiprocessor(plan.gpu, threads, shared);
     const double block = chain_clocks(plan, launch, kernel);
     Blocks blocks;
     blocks.add(tiles * batch, block, block, chain_bytes(plan, launch, kernel));
@@ -262,9 +283,13 @@ inline bool make_chain(Draft& draft, Plan& plan, int begin, int end, Launch& lau
     }
     for (const auto make : {make_width, make_rows, make_buffers})
       if (!make(plan, launch)) return false;
-    bool runs = false;
-    for (const ChainKernel& kernel : kChains) runs = runs || runs_chain(plan, launch, kernel);
-    return runs;
+    const auto runs = [&](int hopper) {
+      launch.hopper = hopper;
+      for (const ChainKernel& kernel : kChains)
+        if (runs_chain(plan, launch, kernel)) return true;
+      return false;
+    };
+    return (runs_hopper_chain(plan, launch) && runs(1)) || runs(0);
   }();
   if (!made)
     for (int i = begin; i < end; ++i) {

@@ -12,7 +12,7 @@ constexpr int kMostHopperSpan = 256;  // rows
 // Whether the kernels for architecture 90 take an operation. Their sums may round otherwise than those of the others,
 // so that this may not depend on the call.
 inline bool runs_hopper(const Plan& plan, const Operation& operation) {
-  if (plan.gpu.architecture != 90 || plan.gpu.hopper_off) return false;
+  if (plan.gpu.architecture != 90 || (plan.gpu.hopper & FASTVOC_HOPPER_OFF)) return false;
   if (plan.precision == kTfloat32 || operation.columns < 64) return false;
   for (int i = 0; i < operation.sources; ++i)
     if (operation.source[i].chunks % 2 != 0 || span_of(operation.source[i]) > kMostHopperSpan) return false;
@@ -31,6 +31,26 @@ inline int64_t widest_span(const Plan& plan, const Launch& launch) {
 
 inline int panels_of(const Operation& operation, const ConvolutionKernel& kernel) {
   return (operation.columns + kernel.columns - 1) / kernel.columns;
+}
+
+// Blocks of a kernel for so many rows of each of `batch` items: of an item and a problem, and of all.
+struct Count {
+  int64_t blocks, all;
+};
+inline Count count_blocks(const Plan& plan, const Launch& launch, const ConvolutionKernel& kernel, int64_t sum_rows,
+                          int64_t batch) {
+  const int64_t tiles = (sum_rows + kernel.rows - 1) / kernel.rows;
+  const int64_t blocks = tiles * panels_of(plan.operation[launch.operation[0]], kernel);
+  return {blocks, blocks * batch * launch.count};
+}
+
+// Blocks that stay are worth it where each has several turns.
+constexpr int kFewestTurns = 4;
+inline bool takes_turns(const Plan& plan, const Launch& launch, const ConvolutionKernel& kernel, int64_t sum_rows,
+                        int64_t batch) {
+  const int64_t all = count_blocks(plan, launch, kernel, sum_rows, batch).all;
+  return kernel.in_turn && plan.gpu.hopper & FASTVOC_HOPPER_IN_TURN && all <= INT_MAX / 2 &&
+         all >= int64_t{kFewestTurns} * plan.gpu.multiprocessors;
 }
 
 inline bool runs_convolution(const Plan& plan, const Launch& launch, const ConvolutionKernel& kernel) {
@@ -77,9 +97,9 @@ inline void add_problem(const Plan& plan, const Operation& operation, const Conv
   const double bytes = chunks * kChunkBytes + sums * element_bytes(plan.precision) * ends_of;
   const int finished = operation.gates > 0 ? kGatedSumsPerClock : kSumsPerClock;
   const double port = bytes / kCacheBytesPerClock, ends = kAddedClocks * ends_of + sums / finished;
-  // What begins and ends a block is hidden, in part, behind others on its multiprocessor.
-  blocks.add(count, (alone > port ? alone : port) + ends, multiplies + (together > 1 ? kNotOverlapped : 1) * ends,
-             bytes);
+  // What begins and ends a block is hidden, in part, behind others on its multiprocessor; or all of it, by the next turn.
+  const double shown = kernel.in_turn ? std::max(0.0, ends - multiplies) : (together > 1 ? kNotOverlapped : 1) * ends;
+  blocks.add(count, (alone > port ? alone : port) + ends, multiplies + shown, bytes);
 }
 
 // The fastest kernel for so many rows of each item, or null; beside it memory takes so many clocks.
@@ -90,10 +110,13 @@ inline const ConvolutionKernel* choose_convolution(const Plan& plan, const Launc
   const ConvolutionKernel* best = nullptr;
   for (const ConvolutionKernel& kernel : kConvolutions) {
     if (!runs_convolution(plan, launch, kernel)) continue;
+    const bool in_turn = takes_turns(plan, launch, kernel, sum_rows(first, rows), batch);
+    if (kernel.in_turn && !in_turn) continue;
     const int64_t tiles = (sum_rows(first, rows) + kernel.rows - 1) / kernel.rows;
     const int shared = convolution_shared_bytes(kernel, span);
-    const int together = kernel.hopper ? blocks_per_multiprocessor(plan.gpu, kernel.threads, shared,
-                                                                   hopper_blocks(kernel.rows, kernel.columns))
+    const int together = kernel.in_turn  ? 1
+                         : kernel.hopper ? blocks_per_multiprocessor(plan.gpu, kernel.threads, shared,
+                                                                     hopper_blocks(kernel.rows, kernel.columns))
                                        : blocks_per_multiprocessor(plan.gpu, kernel.threads, shared);
     Blocks blocks;
     for (int p = 0; p < launch.count; ++p)
@@ -101,7 +124,8 @@ inline const ConvolutionKernel* choose_convolution(const Plan& plan, const Launc
                   tiles * batch * panels_of(plan.operation[launch.operation[p]], kernel), blocks);
     const double clocks = clocks_of(plan.gpu, blocks, together,
                                     kernel.hopper ? 32 * kEnoughWarps : kernel.threads, memory);
-    if (best && clocks >= *least) continue;
+    // Who asks for turns wants to measure them, whatever the model expects.
+    if (best && (best->in_turn != kernel.in_turn ? best->in_turn : clocks >= *least)) continue;
     best = &kernel;
     *least = clocks;
   }

@@ -111,6 +111,7 @@ int make(const fastvoc_cuda_gated& layer, const fastvoc_gpu& gpu, GatedPlan& mad
   made.layer = layer;
   Plan& plan = made.plan;
   plan.gpu = gpu;
+  plan.gpu.hopper &= ~FASTVOC_HOPPER_IN_TURN;  // both products of a layer are one launch
   plan.precision = precision;
   const int64_t widths[kLines] = {layer.channels, layer.condition, layer.skips,
                                   layer.gates,    layer.channels,  layer.skips};
@@ -341,8 +342,10 @@ class Call {
       if (p == 1) convolutions.second = convolutions.panels;
       convolutions.panels += panels_of(operation, kernel);
     }
+    convolutions.blocks = int((frames_ + kernel.rows - 1) / kernel.rows * convolutions.panels);
+    convolutions.items = int(call_.batch);
     const Shape shape = {
-        {unsigned((frames_ + kernel.rows - 1) / kernel.rows * convolutions.panels), unsigned(call_.batch), 1},
+        {unsigned(convolutions.blocks), unsigned(call_.batch), 1},
         unsigned(kernel.threads),
         unsigned(convolution_shared_bytes(kernel, int(widest_span(plan_, step))))};
     return launch(kernels_->convolution[&kernel - kConvolutions], shape, &convolutions, sizeof convolutions);

@@ -134,7 +134,7 @@ class Run {
     if (step.added >= 0) chain.added = signal_[step.added];
     for (int s = 0; s < step.count; ++s) chain.step[s] = step_of(step, plan_.operation[step.operation[s]], chain.rows);
     const Shape shape = {{unsigned((rows + chain.rows - 1) / chain.rows), unsigned(call_.batch), 1},
-                         unsigned(32 * kernel.warps),
+                         unsigned(kernel.threads()),
                          unsigned(chain_shared(plan_, step, kernel))};
     return launch(kernels_.chain[&kernel - kChains], shape, &chain, sizeof chain);
   }
@@ -181,8 +181,12 @@ class Run {
     convolutions.problems = step.count;
     convolutions.panels = panels_of(first, kernel);
     // Lines fit into memory, so that tiles and panels do into a grid.
-    const Shape shape = {{unsigned((rows + kernel.rows - 1) / kernel.rows * convolutions.panels), unsigned(call_.batch),
-                          unsigned(step.count)},
+    const Count count = count_blocks(plan_, step, kernel, rows, call_.batch);
+    convolutions.blocks = int(count.blocks);
+    convolutions.items = int(call_.batch);
+    convolutions.stay = plan_.gpu.multiprocessors;  // of which there are more to do
+    const unsigned x = kernel.in_turn ? convolutions.stay : convolutions.blocks;
+    const Shape shape = {{x, kernel.in_turn ? 1 : unsigned(call_.batch), kernel.in_turn ? 1 : unsigned(step.count)},
                          unsigned(kernel.threads),
                          unsigned(convolution_shared_bytes(kernel, int(widest_span(plan_, step))))};
     return launch(kernels_.convolution[&kernel - kConvolutions], shape, &convolutions, sizeof convolutions);

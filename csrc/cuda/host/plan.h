@@ -62,7 +62,7 @@ struct Operation {
 
 struct Launch {
   int chain, count, operation[kSteps];  // operations have the number of their (last) layer
-  int hopper;                           // convolutions by the kernels for architecture 90
+  int hopper;                           // by the kernels for architecture 90
   int shared;                           // its operations read the same rows at the same time (gated.cpp)
   // Of a chain: lines (added is -1 if there is none), and rows of a tile around those of its result.
   int x, added, width, buffers, before, after, guard;

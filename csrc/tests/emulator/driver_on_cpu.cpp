@@ -50,10 +50,10 @@ Written written_by(const Chain& chain, const Shape& shape, int precision) {
   return written;
 }
 
-Written written_by(const Convolutions& all, const Shape& shape, int precision) {
+Written written_by(const Convolutions& all, const Shape&, int precision) {
   Written written;
   for (int i = 0; i < all.problems + (all.second > 0); ++i)
-    add_signal(written, all.problem[i].y, all.lengths, shape.grid[1], all.problem[i].channels,
+    add_signal(written, all.problem[i].y, all.lengths, unsigned(all.items), all.problem[i].channels,
                output_bytes(all.problem[i].output, precision));
   return written;
 }
@@ -102,7 +102,8 @@ size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kern
 }
 
 size_t shared_bytes(const Chain& chain, const ChainKernel& kernel) {
-  return size_t(chain_shared_bytes(kernel.precision, kernel.channels, kernel.rows(), chain.guard, chain.buffers));
+  return size_t(chain_shared_bytes(kernel.precision, kernel.channels, kernel.rows(), chain.guard, chain.buffers) +
+                kernel.hopper * kChainBarrierBytes);
 }
 
 size_t shared_bytes(const Convolutions& all, const ConvolutionKernel& kernel) {
@@ -116,8 +117,11 @@ size_t shared_bytes(const Convolutions& all, const ConvolutionKernel& kernel) {
 }
 
 // Whether blocks that read the same rows are neighbours, and what takes longest begins first.
-void check_order(const Convolutions& all, const Shape& shape) {
-  if (int(shape.grid[2]) != all.problems || int(shape.grid[0]) % all.panels != 0)
+void check_order(const Convolutions& all, const Shape& shape, bool in_turn) {
+  const bool fits = in_turn ? shape.grid[0] == unsigned(all.stay) && shape.grid[1] * shape.grid[2] == 1
+                            : shape.grid[0] == unsigned(all.blocks) && shape.grid[1] == unsigned(all.items) &&
+                                  shape.grid[2] == unsigned(all.problems);
+  if (!fits || all.blocks % all.panels != 0)
     on_cpu::fail("has a grid of %u, %u, %u for %d problems of %d panels", shape.grid[0], shape.grid[1], shape.grid[2],
                  all.problems, all.panels);
   int before = 0;
@@ -177,6 +181,12 @@ std::vector<Function> all_functions() {
 #define FASTVOC_TABLE_HOPPER(word, precision, rows, columns, threads) \
   FASTVOC_TABLE_ROW(Convolutions, hopper_##word##_##rows##x##columns, precision)
   FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_TABLE_HOPPER)
+#define FASTVOC_TABLE_IN_TURN(word, precision, rows, columns, threads) \
+  FASTVOC_TABLE_ROW(Convolutions, hopper_in_turn_##word##_##rows##x##columns, precision)
+  FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_TABLE_IN_TURN)
+#define FASTVOC_TABLE_HOPPER_CHAIN(word, precision, channels, warps, tiles) \
+  FASTVOC_TABLE_ROW(Chain, hopper_chain_##word##_##channels##_##warps##x##tiles, precision)
+  FASTVOC_HOPPER_CHAINS(FASTVOC_TABLE_HOPPER_CHAIN)
   FASTVOC_TABLE_ROW(Pack, pack, kPrecisions)
   FASTVOC_TABLE_ROW(Enter, enter, kPrecisions)
 #define FASTVOC_TABLE_GRADIENT(word, precision, fixed, sliding, rows, warps, taps) \
@@ -293,7 +303,7 @@ bool launch(void* found, const Shape& shape, const void* parameter, size_t size,
   if (size != f.size) on_cpu::fail("is launched with a parameter of %zu bytes instead of %zu", size, f.size);
   if (f.needs && shape.shared < f.needs(parameter, f))
     on_cpu::fail("is launched with %u bytes of shared memory, and needs %zu", shape.shared, f.needs(parameter, f));
-  if (f.convolution) check_order(*static_cast<const Convolutions*>(parameter), shape);
+  if (f.convolution) check_order(*static_cast<const Convolutions*>(parameter), shape, f.convolution->in_turn);
 
   if (early) {
     hide();

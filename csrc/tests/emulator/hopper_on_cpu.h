@@ -250,14 +250,14 @@ inline void wait_for_products(const char* file = __builtin_FILE(), int line = __
   });
 }
 template <int columns>
-inline void hold(WarpgroupSum<columns>&) {}
+inline void hold(float (&)[columns / 8][4]) {}
 
 template <int precision, int columns>
-inline void multiply_by_warpgroup(WarpgroupSum<columns>& sum, unsigned a, unsigned b) {
-  static_assert(precision != kTfloat32 && (columns == 64 || columns == 128 || columns == 256));
+inline void multiply_by_warpgroup(float (&sum)[columns / 8][4], unsigned a, unsigned b) {
+  static_assert(precision != kTfloat32 && columns % 8 == 0 && columns >= 8 && columns <= 256);
   const int w = on_cpu::machine.current->warp, lane = on_cpu::lane();
   on_cpu::WarpProducts& own = on_cpu::hopper.warp[w];
-  own.sum[lane] = &sum.group[0][0][0][0], own.a[lane] = a, own.b[lane] = b;
+  own.sum[lane] = &sum[0][0], own.a[lane] = a, own.b[lane] = b;
   on_cpu::meet_warp("multiply_by_warpgroup", [w](on_cpu::Warp&) {
     on_cpu::WarpProducts& warp = on_cpu::hopper.warp[w];
     for (int i = 1; i < on_cpu::kWarp; ++i)

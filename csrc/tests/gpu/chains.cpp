@@ -1,4 +1,5 @@
-// Chains (cuda/device/chain.cuh), run by the CPU, against plain loops: every kernel, with random operations on random buffers.
+// Chains (cuda/device/chain.cuh and hopper_chain.cuh), run by the CPU, against plain loops: every kernel, with random
+// operations on random buffers.
 //
 // Half of the cases consist of small whole numbers, so that sums are exact in any order: results must be equal to the
 // bit, and where the signal holds something that is no number, so does the result there and only there. The others are
@@ -6,12 +7,13 @@
 // kernel may be twice as far.
 //
 // Shared memory, and everything in device memory that is not promised to hold something, begins as no number.
-#include "../emulator/cuda_on_cpu.h"
+#include "../emulator/hopper_on_cpu.h"
+
 #include "../../cuda/device/program.h"
 
 #include "../../cuda/device/instructions.cuh"
 
-#include "../../cuda/device/chain.cuh"
+#include "../../cuda/device/hopper_chain.cuh"
 
 #include <algorithm>
 #include <cmath>
@@ -30,7 +32,16 @@ namespace fastvoc::cuda {
   }
 FASTVOC_CHAINS(FASTVOC_CHAIN)
 #define FASTVOC_CHAIN_FUNCTION(word, precision, channels, warps, tiles) chain_##word##_##channels##_##warps##x##tiles,
-void (*const kFunctions[])(const Chain&) = {FASTVOC_CHAINS(FASTVOC_CHAIN_FUNCTION)};
+#define FASTVOC_HOPPER_CHAIN(word, precision, channels, warps, tiles)                              \
+  FASTVOC_HOPPER_KERNEL(hopper_chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * (warps + 1), \
+                        hopper_chain_blocks(channels, tiles)) {                                     \
+    hopper_chain<precision, channels, warps, tiles>(parameter);                                     \
+  }
+FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN)
+#define FASTVOC_HOPPER_CHAIN_FUNCTION(word, precision, channels, warps, tiles) \
+  hopper_chain_##word##_##channels##_##warps##x##tiles,
+void (*const kFunctions[])(const Chain&) = {FASTVOC_CHAINS(FASTVOC_CHAIN_FUNCTION)
+                                                FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN_FUNCTION)};
 
 namespace {
 
@@ -216,13 +227,19 @@ ChainSource draw_source(const Case& c, int buffer, int chunks, int most_reach, b
   source.buffer = short(buffer);
   source.chunks = short(chance(85) ? chunks : draw(1, chunks));
   source.taps = short(draw_one({1, 1, 2, 3, 3, 3, 5, 7}));
+  if (c.kernel.hopper) {  // slices in pairs
+    if (source.chunks > 1)
+      source.chunks = short(source.chunks / 2 * 2);
+    else
+      source.taps = short((source.taps + 1) / 2 * 2);
+  }
   source.dilation = short(source.taps == 1 ? 1 : draw(1, std::max(1, std::min(9, most_reach / (source.taps - 1)))));
   const int span = (source.taps - 1) * source.dilation;
   source.left = short(chance(70) ? span / 2 : draw(0, span));
   source.right = short(span - source.left + (exact_length ? 0 : c.extra));
   source.front = short(draw(kZero, kReplicate));
   source.back = short(exact_length || c.extra == 0 ? (chance(70) ? source.front : draw(kZero, kReplicate)) : kZero);
-  source.factor = chance(80) ? 1.0f : draw_one({2.0f, 0.5f});
+  source.factor = c.kernel.hopper || chance(80) ? 1.0f : draw_one({2.0f, 0.5f});
   return source;
 }
 
@@ -271,7 +288,8 @@ bool draw_steps(Case& c) {
       // Two ways of padding cannot be in one buffer at once.
       if (k == 1 && step.source[0].buffer == buffer) {
         step.source[1].front = step.source[0].front, step.source[1].back = step.source[0].back;
-        if (chance(30)) step.source[1].taps = step.source[1].dilation = 1, step.source[1].left = 0,
+        const bool paired = c.kernel.hopper && step.source[1].chunks == 1;
+        if (!paired && chance(30)) step.source[1].taps = step.source[1].dilation = 1, step.source[1].left = 0,
                         step.source[1].right = short(last ? c.extra : 0);
       }
     }
@@ -305,7 +323,8 @@ bool draw_steps(Case& c) {
 }
 
 int shared_bytes(const Case& c) {
-  return chain_shared_bytes(c.kernel.precision, c.kernel.channels, c.kernel.rows(), c.chain.guard, c.chain.buffers);
+  return chain_shared_bytes(c.kernel.precision, c.kernel.channels, c.kernel.rows(), c.chain.guard, c.chain.buffers) +
+         c.kernel.hopper * kChainBarrierBytes;
 }
 
 // Which rows of a tile are needed of what, from the last step to the first.
@@ -450,7 +469,7 @@ std::string check(Case& c) {
   chain.y.data = y.bytes;
 
   const int tiles = std::max(1, (c.x_rows + c.extra + chain.rows - 1) / chain.rows);
-  const unsigned threads = unsigned(32 * c.kernel.warps), shared = unsigned(shared_bytes(c));
+  const unsigned threads = unsigned(c.kernel.threads()), shared = unsigned(shared_bytes(c));
   const Shape shape = {{unsigned(tiles), unsigned(c.batch), 1}, threads, shared};
   int number = 0;
   while (std::string(kChains[number].name) != c.kernel.name) ++number;

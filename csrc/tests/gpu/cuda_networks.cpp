@@ -597,8 +597,9 @@ Setting draw_setting() {
   constexpr fastvoc_gpu kGpus[] = {{75, 40, 64 << 10, 64 << 10},
                                    {80, 108, 163 << 10, 164 << 10},
                                    {89, 128, 99 << 10, 100 << 10},
-                                   {90, 132, 227 << 10, 228 << 10}};
-  Setting setting = {kGpus[draw(0, 3)], FASTVOC_FLOAT16, toss()};
+                                   {90, 132, 227 << 10, 228 << 10},
+                                   {90, 132, 227 << 10, 228 << 10, FASTVOC_HOPPER_CHAINS | FASTVOC_HOPPER_IN_TURN}};
+  Setting setting = {kGpus[draw(0, 4)], FASTVOC_FLOAT16, toss()};
   if (setting.gpu.architecture >= 80) {
     constexpr int kPrecisions[] = {FASTVOC_FLOAT16, FASTVOC_BFLOAT16, FASTVOC_TFLOAT32};
     setting.precision = kPrecisions[draw(0, 2)];

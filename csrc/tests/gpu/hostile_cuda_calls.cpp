@@ -159,8 +159,9 @@ bool network_is_safe(void* kernels) {
   constexpr fastvoc_gpu kGpus[] = {{75, 40, 64 << 10, 64 << 10},
                                    {80, 108, 163 << 10, 164 << 10},
                                    {89, 128, 99 << 10, 100 << 10},
-                                   {90, 132, 227 << 10, 228 << 10}};
-  fastvoc_gpu gpu = kGpus[draw(0, 3)];
+                                   {90, 132, 227 << 10, 228 << 10},
+                                   {90, 132, 227 << 10, 228 << 10, FASTVOC_HOPPER_CHAINS | FASTVOC_HOPPER_IN_TURN}};
+  fastvoc_gpu gpu = kGpus[draw(0, 4)];
   bool other = false;
   if (draw(0, 3) == 0 && net.layers.back().kind == FASTVOC_CONV1D && net.layers.back().residual == FASTVOC_NONE) {
     net.layers.back().residual = FASTVOC_OTHER_INPUT;

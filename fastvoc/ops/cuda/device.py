@@ -35,9 +35,12 @@ class Gpu(NamedTuple):
     multiprocessors: int
     shared_per_block: int
     shared_per_multiprocessor: int
-    hopper_off: bool = False
-    """Whether to do without the kernels that only compute capability 9.0 can run."""
+    hopper: int = 0
+    """What to do with kernels that only compute capability 9.0 can run: a sum of `HOPPER_CHOICES`."""
 
+
+HOPPER_CHOICES = {"on": 0, "off": 1, "chains": 2, "in-turn": 4}
+"""What `FASTVOC_HOPPER` may be, as `fastvoc_gpu.hopper` has it."""
 
 IN_PLACE = Gpu(80, 108, 163 << 10, 164 << 10)
 """What the CPU pretends to be: an A100."""
@@ -56,16 +59,16 @@ def _gpu(device: torch.device) -> Gpu:
         found.multi_processor_count,
         found.shared_memory_per_block_optin,
         found.shared_memory_per_multiprocessor,
-        hopper_off=_hopper_off(),
+        hopper=_hopper(),
     )
 
 
-def _hopper_off() -> bool:
-    """Tell whether `FASTVOC_HOPPER` forbids the kernels that only compute capability 9.0 can run."""
+def _hopper() -> int:
+    """Return what `FASTVOC_HOPPER` asks of the kernels that only compute capability 9.0 can run."""
     asked = os.environ.get("FASTVOC_HOPPER") or "on"
-    if asked not in ("on", "off"):
-        raise ValueError(f"FASTVOC_HOPPER: {asked!r} is no choice; known: on, off")
-    return asked == "off"
+    if asked not in HOPPER_CHOICES:
+        raise ValueError(f"FASTVOC_HOPPER: {asked!r} is no choice; known: {', '.join(HOPPER_CHOICES)}")
+    return HOPPER_CHOICES[asked]
 
 
 def refuses(device: torch.device, dtype: torch.dtype, *, what: str = "x is") -> str | None:
