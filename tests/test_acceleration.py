@@ -16,6 +16,7 @@ import torch
 from live_networks import CoquiHiFiGAN, CoquiMelGAN, OfficialGeneratorOfBlocks2, SpeechBrainHiFiGAN, filled
 from originals import KanBayashiHiFiGAN, KanBayashiMelGAN, OfficialGenerator
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 import fastvoc
@@ -270,6 +271,17 @@ def test_autocast_transforms_and_other_inputs_run_the_original() -> None:
     traced = torch.jit.trace(network, mel, check_trace=False)
     assert "traced" in str(accelerated.latest)
     torch.testing.assert_close(traced(mel), network(mel), rtol=0, atol=1e-6)
+
+
+def test_a_trace_is_that_of_the_original() -> None:
+    network, mel = NETWORKS["SpeechT5"](), mel_for("SpeechT5")
+    accelerated = fastvoc.accelerate(network)
+    with torch.no_grad():
+        traced = make_fx(network)(mel)
+        assert "a dispatch mode, such as a tracer" in str(accelerated.latest)
+        assert torch.equal(traced(-mel), plain(network)(-mel))
+        network(mel)
+    assert accelerated.latest is None
 
 
 def test_mels_too_short_to_reflect_run_the_original() -> None:

@@ -13,6 +13,7 @@ from test_autoencoder import autoencoder, wave_of
 from test_instrument import CONFIG as NOTES
 from test_streaming import BANDS, checkpoint, random_mel
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from voices import tiny_vits, write_voice
 
 from fastvoc import Instrument, Vocoder
@@ -88,6 +89,29 @@ def test_a_streamer_that_compiled_code_is_given_goes_on() -> None:
     step = torch.compile(lambda mel: streamer.push(mel * 1.0) * 1.0, backend="aot_eager")
     pieces = [step(chunk) for chunk in MEL.split(8, dim=-1)]
     torch.testing.assert_close(torch.cat([*pieces, streamer.flush()]), vocoder(MEL), rtol=0, atol=1e-6)
+
+
+TRACERS: dict[str, Callable[[Callable[[Tensor], Tensor]], object]] = {
+    "torch.jit.trace": lambda run: torch.jit.trace(run, MEL, check_trace=False),
+    "make_fx": lambda run: make_fx(run)(MEL),
+    "make_fx of fake tensors": lambda run: make_fx(run, tracing_mode="fake")(MEL),
+    "vmap": lambda run: torch.vmap(run)(MEL[None]),
+    "grad": lambda run: torch.func.grad(lambda mel: run(mel).sum())(MEL),
+}
+
+
+@pytest.mark.parametrize("tracer", TRACERS)
+def test_tracers_are_told_that_they_see_nothing(tracer: str) -> None:
+    vocoder = Vocoder(checkpoint("hifigan"))
+    if vocoder.explain()["plan"] is not None:
+        pytest.skip("nothing native runs it here")
+    expected = vocoder(MEL)
+    streamed = torch.cat([*vocoder.stream([MEL])])
+    for run in (lambda mel: vocoder(mel, check=False), lambda mel: vocoder.streamer(batch=1).push(mel)):
+        with warnings.catch_warnings(), pytest.raises(RuntimeError, match="cannot be traced or transformed, since"):
+            warnings.simplefilter("ignore")
+            TRACERS[tracer](run)
+    assert torch.equal(vocoder(MEL), expected) and torch.equal(torch.cat([*vocoder.stream([MEL])]), streamed)
 
 
 def a_note() -> Callable[[Tensor], Tensor]:

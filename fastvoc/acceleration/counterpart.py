@@ -234,6 +234,8 @@ def _surroundings(weights: tuple[Tensor, ...]) -> str | None:
         return "hooks are registered for all modules, which only modules that are called run"
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return "a function transform looks into it"
+    if torch._C._len_torch_dispatch_stack():
+        return "a dispatch mode, such as a tracer, looks at each of its operators"
     if torch._C._is_tracing():
         return "it is being traced"
     if weights and autocasts(weights[0].device):

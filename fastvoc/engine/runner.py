@@ -16,6 +16,7 @@ from fastvoc.engine.cuda_graphs import CudaGraphs, Operators, Pass
 from fastvoc.engine.cuda_plan import CudaPlan, overflows
 from fastvoc.engine.runs import outside
 from fastvoc.engine.stream import EdgeFrames, Stream
+from fastvoc.engine.surroundings import refuse_looks
 from fastvoc.engine.weight_version import WeightVersion
 from fastvoc.graph import Network
 from fastvoc.ops.network import Quantization
@@ -180,9 +181,11 @@ class Runner:
         """Return what makes waves of mels, (B, bands, T) → (B, 1, T·hop), with the weights as they are."""
         kind = self.weight.device.type
         if kind == "cpu" and (plan := self.plan()):
+            refuse_looks("a vocoder")
             return plan
         if kind != "cuda" and native.hosted() is None:
             return self.network
+        refuse_looks("a vocoder")
         forced = self.choice.forced()
         if forced not in self._graphs:
             # bound to the choice alone, since what refers to itself outlives its last user
@@ -193,6 +196,8 @@ class Runner:
     def stream(self, edge_frames: EdgeFrames | None) -> Stream:
         """Return the network as a stream, with its weights as they are."""
         plan, weight = self.plan(in_order=True), self.weight
+        if plan is not None:
+            refuse_looks("a stream")
         key = (self.version.revision(), weight.device, weight.dtype, edge_frames)
         if self._stream is None or self._stream[:2] != (key, plan):
             stream = Stream(

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -29,6 +29,27 @@ def own_arithmetic(*devices: torch.device) -> Iterator[None]:
 def autocasts(device: torch.device) -> bool:
     """Tell whether autocast rewrites the dtypes of operators on a device here and now; on some there is none."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def refuse_looks(what: str) -> None:
+    """Raise where a tracer or a function transform looks at the operators that run here, of which `what` has none.
+
+    Raises
+    ------
+    RuntimeError
+        One sentence. Memory that native code fills would be empty in what was traced.
+    """
+    keys: Any = torch._C._TorchDispatchModeKey
+    tracers = keys.PROXY, keys.FAKE, keys.FUNCTIONAL
+    if (
+        torch._C._is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or any(torch._C._get_dispatch_mode(key) is not None for key in tracers)
+    ):
+        raise RuntimeError(
+            f"{what} cannot be traced or transformed, since native code makes its samples; its generator can, a module "
+            "of operators: vocoder.generator(mels), (batch, bands, frames)"
+        )
 
 
 def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
