@@ -418,6 +418,7 @@ def test_the_command_lists_the_recipes(capsys: pytest.CaptureFixture[str]) -> No
         (["hifigan-v5", "--data", "x"], 1, "hifigan-v5: is neither a recipe nor"),
         (["hifigan-v1"], 1, "does not say what to train on"),
         (["hifigan-v1", "--set", "batch"], 2, "--set batch: is not a setting; write NAME=VALUE"),
+        (["hifigan-v1", "--set", "batch=2", "--set", "seed=1"], 2, "--set is given twice, of which only the last"),
         (["hifigan-v1", "--set", "a=[1"], 2, "its value is not YAML"),
         (["hifigan-v1", "--data", "x", "--set", "optimiser.learningrate=1"], 1, "did you mean 'learning_rate'?"),
         (["hifigan-v1", "--data", "no-such-folder"], 1, "no-such-folder"),

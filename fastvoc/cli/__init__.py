@@ -75,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"fastvoc {version('fastvoc')}")
         return 0
+    if twice := _given_twice(arguments):
+        complain(f"fastvoc: {twice} is given twice, of which only the last would count; write all of it behind one")
+        return 2
     try:
         command: Command | Notes = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -96,6 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("fastvoc: interrupted; what is written is complete, and the same command goes on from there")
         return 130
+
+
+def _given_twice(arguments: Sequence[str]) -> str | None:
+    """Return the first option that is there again, whose values the parser would forget, or None."""
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return next((option for option in options if options.count(option) > 1), None)
 
 
 def _at_home(argument: str) -> str:
