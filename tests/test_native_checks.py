@@ -95,6 +95,7 @@ GPU_CHECKS = {
     "hopper": 20,
     "gradients": 30,
     "cuda_networks": 20,
+    "activations": 30,
     "hostile_cuda_calls": 2000,
     "hostile_gradients": 1000,
 }

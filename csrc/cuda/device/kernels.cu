@@ -8,7 +8,9 @@
 #include "convolution.cuh"
 #include "gradients.cuh"
 #include "hopper.cuh"
+#include "normalise.cuh"
 #include "pack.cuh"
+#include "snake.cuh"
 
 namespace fastvoc::cuda {
 
@@ -42,5 +44,21 @@ FASTVOC_KERNEL(enter, Enter, 256) { enter_signal(parameter); }
 FASTVOC_WEIGHT_GRADIENTS(FASTVOC_WEIGHT_GRADIENT)
 FASTVOC_KERNEL(add_parts, AddParts, 256) { add_shares(parameter); }
 FASTVOC_KERNEL(input_gradient, InputGradient, 256) { finish_input_gradient(parameter); }
+
+#define FASTVOC_SNAKE(word, precision)                                                       \
+  FASTVOC_SHARING_KERNEL(smooth_snake_##word, Snake, kSnakeThreads, kSnakeBlocks) {          \
+    smooth_snake<precision>(parameter);                                                      \
+  }                                                                                          \
+  FASTVOC_SHARING_KERNEL(smooth_snake_gradient_##word, Snake, kSnakeThreads, kGradientBlocks) { \
+    smooth_snake_gradient<precision>(parameter);                                             \
+  }
+FASTVOC_SNAKES(FASTVOC_SNAKE)
+
+#define FASTVOC_NORMALISE(word, precision, pairs, frames)                                            \
+  FASTVOC_SHARING_KERNEL(normalise_##word##_##pairs##x##frames, Normalise, 32 * kNormaliseWarps,     \
+                         kNormaliseBlocks) {                                                         \
+    normalise<precision, pairs, frames>(parameter);                                                  \
+  }
+FASTVOC_NORMALISES(FASTVOC_NORMALISE)
 
 }  // namespace fastvoc::cuda

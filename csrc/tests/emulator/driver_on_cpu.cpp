@@ -90,6 +90,10 @@ Written written_by(const AddParts& add, const Shape&, int) {
 // It may lie between what others have written. No kernel that is launched early reads it.
 Written written_by(const InputGradient&, const Shape&, int) { return {}; }
 
+// Launches of their own, which nothing follows early.
+Written written_by(const Snake&, const Shape&, int) { return {}; }
+Written written_by(const Normalise&, const Shape&, int) { return {}; }
+
 size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kernel) {
   return size_t(gradient_shared_bytes(kernel, sums.group_taps > 1 ? sums.dilation * (sums.group_taps - 1) : 0));
 }
@@ -171,6 +175,13 @@ std::vector<Function> all_functions() {
   FASTVOC_WEIGHT_GRADIENTS(FASTVOC_TABLE_GRADIENT)
   FASTVOC_TABLE_ROW(AddParts, add_parts, kPrecisions)
   FASTVOC_TABLE_ROW(InputGradient, input_gradient, kPrecisions)
+#define FASTVOC_TABLE_SNAKE(word, precision)                  \
+  FASTVOC_TABLE_ROW(Snake, smooth_snake_##word, precision) \
+  FASTVOC_TABLE_ROW(Snake, smooth_snake_gradient_##word, precision)
+  FASTVOC_SNAKES(FASTVOC_TABLE_SNAKE)
+#define FASTVOC_TABLE_NORMALISE(word, precision, pairs, frames) \
+  FASTVOC_TABLE_ROW(Normalise, normalise_##word##_##pairs##x##frames, precision)
+  FASTVOC_NORMALISES(FASTVOC_TABLE_NORMALISE)
 
   for (Function& f : all) {
     for (const ChainKernel& kernel : kChains)
