@@ -188,7 +188,7 @@ if [ "$uninterpretable" ]; then
   left_out contract_triton_models "$uninterpretable"
   left_out contract_triton "$uninterpretable"
 else
-  # BigVGAN's, WaveGlow's and Vocos' operators have no other kernels
+  # WaveGlow's operator has no other kernels
   contract 90 contract_triton_models "triton and not float32 and (gated: or convnext: or smooth_snake)" \
     ${triton[@]+"${triton[@]}"}
   contract 90 contract_triton "triton and not float32 and not (gated: or convnext: or smooth_snake)" \

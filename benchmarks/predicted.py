@@ -1,39 +1,53 @@
 """What the model of a GPU expects of plans for it, to be held against what is measured. It needs no GPU.
 
 ``python -m benchmarks.predicted`` prints, for an H200, a table of the times of whole calls in float16, and with
-``--launches`` those of every kernel of them. Of WaveGlow they are the upsampling, the layers of its flows and the
-convolutions around them; what PyTorch does between flows is not in the model.
+``--launches`` those of every kernel of them. Networks without a plan run operator by operator. Of WaveGlow they are
+the upsampling, the layers of its flows and the convolutions around them; what PyTorch does between flows is not in the
+model.
 """
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from benchmarks.networks import NETWORKS
+from fastvoc import native
 from fastvoc.engine.runs import layers_of
 from fastvoc.models import waveglow
+from fastvoc.models.vocos import VocosConfig
+from fastvoc.ops.convnext import cuda as convnext
+from fastvoc.ops.convnext.call import Convnext
 from fastvoc.ops.cuda.device import Gpu
 from fastvoc.ops.cuda.network import Network
 from fastvoc.ops.gated import cuda as gated
-from fastvoc.ops.network import INPUT, Layer
+from fastvoc.ops.network import INPUT, NOTHING, OTHER_INPUT, Layer, frames_of
+from fastvoc.ops.smooth_snake import cuda as smooth_snake
 
 H200 = Gpu(90, 132, 227 << 10, 228 << 10)
 CLOCKS_PER_MICROSECOND = 1830
 """At which the matrix units of an H200 reach the peak of its data sheet."""
 
-CALLS = ((32, 344), (1, 86))
-"""Batches and frames of mels: four seconds, and one."""
+BYTES_PER_CLOCK, LAUNCH_CLOCKS = 132 * 19, 4000
+"""Of device memory, and of a launch, as in ``csrc/cuda/host/cost.h``: for PyTorch's own kernels between operators."""
 
-FRAMES_PER_MICROSECOND = 22050 / 256 / 1e6
+RATES = {"bigvgan-24k": 24000, "vocos": 24000}
+"""Samples of a second, where they are not 22050; a frame of all of these has 256."""
+
+SECONDS = ((32, 4), (1, 1))
+"""Batches, and how long their mels are."""
+
+Launches = list[tuple[str, float]]
+"""Kernels with their clocks."""
 
 
 def main() -> None:
     """Print what is expected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default="hifigan-v1,hifigan-v2,melgan,waveglow", help="with commas between them")
+    parser.add_argument("--networks", default="hifigan-v1,hifigan-v2,melgan", help="with commas between them")
     parser.add_argument("--launches", action="store_true", help="every kernel too")
     arguments = parser.parse_args()
     print("| network | batch × frames | launches | µs | × real time |\n|---|---|---|---|---|")
@@ -42,35 +56,94 @@ def main() -> None:
 
 
 def rows(name: str, *, launches: bool) -> list[str]:
-    """Return the rows of a network, with those of its kernels or without."""
-    predict = waveglow_kernels if name == "waveglow" else partial(kernels, name)
-    table = []
-    for batch, frames in CALLS:
-        made = predict(batch, frames)
-        total = sum(clocks for _, clocks in made) / CLOCKS_PER_MICROSECOND
-        speed = batch * frames / FRAMES_PER_MICROSECOND / total
-        table.append(f"| {name} | {batch} × {frames} | {len(made)} | {total:.0f} | {speed:.0f} |")
-        table += [f"| | | {kernel} | {clocks / CLOCKS_PER_MICROSECOND:.1f} | |" for kernel, clocks in made if launches]
+    """Return the rows of a network, with those of its kernels or without.
+
+    Parameters
+    ----------
+    name : str
+        Of `NETWORKS`; or ``"vocos"``, for the blocks of `VocosConfig` alone, or ``"waveglow"``.
+    launches : bool
+    """
+    layers = [] if name in ("vocos", "waveglow") else layers_of(NETWORKS[name].build())
+    planned = bool(layers) and all(layer.kind != "smooth_snake" for layer in layers)
+    plan = Network(layers, H200, torch.float16) if planned else None
+    rate, table = RATES.get(name, 22050), []
+    for batch, seconds in SECONDS:
+        frames = rate * seconds // 256 + (name == "vocos")  # whose wave ends in the middle of the last frame
+        if plan is not None:
+            made = list(zip(plan.launches(batch, frames), plan.clocks(batch, frames), strict=True))
+        elif layers:
+            made = list(of_operators(layers, batch, frames))
+        elif name == "waveglow":
+            made = of_waveglow(batch, frames)
+        else:
+            made = VocosConfig().blocks * of_block(VocosConfig(), batch, frames)
+        times = [clocks / CLOCKS_PER_MICROSECOND for _, clocks in made]
+        speed = batch * frames * 256e6 / rate / sum(times)
+        table.append(f"| {name} | {batch} × {frames} | {len(times)} | {sum(times):.0f} | {speed:.0f} |")
+        if launches:
+            table += [f"| | | {kernel} | {time:.1f} | |" for (kernel, _), time in zip(made, times, strict=True)]
     return table
 
 
-Kernels = list[tuple[str, float]]
-"""With the clocks that each is expected to take."""
+def of_operators(layers: list[Layer], batch: int, frames: int) -> Iterator[tuple[str, float]]:
+    """Yield the launches of layers that run one by one, in float16 and channels-last."""
+    lengths = frames_of(layers, frames)
+    for number, layer in enumerate(layers):
+        channels, length = layer.out_channels, lengths[number]
+        if layer.kind == "smooth_snake":
+            x = torch.empty(1, dtype=torch.float16).expand(batch, channels, length)
+            yield "smooth_snake_f16", snake_clocks(smooth_snake.described(x, logarithmic=True)())
+            continue
+        added = OTHER_INPUT if layer.residual != NOTHING else NOTHING
+        one = replace(layer, input=INPUT, residual=added, partial=NOTHING, divisor=1.0)
+        yield from of_network([one], batch, lengths[layer.input], enters=number == 0)
+        signal = 2 * batch * channels * length / BYTES_PER_CLOCK
+        if layer.partial != NOTHING:
+            yield "add, by PyTorch", 3 * signal + LAUNCH_CLOCKS
+        if layer.divisor != 1.0:
+            yield "divide, by PyTorch", 2 * signal + LAUNCH_CLOCKS
 
 
-def kernels(name: str, batch: int, frames: int) -> Kernels:
-    """Return those of a network's plan."""
-    return _kernels_of(layers_of(NETWORKS[name].build()), batch, frames)
+def of_network(layers: list[Layer], batch: int, frames: int, *, enters: bool = False) -> Launches:
+    """Return the launches of layers that are one network; what it reads is in its kernels' order, unless it enters."""
+    network = Network(layers, H200, torch.float16)
+    all_of_them = zip(network.launches(batch, frames), network.clocks(batch, frames), strict=True)
+    inputs = sum(name == "enter" for name in network.launches(batch, frames))
+    return [one for number, one in enumerate(all_of_them) if number >= inputs or (enters and number == 0)]
 
 
-def waveglow_kernels(batch: int, frames: int, config: waveglow.WaveGlowConfig = waveglow.PUBLISHED) -> Kernels:
+def of_block(config: VocosConfig, batch: int, frames: int) -> Launches:
+    """Return the launches of a block of Vocos in float16, channels-last."""
+    channels, hidden, taps = config.channels, config.hidden, config.kernel_size
+
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(1, dtype=torch.float16).expand(shape)
+
+    x, one, middle = empty(batch, channels, frames), empty(channels), empty(hidden)
+    depthwise, expand, contract = empty(channels, 1, taps), empty(hidden, channels), empty(channels, hidden)
+    call = Convnext(x, depthwise, one, one, one, expand, middle, contract, one, one, taps // 2, taps // 2)
+    ffi, library = native.library()
+    gpu = ffi.new("fastvoc_gpu *", H200._asdict())
+    clocks = library.fastvoc_cuda_normalise_clocks(gpu, convnext.described(call)())
+    return [("normalise_f16", clocks), *of_network(convnext.layers(call), batch, frames)]
+
+
+def snake_clocks(call: object) -> float:
+    """Return the clocks of a call of `smooth_snake`."""
+    ffi, library = native.library()
+    gpu = ffi.new("fastvoc_gpu *", H200._asdict())
+    return float(library.fastvoc_cuda_smooth_snake_clocks(gpu, call))
+
+
+def of_waveglow(batch: int, frames: int, config: waveglow.WaveGlowConfig = waveglow.PUBLISHED) -> Launches:
     """Return those of the flows of a WaveGlow, from noise to the wave, and of the upsampling of its mel."""
     rows, wide, channels = frames * config.hop // config.group, config.mel_bands * config.group, config.channels
     taps, bands = config.upsample_kernel_size, config.mel_bands
     upsampling = _layer("upsample", (bands, bands, taps), padding=(0, taps - config.hop), stride=config.hop)
-    made = _kernels_of([upsampling], batch, frames)
+    made = of_network([upsampling], batch, frames, enters=True)
     for width in reversed(config.widths()):
-        made += _kernels_of([_layer("conv1d", (channels, width // 2, 1))], batch, rows)
+        made += of_network([_layer("conv1d", (channels, width // 2, 1))], batch, rows, enters=True)
         for number in range(config.layers):
             dilation = 2**number
             around = dilation * (config.kernel_size // 2)
@@ -80,18 +153,13 @@ def waveglow_kernels(batch: int, frames: int, config: waveglow.WaveGlowConfig = 
             residual = number + 1 < config.layers
             layer = gated.Compiled(H200, torch.float16, residual=residual, scale=1.0, **sizes, **places, **condition)
             made += layer.launches(batch, rows)
-        made += _kernels_of([_layer("conv1d", (width, channels, 1))], batch, rows)
+        made += of_network([_layer("conv1d", (width, channels, 1))], batch, rows, enters=True)
     return made
 
 
 def _layer(kind: str, shape: tuple[int, int, int], *, padding: tuple[int, int] = (0, 0), stride: int = 1) -> Layer:
     weight = torch.empty(1).expand(shape)
     return Layer(kind=kind, input=INPUT, weight=weight, bias=None, padding=padding, stride=stride)
-
-
-def _kernels_of(layers: list[Layer], batch: int, frames: int) -> Kernels:
-    plan = Network(layers, H200, torch.float16)
-    return [*zip(plan.launches(batch, frames), plan.clocks(batch, frames), strict=True)]
 
 
 if __name__ == "__main__":

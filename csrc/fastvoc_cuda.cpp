@@ -30,6 +30,13 @@ bool find_all(Kernels& kernels) {
   if (!find("recurrent_f16", &kernels.recurrent[fastvoc::cuda::kFloat16]) ||
       !find("recurrent_bf16", &kernels.recurrent[fastvoc::cuda::kBfloat16]))
     return false;
+#define FASTVOC_FIND_SNAKE(word, precision)                                                     \
+  if (!find("smooth_snake_" #word, &kernels.smooth_snake[fastvoc::cuda::precision]) ||          \
+      !find("smooth_snake_gradient_" #word, &kernels.smooth_snake_gradient[fastvoc::cuda::precision])) \
+    return false;
+  FASTVOC_SNAKES(FASTVOC_FIND_SNAKE)
+  for (int i = 0; i < fastvoc::cuda::kNormaliseKernels; ++i)
+    if (!find(fastvoc::cuda::kNormalises[i].name, &kernels.normalise[i])) return false;
   return find("pack", &kernels.pack) && find("enter", &kernels.enter) && find("add_parts", &kernels.add_parts) &&
          find("input_gradient", &kernels.input_gradient);
 }

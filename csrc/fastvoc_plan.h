@@ -44,6 +44,7 @@ typedef struct {
    * input_scale * (q - input_zero_point) with q in 0..255; each output channel of the weight has a scale of its own. */
   float input_scale;
   int input_zero_point;
+  int gelu; /* on GPUs: an exact GELU takes the place of all that follows the sum, divisor and slope being 1 */
 } fastvoc_layer;
 
 typedef struct {

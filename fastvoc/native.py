@@ -30,6 +30,8 @@ HEADERS = (
     "fastvoc_griffin_lim.h",
     "fastvoc_recurrent.h",
     "fastvoc_cuda.h",
+    "fastvoc_cuda_smooth_snake.h",
+    "fastvoc_cuda_convnext.h",
 )
 """Each builds on those before it."""
 

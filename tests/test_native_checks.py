@@ -96,6 +96,7 @@ GPU_CHECKS = {
     "gradients": 30,
     "gated": 150,
     "cuda_networks": 20,
+    "activations": 30,
     "hostile_cuda_calls": 2000,
     "hostile_gradients": 1000,
     "recurrent": 12,

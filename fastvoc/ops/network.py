@@ -47,6 +47,8 @@ class Layer:
     divisor: float = 1.0
     slope_after: float = 1.0
     tanh: bool = False
+    gelu: bool = False
+    """On a GPU: in place of all that follows the sum."""
     int8: Quantization | None = None
 
     @property
@@ -156,6 +158,7 @@ def _described(layer: Layer) -> dict[str, Any]:
         "partial": layer.partial,
         "padding_mode": getattr(library, f"FASTVOC_{layer.padding_mode.upper()}"),
         "tanh": layer.tanh,
+        "gelu": layer.gelu,
         "in_channels": layer.weight.shape[0 if inputs_first else 1],
         "out_channels": layer.out_channels,
         "taps": layer.weight.shape[2],

@@ -164,6 +164,7 @@ inline int check_layer(const fastvoc_network& network, int index) {
   if (layer.kind != FASTVOC_CONV1D && layer.kind != FASTVOC_UPSAMPLE && layer.kind != FASTVOC_SMOOTH_SNAKE)
     return FASTVOC_BAD_NETWORK;
   if (const int error = check_shape(layer)) return error;
+  if (layer.gelu) return FASTVOC_BAD_NETWORK;
   if (!fits({layer.left}) || !fits({layer.right})) return FASTVOC_BAD_SIZE;
   if (layer.input_scale != 0) {
     if (!is_known(FASTVOC_INT8)) return FASTVOC_BAD_PRECISION;

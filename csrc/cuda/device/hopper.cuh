@@ -320,6 +320,24 @@ FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int res
   }
 
   const Finish& finish = operation.finish;
+  if (finish.gelu) {
+    // As gelu_tiles.
+    constexpr int all = hopper_tiles(rows) * groups;
+#pragma unroll 1
+    for (int unit = 0; unit < all; ++unit) {
+      gelu_group(sum[0].group[0][0]);
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+        const float made = sum[0].group[0][0][i / 4][i % 4];
+#pragma unroll
+        for (int k = 0; k + 1 < all; ++k) {
+          sum[k / groups].group[k % groups][0][i / 4][i % 4] =
+              sum[(k + 1) / groups].group[(k + 1) % groups][0][i / 4][i % 4];
+        }
+        sum[hopper_tiles(rows) - 1].group[groups - 1][0][i / 4][i % 4] = made;
+      }
+    }
+  }
   const int row_here = anew(row);
   // One slope for both leaky ReLUs: what is negative behind the first one is so in front of it, if that keeps the sign.
   const float slope = finish.slope_after > 0 ? finish.slope_after * finish.stored : finish.slope_after;

@@ -13,8 +13,11 @@
 #define FASTVOC_BLOCKS(threads) ((threads) <= 256 ? 2 : 1)
 #endif
 #define FASTVOC_DEVICE __device__ __forceinline__
-#define FASTVOC_KERNEL(name, Parameter, threads)                                          \
-  extern "C" __global__ void __launch_bounds__(threads, FASTVOC_BLOCKS(threads)) name(    \
+#define FASTVOC_KERNEL(name, Parameter, threads) \
+  FASTVOC_SHARING_KERNEL(name, Parameter, threads, FASTVOC_BLOCKS(threads))
+// So many blocks share a multiprocessor.
+#define FASTVOC_SHARING_KERNEL(name, Parameter, threads, blocks)      \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) name( \
       const __grid_constant__ Parameter parameter)
 
 namespace fastvoc::cuda {
@@ -41,6 +44,9 @@ FASTVOC_DEVICE unsigned shared_address(const void* shared) {
 FASTVOC_DEVICE void barrier() { __syncthreads(); }
 FASTVOC_DEVICE void barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 FASTVOC_DEVICE void warp_barrier() { __syncwarp(); }
+
+// What the lane has whose number differs in these bits.
+FASTVOC_DEVICE float from_lane_across(float value, int bits) { return __shfl_xor_sync(0xffffffffu, value, bits); }
 
 // Matrices of 8 rows of 16 bytes: lane l gives the address of row l % 8 of matrix l / 8, and gets the four bytes l % 4 of
 // row l / 4 of each of them.
@@ -158,6 +164,16 @@ FASTVOC_DEVICE float power_of_two(float value) { return exp2f(value); }
 FASTVOC_DEVICE float quotient(float a, float b) { return __fdividef(a, b); }
 FASTVOC_DEVICE float exponential(float value) { return expf(value); }
 FASTVOC_DEVICE float logarithm(float value) { return logf(value); }
+// To 5e-7, of angles up to pi; of others as exact as the product of the angle and 1 / 2 pi.
+FASTVOC_DEVICE float quick_sine(float angle) { return __sinf(angle); }
+FASTVOC_DEVICE float quick_cosine(float angle) { return __cosf(angle); }
+// 2^x, to two units of the last place.
+FASTVOC_DEVICE float quick_power_of_two(float exponent) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+  return power;
+}
+FASTVOC_DEVICE float square_root(float value) { return __fsqrt_rn(value); }
 FASTVOC_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FASTVOC_DEVICE int to_int(float value) { return __float2int_rn(value); }
 FASTVOC_DEVICE float as_float(unsigned bits) { return __uint_as_float(bits); }

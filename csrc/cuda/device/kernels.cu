@@ -9,8 +9,10 @@
 #include "gradients.cuh"
 #include "hopper.cuh"
 #include "hopper_chain.cuh"
+#include "normalise.cuh"
 #include "pack.cuh"
 #include "recurrent.cuh"
+#include "snake.cuh"
 
 namespace fastvoc::cuda {
 
@@ -76,5 +78,21 @@ FASTVOC_KERNEL(input_gradient, InputGradient, 256) { finish_input_gradient(param
 #define FASTVOC_RECURRENT(word, precision) \
   FASTVOC_KERNEL(recurrent_##word, Recurrent, 32 * kStepWarps) { recurrent<precision>(parameter); }
 FASTVOC_RECURRENTS(FASTVOC_RECURRENT)
+
+#define FASTVOC_SNAKE(word, precision)                                                       \
+  FASTVOC_SHARING_KERNEL(smooth_snake_##word, Snake, kSnakeThreads, kSnakeBlocks) {          \
+    smooth_snake<precision>(parameter);                                                      \
+  }                                                                                          \
+  FASTVOC_SHARING_KERNEL(smooth_snake_gradient_##word, Snake, kSnakeThreads, kGradientBlocks) { \
+    smooth_snake_gradient<precision>(parameter);                                             \
+  }
+FASTVOC_SNAKES(FASTVOC_SNAKE)
+
+#define FASTVOC_NORMALISE(word, precision, pairs, frames)                                            \
+  FASTVOC_SHARING_KERNEL(normalise_##word##_##pairs##x##frames, Normalise, 32 * kNormaliseWarps,     \
+                         kNormaliseBlocks) {                                                         \
+    normalise<precision, pairs, frames>(parameter);                                                  \
+  }
+FASTVOC_NORMALISES(FASTVOC_NORMALISE)
 
 }  // namespace fastvoc::cuda

@@ -2,7 +2,7 @@
 //
 // An operation is
 //
-//   y = store(tanh?(leaky_relu_after(scale * (sum of sources + bias + sum of residuals))))
+//   y = store(tanh?(leaky_relu_after(scale * gelu?(sum of sources + bias + sum of residuals))))
 //
 // where a source is a convolution of a signal, and an upsampling is a convolution too: row r of it has `stride` rows of
 // the result side by side, each of as many columns as the result has channels (kernels of the phases of the stride).
@@ -83,7 +83,7 @@ struct Residual {
 struct Finish {
   const float* bias;  // per column
   float scale, slope_after, stored;
-  int tanh;
+  int tanh, gelu;
 };
 
 enum Output { kElements, kFloats, kInt16 };  // how a result is written: as the precision says; float; 32767 * y, rounded

@@ -51,6 +51,7 @@ inline int check_layer(const fastvoc_network& network, int index) {
       layer.left >= kMostCount || layer.right >= kMostCount)
     return FASTVOC_BAD_SIZE;
   if (layer.input_scale != 0) return FASTVOC_BAD_PRECISION;
+  if (layer.gelu && (layer.divisor != 1 || layer.slope_after != 1 || layer.tanh)) return FASTVOC_BAD_NETWORK;
   if (!has(layer.input, layer.in_channels)) return FASTVOC_BAD_NETWORK;
   for (const int added : {layer.residual, layer.partial})
     if (adds(added) && added != FASTVOC_OTHER_INPUT && !has(added, layer.out_channels)) return FASTVOC_BAD_NETWORK;
@@ -128,7 +129,7 @@ inline int read_lines(Draft& draft, Plan& plan) {
 inline bool is_sum(const Draft& draft, int layer) {
   const fastvoc_layer& from = draft.network.layers[layer];
   return !upsamples(from) && draft.readers[layer + kResults] == 1 && from.divisor == 1 && from.slope_after == 1 &&
-         !from.tanh;
+         !from.tanh && !from.gelu;
 }
 
 inline Reading reading_of(const Draft& draft, const Plan& plan, int index) {
@@ -171,6 +172,7 @@ inline Operation operation_of(Draft& draft, const Plan& plan, int index) {
   operation.scale = 1 / layer.divisor;
   operation.slope_after = layer.slope_after;
   operation.tanh = layer.tanh != 0;
+  operation.gelu = layer.gelu != 0;
   int left = adds(layer.residual) + adds(layer.partial);
   for (const int from : {layer.partial, layer.residual}) {
     if (!adds(from)) continue;

@@ -205,7 +205,7 @@ class Run {
     for (int i = 0; i < operation.residuals; ++i)
       convolution.residual[i] = {signal_[operation.residual[i].line], operation.residual[i].factor};
     convolution.finish = {reinterpret_cast<const float*>(packed_ + operation.bias), operation.scale,
-                          operation.slope_after, plan_.line[operation.line].stored, operation.tanh};
+                          operation.slope_after, plan_.line[operation.line].stored, operation.tanh, operation.gelu};
     convolution.y = signal_[operation.line];
     convolution.sources = operation.sources;
     convolution.residuals = operation.residuals;

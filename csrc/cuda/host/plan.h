@@ -10,7 +10,9 @@
 
 #include "../../fastvoc_cuda.h"
 #include "../device/gradients.h"
+#include "../device/normalise.h"
 #include "../device/program.h"
+#include "../device/snake.h"
 
 namespace fastvoc::cuda {
 
@@ -53,7 +55,7 @@ struct Operation {
   int line;  // the result
   int columns, channels, stride, crop;
   float scale, slope_after;
-  int tanh;
+  int tanh, gelu;
   int gates, sigmoid_first;  // of a gate (gated.cpp), or 0
   int64_t bias;        // bytes into the packed block
   int buffer, narrow;  // of a chain: where the result is, or -1 for the chain's result
@@ -91,6 +93,7 @@ struct Kernels {
   void *chain[kChainKernels], *convolution[kConvolutionKernels], *pack, *enter;
   void *weight_gradient[kWeightGradientKernels], *add_parts, *input_gradient;
   void* recurrent[kTfloat32];  // by precision
+  void *smooth_snake[kPrecisions], *smooth_snake_gradient[kPrecisions], *normalise[kNormaliseKernels];
 };
 
 // These return one of FASTVOC_OK and the errors.

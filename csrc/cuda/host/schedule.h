@@ -94,6 +94,7 @@ inline void make_segments(Draft& draft, Plan& plan, const double* alone) {
       // What no longer run can mend either.
       const fastvoc_layer& layer = draft.network.layers[j - 1];
       const int from = line_of(layer.input);
+      if (layer.gelu || draft.network.layers[i].gelu) break;  // chains have none
       if ((from != x && from - kResults < i) || plan.line[from].chunks * chunk_channels(plan.precision) > 64) break;
       if (j - i >= 2 && make_chain(draft, plan, i, j, launch)) {
         const double clocks = nominal_clocks(plan, launch) + least[j];

@@ -134,7 +134,7 @@ bool network_is_safe() {
     if (draw(0, 7) == 0) network.count = int(draw(-2, int64_t(net.layers.size())));
     spoil_one(layer.kind, layer.input, layer.residual, layer.partial, layer.padding_mode, layer.tanh, layer.in_channels,
               layer.out_channels, layer.taps, layer.dilation, layer.stride, layer.left, layer.right, layer.slope,
-              layer.divisor, layer.slope_after, layer.input_scale, layer.input_zero_point);
+              layer.divisor, layer.slope_after, layer.input_scale, layer.input_zero_point, layer.gelu);
   }
   const int64_t size = fastvoc_plan_size(&network);
   if (size < 1 || size > kHeld) return false;

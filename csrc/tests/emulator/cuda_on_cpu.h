@@ -57,6 +57,7 @@
 #define FASTVOC_KERNEL(name, Parameter, threads) \
   constexpr unsigned name##_threads = threads;   \
   extern "C" void name(const Parameter& parameter)
+#define FASTVOC_SHARING_KERNEL(name, Parameter, threads, blocks) FASTVOC_KERNEL(name, Parameter, threads)
 
 // What the sanitizers need not look at, because addresses are checked, and what they would slow down.
 #define FASTVOC_PLAIN __attribute__((no_sanitize("address"), no_sanitize("undefined")))
@@ -543,6 +544,20 @@ inline void warp_barrier(const char* file = __builtin_FILE(), int line = __built
   on_cpu::meet_warp("warp_barrier", [](on_cpu::Warp&) {});
 }
 
+inline float from_lane_across(float value, int bits) {
+  on_cpu::Fibre& fibre = *on_cpu::machine.current;
+  on_cpu::Warp& warp = on_cpu::machine.warp[fibre.warp];
+  warp.row[fibre.lane][0] = on_cpu::bits_as<unsigned>(value);
+  warp.row[fibre.lane][1] = unsigned(bits);
+  on_cpu::meet_warp("from_lane_across", [](on_cpu::Warp& all) {
+    for (int lane = 0; lane < on_cpu::kWarp; ++lane) {
+      if (all.row[lane][1] != all.row[0][1]) on_cpu::fail("from_lane_across: lanes differ in what they ask for");
+      all.result[0][lane] = all.row[unsigned(lane) ^ all.row[lane][1]][0];
+    }
+  });
+  return on_cpu::bits_as<float>(warp.result[0][fibre.lane]);
+}
+
 template <int count>
 inline void load_matrices(unsigned (&m)[count], const void* row) {
   on_cpu::load_matrices_lane<count, false>(m, row);
@@ -579,6 +594,17 @@ inline float power_of_two(float value) { return std::exp2(value); }
 inline float quotient(float a, float b) { return a / b; }
 inline float exponential(float value) { return std::exp(value); }
 inline float logarithm(float value) { return std::log(value); }
+// A turn is cut into 2^-24 of what the angle has of it, and the result has 21 bits behind the point.
+inline float quick_sine(float angle) {
+  const double turns = double(angle * 0.15915494f);
+  return float(std::nearbyint(std::sin(turns * 6.283185307179586) * 0x1p21) * 0x1p-21);
+}
+inline float quick_cosine(float angle) {
+  const double turns = double(angle * 0.15915494f);
+  return float(std::nearbyint(std::cos(turns * 6.283185307179586) * 0x1p21) * 0x1p-21);
+}
+inline float quick_power_of_two(float exponent) { return std::exp2(exponent) * (1 + 0x1p-22f); }
+inline float square_root(float value) { return std::sqrt(value); }
 inline float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline int to_int(float value) {  // as the instruction: no number is 0, what is too large the largest
   if (!(value == value)) return 0;

@@ -97,6 +97,10 @@ size_t shared_bytes(const Recurrent& steps) {
   return size_t(steps.places.weights + steps.resident * steps.weights.chain_layer + slots);
 }
 
+// Launches of their own, which nothing follows early.
+Written written_by(const Snake&, const Shape&, int) { return {}; }
+Written written_by(const Normalise&, const Shape&, int) { return {}; }
+
 size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kernel) {
   return size_t(gradient_shared_bytes(kernel, sums.group_taps > 1 ? sums.dilation * (sums.group_taps - 1) : 0));
 }
@@ -200,6 +204,13 @@ std::vector<Function> all_functions() {
     return shared_bytes(*static_cast<const Recurrent*>(parameter));           \
   };
   FASTVOC_RECURRENTS(FASTVOC_TABLE_RECURRENT)
+#define FASTVOC_TABLE_SNAKE(word, precision)                  \
+  FASTVOC_TABLE_ROW(Snake, smooth_snake_##word, precision) \
+  FASTVOC_TABLE_ROW(Snake, smooth_snake_gradient_##word, precision)
+  FASTVOC_SNAKES(FASTVOC_TABLE_SNAKE)
+#define FASTVOC_TABLE_NORMALISE(word, precision, pairs, frames) \
+  FASTVOC_TABLE_ROW(Normalise, normalise_##word##_##pairs##x##frames, precision)
+  FASTVOC_NORMALISES(FASTVOC_TABLE_NORMALISE)
 
   for (Function& f : all) {
     for (const ChainKernel& kernel : kChains)

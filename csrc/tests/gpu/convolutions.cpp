@@ -346,7 +346,8 @@ bool operation_is_right(int number) {
       fill_rows(problem.residuals.back(), precision);
       problem.factors.push_back(toss() ? 1.0f : 10.0f);
     }
-    problem.finish = {nullptr, toss() ? 1.0f : 0.5f, toss() ? 1.0f : 0.1f, toss() ? 1.0f : 0.2f, toss()};
+    problem.finish = {nullptr, toss() ? 1.0f : 0.5f, toss() ? 1.0f : 0.1f, toss() ? 1.0f : 0.2f, toss(),
+                      draw(0, 3) == 0};
     all.push_back(std::move(problem));
   }
 
@@ -471,6 +472,7 @@ bool operation_is_right(int number) {
             }
             if (!sum.defined || (channel >= out && (std::isnan(got) || output == kInt16))) continue;
             const Finish& finish = problem.finish;
+            if (finish.gelu) sum.sum *= 0.5 * std::erfc(-sum.sum * 0.7071067811865476), sum.terms = 1.2 * sum.terms + 1;
             const double error = finish.scale * sum.terms * (sum.count + 8) * 0x1p-24;
             double value = leak(finish.scale * sum.sum, finish.slope_after);
             if (finish.tanh) value = std::tanh(value);

@@ -253,7 +253,8 @@ Case single() {
     fastvoc_layer& layer = net.layers.back();
     layer.left = draw(0, span);
     layer.right = draw(0, span);
-    layer.tanh = toss();
+    layer.gelu = draw(0, 3) == 0;
+    layer.tanh = !layer.gelu && toss();
     if (toss()) {
       (toss() ? layer.residual : layer.partial) = FASTVOC_OTHER_INPUT;
       result.other = true;
@@ -370,6 +371,7 @@ Rows result_of(const Network& net, const Rows& x, const Rows& other, int precisi
       if (!net.biases[i].empty()) value += net.biases[i][v % size_t(outs)];
       for (const int added : {layer.residual, layer.partial})
         if (added != FASTVOC_NONE) value += of(added).values[v];
+      if (layer.gelu) value *= 0.5 * std::erfc(-value * 0.7071067811865476);
       value /= layer.divisor;
       if (value < 0) value *= layer.slope_after;
       if (layer.tanh) value = std::tanh(value);

@@ -186,6 +186,7 @@ Expected expected_of(const Convolution& operation, const Problem& problem, int p
   }
 
   const Finish& finish = operation.finish;
+  if (finish.gelu) sum *= 0.5 * std::erfc(-sum * 0.7071067811865476), terms = 1.2 * terms + 1;
   double value = leak(finish.scale * sum, finish.slope_after);
   if (finish.tanh) value = std::tanh(value);
   value = leak(value, finish.stored);
@@ -294,7 +295,7 @@ bool launch_is_right(int number) {
     }
     for (int i = 0; i < columns; ++i) problem.bias.push_back(normal());
     operation.finish = {nullptr, toss() ? 1.0f : 0.5f, toss() ? 1.0f : draw(-1, 1) * 0.1f, toss() ? 1.0f : 0.2f,
-                        plain ? 0 : toss()};
+                        plain ? 0 : toss(), draw(0, 3) == 0};
     // What vectors hold stays where it is when they move.
     for (int s = 0; s < sources; ++s) {
       operation.source[s].x = problem.x[size_t(s)].signal;

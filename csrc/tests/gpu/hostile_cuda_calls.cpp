@@ -177,7 +177,7 @@ bool network_is_safe(void* kernels) {
       spoil_one(gpu.architecture, gpu.multiprocessors, gpu.shared_per_block, gpu.shared_per_multiprocessor);
     spoil_one(layer.kind, layer.input, layer.residual, layer.partial, layer.padding_mode, layer.tanh, layer.in_channels,
               layer.out_channels, layer.taps, layer.dilation, layer.stride, layer.left, layer.right, layer.slope,
-              layer.divisor, layer.slope_after, layer.input_scale, layer.input_zero_point);
+              layer.divisor, layer.slope_after, layer.input_scale, layer.input_zero_point, layer.gelu);
   }
   const int64_t size = fastvoc_cuda_plan_size(&network);
   if (size < 1 || size > 4 * kHeld) return false;

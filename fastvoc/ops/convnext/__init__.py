@@ -8,11 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastvoc.ops import check
-from fastvoc.ops.convnext import cases, cpu, triton
+from fastvoc.ops.convnext import cases, cpu, cuda, triton
 from fastvoc.ops.convnext.call import Convnext
 from fastvoc.ops.op import Op
 
-_convnext = Op(Convnext, cases=cases.forward, cpu=cpu.prepare, triton=triton.prepare)
+_convnext = Op(Convnext, cases=cases.forward, cuda=cuda.prepare, cpu=cpu.prepare, triton=triton.prepare)
 
 
 @_convnext.public

@@ -78,6 +78,12 @@ class Convnext(NamedTuple):
         _, channels, frames = self.shape
         return empty_channels_last(self.x, channels, frames)
 
+    def own(self) -> Tensor:
+        """Return the frame under the middle tap of each that is made; a view, unless zeros are around it."""
+        before, behind = self.taps // 2 - self.left, self.taps // 2 - self.right
+        padded = F.pad(self.x, (max(0, -before), max(0, -behind))) if before < 0 or behind < 0 else self.x
+        return padded[..., max(0, before) :][..., : self.shape[2]]
+
     def reference(self) -> Tensor:
         """Depthwise convolution, layer norm, product, GELU, product, scale, and the input added."""
         channels, middle = self.x.shape[1], self.taps // 2

@@ -48,7 +48,7 @@ def _run(call: Convnext) -> Tensor:
         return y
     hidden = F.gelu(F.linear(normal.mT, call.expand, call.expand_bias))
     made = F.linear(hidden, call.contract, call.contract_bias)
-    return torch.addcmul(_own(call).mT, made, call.scale, out=made).mT
+    return torch.addcmul(call.own().mT, made, call.scale, out=made).mT
 
 
 def norm_launch(call: Convnext, normal: Tensor) -> Launch:
@@ -113,12 +113,5 @@ def contract_launch(call: Convnext, hidden: Tensor, y: Tensor) -> Launch:
         dilation=1,
         shift=0,
         scale=call.scale,
-        beside=_own(call),
+        beside=call.own(),
     )
-
-
-def _own(call: Convnext) -> Tensor:
-    """Return the frame under the middle tap of each that is made; a view, unless zeros are around it."""
-    before, behind = call.taps // 2 - call.left, call.taps // 2 - call.right
-    padded = F.pad(call.x, (max(0, -before), max(0, -behind))) if before < 0 or behind < 0 else call.x
-    return padded[..., max(0, before) :][..., : call.shape[2]]

@@ -71,7 +71,7 @@ def _hopper() -> int:
     return HOPPER_CHOICES[asked]
 
 
-def refuses(device: torch.device, dtype: torch.dtype, *, what: str = "x is") -> str | None:
+def refuses(device: torch.device, dtype: torch.dtype, *, what: str = "x is", matrices: bool = True) -> str | None:
     """Return why no kernel runs on a device, or multiplies tensors of a dtype there, as a sentence, or None.
 
     Parameters
@@ -80,18 +80,22 @@ def refuses(device: torch.device, dtype: torch.dtype, *, what: str = "x is") -> 
     dtype : torch.dtype
     what : str
         How the sentence begins.
+    matrices : bool
+        Whether matrices are multiplied, torch.float32 in TF32; else it stays what it is.
     """
     if dtype not in PRECISIONS:
-        return f"{what} {dtype}; these kernels multiply torch.float16, torch.bfloat16, and torch.float32 in TF32"
+        taken = "multiply torch.float16, torch.bfloat16, and torch.float32 in TF32"
+        return f"{what} {dtype}; these kernels {taken if matrices else 'take torch.float16, bfloat16 and float32'}"
     in_place = device.type == "cpu" and native.hosted() is not None
     if device.type != "cuda" and not in_place:
         return f"{what} on {device}"
     if absent := missing("cuda"):
         return absent
     architecture = gpu(device).architecture
-    if dtype != torch.float16 and architecture < OLDEST_FOR_ALL:
+    exact = dtype == torch.float32 and not matrices
+    if dtype != torch.float16 and not exact and architecture < OLDEST_FOR_ALL:
         return f"the GPU is sm_{architecture}, which multiplies torch.float16 only; {dtype} needs sm_{OLDEST_FOR_ALL}"
-    if dtype == torch.float32 and not tf32_allowed():
+    if dtype == torch.float32 and matrices and not tf32_allowed():
         return "torch.float32 is multiplied in TF32, which torch.backends.cudnn.conv.fp32_precision does not allow"
     if in_place:
         return Slower("the CPU executes the kernels here, for tests, not for speed")

@@ -10,11 +10,17 @@ from torch import Tensor
 
 from fastvoc.ops import check
 from fastvoc.ops.op import Op
-from fastvoc.ops.smooth_snake import cases, cpu, triton
+from fastvoc.ops.smooth_snake import cases, cpu, cuda, triton
 from fastvoc.ops.smooth_snake.call import SmoothSnake, SmoothSnakeBackward
 
-_smooth_snake = Op(SmoothSnake, cases=cases.forward, cpu=cpu.prepare, triton=triton.prepare)
-Op(SmoothSnakeBackward, cases=cases.backward, cpu=cpu.prepare_backward, triton=triton.prepare_backward)
+_smooth_snake = Op(SmoothSnake, cases=cases.forward, cuda=cuda.prepare, cpu=cpu.prepare, triton=triton.prepare)
+Op(
+    SmoothSnakeBackward,
+    cases=cases.backward,
+    cuda=cuda.prepare_backward,
+    cpu=cpu.prepare_backward,
+    triton=triton.prepare_backward,
+)
 
 
 @_smooth_snake.public

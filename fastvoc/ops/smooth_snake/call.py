@@ -102,6 +102,11 @@ class SmoothSnakeBackward(NamedTuple):
         """The call that is differentiated."""
         return SmoothSnake(self.x, self.alpha, self.beta, self.logarithmic)
 
+    @property
+    def of_the_parameters(self) -> bool:
+        """Whether the gradient of alpha or beta is wanted."""
+        return self.needs[1] or (self.needs[2] and self.beta is not None)
+
     def check(self) -> None:
         """Refuse a call whose arguments do not fit."""
         where = "smooth_snake_backward"
@@ -135,6 +140,24 @@ class SmoothSnakeBackward(NamedTuple):
             in_layout_of(self.x, doubled_backward(*inputs).to(dtype)) if self.needs[0] else none,
             made[0] if self.needs[1] else none,
             made[1] if self.needs[2] and self.beta is not None else none,
+        )
+
+    def of_sums(self, sums: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients of alpha and beta from what a kernel has summed over parts of time.
+
+        Parameters
+        ----------
+        sums : Tensor, shape (2, B, parts, C)
+            Of g u sin(2 a u), and of g sin²(a u).
+        """
+        frequency, divisor = sums.sum((1, 2), dtype=torch.float64)
+        exact = in_double(self)
+        amount = 1 / (exact.forward.scales()[1][:, 0] + SMALLEST)
+        frequency, divisor = exact.of_parameters(frequency * amount, -divisor * amount.square())
+        none, dtype = self.x.new_empty(0), self.x.dtype
+        return (
+            frequency.to(dtype) if self.needs[1] else none,
+            divisor.to(dtype) if self.needs[2] and self.beta is not None else none,
         )
 
     def of_parameters(self, frequency: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fastvoc.ops.availability import interpreted
-from fastvoc.ops.layout import channels_last
+from fastvoc.ops.layout import channels_last, empty_like_layout
 from fastvoc.ops.op import Prepared, prepared
 from fastvoc.ops.ragged import ragged_arguments
-from fastvoc.ops.smooth_snake.call import SMALLEST, SmoothSnake, SmoothSnakeBackward, in_double
+from fastvoc.ops.smooth_snake.call import SmoothSnake, SmoothSnakeBackward
 from fastvoc.ops.triton.launch import Launch, dense, refuses, strides
 
 WARPS = 4
@@ -37,22 +37,14 @@ def _run(call: SmoothSnake) -> Tensor:
 
 def _run_backward(call: SmoothSnakeBackward) -> tuple[Tensor, Tensor, Tensor]:
     """Run the kernel; its lanes' sums for the parameters are added in a fixed order."""
-    grads = call.empty()
-    sums = None
-    if call.needs[1] or grads[2].numel():
-        batch, channels, _ = call.x.shape
-        sums = torch.empty((2, batch, _parts(call.x), channels), dtype=torch.float32, device=call.x.device)
-    gradient_launch(call, grads[0], sums)()
-    if sums is None:
-        return grads
-    frequency, divisor = sums.sum((1, 2), dtype=torch.float64)
-    exact = in_double(call)
-    amount = 1 / (exact.forward.scales()[1][:, 0] + SMALLEST)
-    made = exact.of_parameters(frequency * amount, -divisor * amount.square())
-    for needed, into, value in zip(call.needs[1:], grads[1:], made, strict=True):
-        if needed and into.numel():
-            into.copy_(value)
-    return grads
+    x, (batch, channels, _) = call.x, call.x.shape
+    grad_x = empty_like_layout(x, *x.shape[1:]) if call.needs[0] else x.new_empty(0)
+    if not call.of_the_parameters:
+        gradient_launch(call, grad_x, None)()
+        return grad_x, x.new_empty(0), x.new_empty(0)
+    sums = torch.empty((2, batch, _parts(x), channels), dtype=torch.float32, device=x.device)
+    gradient_launch(call, grad_x, sums)()
+    return grad_x, *call.of_sums(sums)
 
 
 def launch(call: SmoothSnake, y: Tensor) -> Launch:
