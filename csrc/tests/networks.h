@@ -353,7 +353,7 @@ class Network {
   void add_shortcuts(int64_t channels) {
     for (int64_t unit = draw(1, 3); unit > 0; --unit) {
       const int input = last();
-      const bool products = draw(0, 2) > 0;
+      const bool products = unit == 2;
       if (products) {
         add_product(input, channels);
       } else {
