@@ -51,7 +51,7 @@ typedef struct {
   int isa;
   int precision; /* of the operands of multiplications, where layers have no scale of their own: FASTVOC_FLOAT32 or
                   * FASTVOC_BFLOAT16; sums, and what is added to them, are float32 */
-  int in_order;  /* sum every output in conv1d's order, instead of in the fastest one */
+  int in_order;  /* in float32 sum every output in conv1d's order, instead of in the fastest one */
   int count;
   const fastvoc_layer* layers;
 } fastvoc_network;

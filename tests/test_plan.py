@@ -87,6 +87,15 @@ def test_toom_cook_is_as_exact_as_plain_pytorch(name: str, isa: str) -> None:
     assert error <= 2 * (plain - exact).abs().max() + torch.finfo(torch.float32).eps * exact.abs().max()
 
 
+def test_transposed_convolutions_multiply_less_where_a_phase_has_two_taps() -> None:
+    # other convolutions are too narrow or have a single tap
+    layers = {
+        taps: Plan(hifigan(channels=128, rate_kernel_sizes=taps, kernel_sizes=(1,), dilations=((1,),)).build())
+        for taps in ((4, 2), (8, 4))
+    }
+    assert layers[8, 4].toom_cook_layers == layers[4, 2].toom_cook_layers + 2
+
+
 @pytest.mark.skipif(not ISAS or not native.multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_bfloat16_is_as_exact_as_plain_pytorch(name: str) -> None:

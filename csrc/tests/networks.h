@@ -296,6 +296,12 @@ class Network {
     return layer;
   }
 
+  // A product of single rows.
+  fastvoc_layer& add_product(int input, int64_t channels) {
+    return add({FASTVOC_CONV1D, input, FASTVOC_NONE, FASTVOC_NONE, mode, 0, channels, channels, 1, 1, 1, 0, 0, some_slope(),
+                1.0f, 1.0f, nullptr, nullptr});
+  }
+
   void add_body(int64_t channels) {
     mode = int(draw(FASTVOC_ZERO, FASTVOC_REPLICATE));
     const int64_t kind = draw(0, 5);
@@ -347,11 +353,15 @@ class Network {
   void add_shortcuts(int64_t channels) {
     for (int64_t unit = draw(1, 3); unit > 0; --unit) {
       const int input = last();
-      fastvoc_layer& shortcut = add_same(input, channels);
-      shortcut.slope = 1;
+      const bool products = unit == 2;
+      if (products) {
+        add_product(input, channels);
+      } else {
+        add_same(input, channels).slope = 1;
+      }
       const int beside = last();
       add_same(input, channels);
-      add_same(last(), channels).residual = beside;
+      (products ? add_product(last(), channels) : add_same(last(), channels)).residual = beside;
     }
   }
 

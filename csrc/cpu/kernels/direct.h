@@ -182,20 +182,38 @@ inline void flush(Vector (&sum)[Rows][Vectors], const float* bias, float* sums) 
     for (int v = 0; v < Vectors; ++v) sum[r][v] = Vector{};
 }
 
+// What a kernel adds up, one after the other: taps, of rows so many elements apart, and of weights that follow one another
+// but for so many elements.
+struct Taps {
+  int64_t count, apart, gap;
+};
+
+// A second input of a convolution of one tap, which is summed with the first: how far its rows, and its packed weights,
+// are behind those of the first, in elements. Both have as many channels, and rows as long.
+struct Second {
+  int64_t rows = 0, weights = 0;
+};
+
+// `length` elements of a panel's weights belong to a tap.
+inline Taps taps_of(const fastvoc_call& call, int64_t row, const Second& second, int64_t length) {
+  if (second.weights == 0) return {call.taps, call.dilation * row, 0};
+  return {2, second.rows, second.weights - length};
+}
+
 // `Rows` x `Vectors` accumulators over all taps and channels. The taps and the channels are
 // run-time numbers on purpose, and the function is kept out of line: constant ones make GCC spill accumulators.
 // Weights that come from memory are asked for `Ahead` floats before they are read.
 template <int Rows, int Vectors, int Group, int64_t Chain = kChain, int Ahead = 0>
-__attribute__((noinline)) void accumulate(const float* rows, int64_t row, const float* weight, int64_t taps,
-                                          int64_t dilation, int64_t steps, const float* bias, float* sums) {
+__attribute__((noinline)) void accumulate(const float* rows, int64_t row, const float* weight, const Taps& taps,
+                                          int64_t steps, const float* bias, float* sums) {
   static_assert(Rows % 3 == 0);
   Vector sum[Rows][Vectors] = {};
   int64_t chained = 0;
-  for (int64_t tap = 0; tap < taps; ++tap) {
+  for (int64_t tap = 0; tap < taps.count; ++tap, rows += taps.apart, weight += taps.gap) {
     // Three rows per pointer keep the addresses in few registers.
     const float* x[Rows / 3];
 #pragma GCC unroll 4
-    for (int i = 0; i < Rows / 3; ++i) x[i] = rows + (tap * dilation + 3 * i) * row;
+    for (int i = 0; i < Rows / 3; ++i) x[i] = rows + 3 * i * row;
     for (int64_t step = 0; step < steps;) {
       const int64_t end = smaller(step + Chain - chained, steps);
       chained += end - step;
@@ -232,11 +250,12 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
 // Sums of kRows rows of a panel, row after row, `panel.width` floats each.
 template <int64_t Chain = kChain, int Ahead = 0>
 inline void accumulate_panel(const Panel& panel, const fastvoc_call& call, const float* rows, int64_t row,
-                             const float* packed, const float* bias, float* sums) {
+                             const float* packed, const float* bias, float* sums, const Second& second) {
+  const int64_t steps = row / panel.group;
+  const Taps taps = taps_of(call, row, second, steps * panel.vectors() * kLanes);
   const auto run = [&](auto function, int height) {
     for (int r = 0; r < kRows; r += height)
-      function(rows + r * row, row, packed + panel.offset, call.taps, call.dilation, row / panel.group, bias,
-               sums + r * panel.width);
+      function(rows + r * row, row, packed + panel.offset, taps, steps, bias, sums + r * panel.width);
   };
   constexpr int kHeight = rows_in_registers(2);
   if (panel.vectors() == 2) return run(accumulate<kHeight, 2, 1, Chain, Ahead>, kHeight);
@@ -379,13 +398,15 @@ inline void pack_panels(const fastvoc_call& call, int64_t row, const float* weig
 // All rows of a loaded tile, for one panel: `to_memory(sums, chunk, count)` takes them, kChunk at a time.
 template <int64_t Chain = kChain, int Ahead = 0, class ToMemory>
 inline void convolve_panel(const Panel& panel, const fastvoc_call& call, const float* rows, int64_t row,
-                           int64_t height, const float* packed, const float* bias, float* sums, ToMemory to_memory) {
+                           int64_t height, const float* packed, const float* bias, float* sums, ToMemory to_memory,
+                           const Second& second = {}) {
   alignas(64) float lanes[2 * kLanes];
   load_bias(panel, call, bias, lanes);
   for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
     const int64_t count = smaller(kChunk, height - chunk);
     for (int64_t r = 0; r < count; r += kRows)
-      accumulate_panel<Chain, Ahead>(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width);
+      accumulate_panel<Chain, Ahead>(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width,
+                                     second);
     to_memory(sums, chunk, count);
   }
 }

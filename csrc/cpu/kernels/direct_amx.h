@@ -50,8 +50,8 @@ class AmxTiles {
 
 // Up to three tiles of rows by one or two halves of a panel, with the bias.
 template <int Tiles, int Halves>
-__attribute__((noinline)) void amx_accumulate(const uint16_t* rows, int64_t row, const uint16_t* weight, int64_t taps,
-                                              int64_t dilation, int64_t steps, int64_t depth, const float* bias,
+__attribute__((noinline)) void amx_accumulate(const uint16_t* rows, int64_t row, const uint16_t* weight,
+                                              const Taps& taps, int64_t steps, int64_t depth, const float* bias,
                                               float* sums) {
   const int64_t across = row * sizeof *rows, along = Halves * kLanes * sizeof *sums;
   asm volatile("" : : : "memory");  // nor do the intrinsics that read memory
@@ -64,9 +64,9 @@ __attribute__((noinline)) void amx_accumulate(const uint16_t* rows, int64_t row,
     if constexpr (Tiles > 1) _tile_loadd(4, bias + kLanes, 0);
     if constexpr (Tiles > 2) _tile_loadd(5, bias + kLanes, 0);
   }
-  for (int64_t tap = 0; tap < taps; ++tap)
+  for (int64_t tap = 0; tap < taps.count; ++tap, weight += taps.gap)
     for (int64_t step = 0; step < steps; ++step) {
-      const uint16_t* const x = rows + tap * dilation * row + step * depth;
+      const uint16_t* const x = rows + tap * taps.apart + step * depth;
       _tile_loadd(7, weight, 64);
       _tile_loadd(6, x, across);
       _tile_dpbf16ps(0, 6, 7);
@@ -151,13 +151,14 @@ struct Bf16Tiles {
   template <class ToMemory>
   static void convolve_panel(const Panel& panel, const fastvoc_call& call, const uint16_t* rows, int64_t row,
                              int64_t height, const uint16_t* packed, const float* bias, float* sums,
-                             ToMemory to_memory) {
+                             ToMemory to_memory, const Second& second = {}) {
     const AmxTiles tiles(call);
     const int64_t steps = amx_steps(call), depth = amx_depth(call);
+    const Taps taps = taps_of(call, row, second, steps * depth * panel.width);
     for (int64_t chunk = 0; chunk < height; chunk += kChunk) {
       const int64_t count = smaller(kChunk, height - chunk);
       const auto run = [&](auto accumulate) {
-        accumulate(rows + chunk * row, row, packed + panel.offset, call.taps, call.dilation, steps, depth, bias, sums);
+        accumulate(rows + chunk * row, row, packed + panel.offset, taps, steps, depth, bias, sums);
       };
       if (panel.vectors() == 2) {
         count > 2 * kTileRows ? run(amx_accumulate<3, 2>)

@@ -83,8 +83,8 @@ struct Bf16Dots {
   template <class ToMemory>
   static void convolve_panel(const Panel& panel, const fastvoc_call& call, const uint16_t* rows, int64_t row,
                              int64_t height, const uint16_t* packed, const float* bias, float* sums,
-                             ToMemory to_memory) {
-    dot_convolve_panel<Bf16Dot>(panel, call, rows, row, height, packed, AddBias{bias}, sums, to_memory);
+                             ToMemory to_memory, const Second& second = {}) {
+    dot_convolve_panel<Bf16Dot>(panel, call, rows, row, height, packed, AddBias{bias}, sums, to_memory, second);
   }
 };
 

@@ -132,16 +132,16 @@ inline void fold_words(Vector (&sum)[Size]) {
 // Sums of `blocks` times `Rows` rows. Like accumulate() in direct.h out of line, with run-time taps and channels.
 template <class Dot, int Rows, int Vectors, int Group, class Finish>
 __attribute__((noinline)) void dot_accumulate(const typename Dot::Element* rows, int64_t row,
-                                              const typename Dot::Weight* packed, int64_t taps, int64_t dilation,
-                                              int64_t steps, int64_t blocks, const Finish& finish, float* sums) {
+                                              const typename Dot::Weight* packed, const Taps& taps, int64_t steps,
+                                              int64_t blocks, const Finish& finish, float* sums) {
   static_assert(Rows % 3 == 0);
   for (int64_t block = 0; block < blocks; ++block) {
     const typename Dot::Weight* weight = packed;
     typename Dot::Sum sum[Rows][Vectors] = {};
-    for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int64_t tap = 0; tap < taps.count; ++tap, weight += taps.gap) {
       const typename Dot::Element* x[Rows / 3];
 #pragma GCC unroll 8
-      for (int i = 0; i < Rows / 3; ++i) x[i] = rows + (tap * dilation + 3 * i) * row;
+      for (int i = 0; i < Rows / 3; ++i) x[i] = rows + tap * taps.apart + 3 * i * row;
       for (int64_t step = 0; step < steps; ++step) {
         Words w[Vectors];
 #pragma GCC unroll 2
@@ -204,22 +204,21 @@ __attribute__((always_inline)) inline void add_word(const typename Dot::Element*
 // lower or the upper four outputs.
 template <class Dot, int Rows, bool Dense, class Finish>
 __attribute__((noinline)) void dot_accumulate_quarters(const typename Dot::Element* rows, int64_t row,
-                                                       const typename Dot::Weight* packed, int64_t taps,
-                                                       int64_t dilation, int64_t, int64_t blocks, const Finish& finish,
-                                                       float* sums) {
+                                                       const typename Dot::Weight* packed, const Taps& taps, int64_t,
+                                                       int64_t blocks, const Finish& finish, float* sums) {
   constexpr int kQuads = Rows / 4;
   if (Dense) row = 4 * Dot::kDepth;
   for (int64_t block = 0; block < blocks; ++block) {
     const typename Dot::Element* x = rows;
     const typename Dot::Weight* weight = packed;
     typename Dot::Sum sum[kQuads][2] = {};
-    for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int64_t tap = 0; tap < taps.count; ++tap) {
       add_word<Dot, Dense, 0>(x, row, weight, sum);
       add_word<Dot, Dense, 1>(x, row, weight, sum);
       add_word<Dot, Dense, 2>(x, row, weight, sum);
       add_word<Dot, Dense, 3>(x, row, weight, sum);
-      x += dilation * row;
-      weight += 4 * 8 * Dot::kDepth;
+      x += taps.apart;
+      weight += 4 * 8 * Dot::kDepth + taps.gap;
     }
     using std::integer_sequence;
     const integer_sequence<int, 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23> first;
@@ -239,8 +238,8 @@ __attribute__((noinline)) void dot_accumulate_quarters(const typename Dot::Eleme
 // these would wait for their own sums.
 template <class Dot, class Finish>
 struct DotKernel {
-  using Accumulate = void (*)(const typename Dot::Element*, int64_t, const typename Dot::Weight*, int64_t, int64_t,
-                              int64_t, int64_t, const Finish&, float*);
+  using Accumulate = void (*)(const typename Dot::Element*, int64_t, const typename Dot::Weight*, const Taps&, int64_t,
+                              int64_t, const Finish&, float*);
   Accumulate tall, low;
   int tall_rows, low_rows;
 };
@@ -278,12 +277,13 @@ inline DotKernel<Dot, Finish> dot_kernel(const Panel& panel, int64_t row) {
 template <class Dot, class Finish, class ToMemory>
 inline void dot_convolve_panel(const Panel& panel, const fastvoc_call& call, const typename Dot::Element* rows,
                                int64_t row, int64_t height, const typename Dot::Weight* packed, const Finish& finish,
-                               float* sums, ToMemory to_memory) {
+                               float* sums, ToMemory to_memory, const Second& second = {}) {
   const DotKernel<Dot, Finish> kernel = dot_kernel<Dot, Finish>(panel, row);
   const int64_t steps = dot_steps<Dot>(panel, call);
+  const Taps taps = taps_of(call, row, second, steps * panel.group * panel.width * Dot::kDepth);
   const auto run = [&](auto accumulate, int64_t from, int64_t at, int64_t blocks) {
     if (blocks > 0)
-      accumulate(rows + (from + at) * row, row, packed + panel.offset, call.taps, call.dilation, steps, blocks, finish,
+      accumulate(rows + (from + at) * row, row, packed + panel.offset, taps, steps, blocks, finish,
                  sums + at * panel.width);
   };
   for (int64_t chunk = 0; chunk < height; chunk += kChunk) {

@@ -255,7 +255,7 @@ struct Walk {
         Float32::store(sum, function(fetch<Value>(sum), fetch<Value>(from + r * length + c)));
       });
     };
-    combine(step.residual, [](auto sum, auto skip) { return sum + skip; });
+    if (step.shortcut < 0) combine(step.residual, [](auto sum, auto skip) { return sum + skip; });
     combine(step.partial, [](auto sum, auto others) { return others + sum; });
     if (step.divisor != 1.0f) change([&](auto sum) { return sum / step.divisor; });
     if (step.slope_after != 1.0f) change([&](auto sum) { return leaky(sum, step.slope_after); });
@@ -321,6 +321,10 @@ struct Walk {
     as_precision(plan.line[step.input], [&](auto precision) {
       using Operand = Element<decltype(precision)>;
       const Operand* rows = at<Operand>(step.input, from + begin - step.before);
+      Second second;
+      if (step.shortcut >= 0)
+        second = {at<Operand>(step.residual, from + begin) - rows,
+                  (plan.step[step.shortcut].packed - step.packed) / int64_t{sizeof(Operand)}};
       int64_t number = 0;
       precision.for_each_panel(step.call, row, [&](const Panel& panel) {
         for (int64_t block = 0; block < end - begin; block += step.part_rows, ++number) {
@@ -331,7 +335,8 @@ struct Walk {
                 reinterpret_cast<const Operand*>(packed + step.packed), bias, sums,
                 [&](float* made, int64_t chunk, int64_t height) {
                   member.commit([&] { finish(step, panel, made, from + begin + block + chunk, height, 1); });
-                });
+                },
+                second);
           };
           if (!part(number, run)) return;
         }
@@ -442,8 +447,10 @@ struct Walk {
     for (const int64_t end = made(stage.source);;) {
       now.seen[index] = smaller(now.seen[index] + stage.rows * member.threads(), end);
       const bool all = now.seen[index] == end, ends = last && all;
-      for (int layer = stage.first; layer < stage.end; ++layer)
+      for (int layer = stage.first; layer < stage.end; ++layer) {
+        if (plan.step[layer].is_shortcut) continue;
         if (const int error = run_layer(layer, index, ends)) return error;
+      }
       if (const int error = run_stage(index + 1, ends)) return error;
       if (const int error = close_behind(index, ends)) return error;
       if (all) return FASTVOC_OK;
@@ -536,7 +543,8 @@ int pack(const fastvoc_network& network, const void* memory, int threads, void* 
     char* const bytes = static_cast<char*>(packed);
     as_precision(input, [&](auto precision) { pack_weight(precision, layer, step, input.row, bytes); });
     float* const bias = reinterpret_cast<float*>(bytes + step.bias);
-    for (int64_t c = 0; c < layer.out_channels; ++c) bias[c] = layer.bias ? layer.bias[c] : 0;
+    const float* const other = step.shortcut >= 0 ? network.layers[step.shortcut].bias : nullptr;
+    for (int64_t c = 0; c < layer.out_channels; ++c) bias[c] = (layer.bias ? layer.bias[c] : 0) + (other ? other[c] : 0);
   }
   return FASTVOC_OK;
 }

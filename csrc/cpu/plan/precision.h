@@ -39,8 +39,8 @@ struct Float32 {
   template <class ToMemory>
   static void convolve_panel(const Panel& panel, const fastvoc_call& call, const Element* rows, int64_t row,
                              int64_t height, const Element* packed, const float* bias, float* sums,
-                             ToMemory to_memory) {
-    FASTVOC_ISA::convolve_panel(panel, call, rows, row, height, packed, bias, sums, to_memory);
+                             ToMemory to_memory, const Second& second = {}) {
+    FASTVOC_ISA::convolve_panel(panel, call, rows, row, height, packed, bias, sums, to_memory, second);
   }
 
   static void store(Element* to, Vector v) { FASTVOC_ISA::store(to, v); }
@@ -78,10 +78,10 @@ struct Bf16Operands {
   template <class ToMemory>
   static void convolve_panel(const Panel& panel, const fastvoc_call& call, const Element* rows, int64_t row,
                              int64_t height, const Element* packed, const float* bias, float* sums,
-                             ToMemory to_memory) {
+                             ToMemory to_memory, const Second& second = {}) {
     alignas(64) float lanes[2 * kLanes];
     load_bias(panel, call, bias, lanes);
-    Kernels::convolve_panel(panel, call, rows, row, height, packed, lanes, sums, to_memory);
+    Kernels::convolve_panel(panel, call, rows, row, height, packed, lanes, sums, to_memory, second);
   }
 
   static void store(Element* to, Vector v) { store_bf16(to, v); }
@@ -144,7 +144,7 @@ struct Int8 {
   template <class ToMemory>
   void convolve_panel(const Panel& panel, const fastvoc_call& call, const Element* rows, int64_t row,
                       int64_t height, const Element* packed, const float* bias, float* sums,
-                      ToMemory to_memory) const {
+                      ToMemory to_memory, const Second& = {}) const {
     const Dequantise lanes = dequantise(panel, call, scale, scales_of(call, packed), totals_of(call, packed), bias);
     int8_convolve_panel(panel, call, rows, row, height, reinterpret_cast<const int8_t*>(packed), lanes, sums,
                         to_memory);
