@@ -322,7 +322,7 @@ FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int res
   const Finish& finish = operation.finish;
   if (finish.gelu) {
     // As gelu_tiles.
-    constexpr int all = hopper_tiles(rows) * groups;
+    constexpr int all = Work::tiles * groups;
 #pragma unroll 1
     for (int unit = 0; unit < all; ++unit) {
       gelu_group(sum[0].group[0][0]);
@@ -334,7 +334,7 @@ FASTVOC_DEVICE void write_chunks(const Convolution& operation, int item, int res
           sum[k / groups].group[k % groups][0][i / 4][i % 4] =
               sum[(k + 1) / groups].group[(k + 1) % groups][0][i / 4][i % 4];
         }
-        sum[hopper_tiles(rows) - 1].group[groups - 1][0][i / 4][i % 4] = made;
+        sum[Work::tiles - 1].group[groups - 1][0][i / 4][i % 4] = made;
       }
     }
   }

@@ -36,7 +36,7 @@ FASTVOC_DEVICE float filtered_backwards(const float (&window)[6], int newest) {
 }
 
 // e^x to an ulp, between e^-87 and e^88: the hardware's is an approximation of 2^x, some ulp off.
-FASTVOC_DEVICE float exponential(float x) {
+FASTVOC_DEVICE float exact_exponential(float x) {
   x = x < -87 ? -87 : x > 88 ? 88 : x;  // what is no number stays that
   const float whole = fused(x, 1.44269504f, kMagic) - kMagic;
   x = fused(whole, 2.12194440e-4f, fused(whole, -0.693359375f, x));  // ln 2, of which the first part has nine bits
@@ -198,7 +198,7 @@ FASTVOC_DEVICE bool begin_lane(const Snake& call, SnakeLane& lane) {
     const int channel = lane.channel + (lane.both ? i : 0);
     float a = given_element(call.alpha, channel, kElements, precision);
     float b = call.beta ? given_element(call.beta, channel, kElements, precision) : a;
-    if (call.logarithmic) a = exponential(a), b = exponential(b);
+    if (call.logarithmic) a = exact_exponential(a), b = exact_exponential(b);
     lane.a[i] = a, lane.amount[i] = 1 / (b + kLeast);
   }
   return true;
