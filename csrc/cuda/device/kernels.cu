@@ -16,51 +16,51 @@
 
 namespace fastvoc::cuda {
 
-#define FASTVOC_CHAIN(word, precision, channels, warps, tiles)                              \
+#define FASTVOC_CHAIN(word, precision, channels, warps, tiles)                       \
   FASTVOC_KERNEL(chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * warps) { \
-    chain<precision, channels, warps, tiles>(parameter);                                    \
+    chain<precision, channels, warps, tiles>(parameter);                             \
   }
 FASTVOC_CHAINS(FASTVOC_CHAIN)
 
-#define FASTVOC_CONVOLUTION(word, precision, rows, columns, threads)                         \
-  FASTVOC_KERNEL(convolution_##word##_##rows##x##columns, Convolutions, threads) {    \
-    convolution<precision, rows, columns, threads>(parameter);                               \
+#define FASTVOC_CONVOLUTION(word, precision, rows, columns, threads)               \
+  FASTVOC_KERNEL(convolution_##word##_##rows##x##columns, Convolutions, threads) { \
+    convolution<precision, rows, columns, threads>(parameter);                     \
   }
 FASTVOC_CONVOLUTIONS(FASTVOC_CONVOLUTION)
 
-#define FASTVOC_HOPPER_CONVOLUTION(word, precision, rows, columns, threads)                  \
-  FASTVOC_HOPPER_KERNEL(hopper_##word##_##rows##x##columns, Convolutions, threads,           \
-                        hopper_blocks(rows, columns)) {                                      \
-    static_assert(threads == HopperWork<rows, columns>::block_threads);                            \
-    hopper_convolution<precision, rows, columns>(parameter);                                 \
+#define FASTVOC_HOPPER_CONVOLUTION(word, precision, rows, columns, threads)        \
+  FASTVOC_HOPPER_KERNEL(hopper_##word##_##rows##x##columns, Convolutions, threads, \
+                        hopper_blocks(rows, columns)) {                            \
+    static_assert(threads == HopperWork<rows, columns>::block_threads);            \
+    hopper_convolution<precision, rows, columns>(parameter);                       \
   }
 FASTVOC_HOPPER_CONVOLUTIONS(FASTVOC_HOPPER_CONVOLUTION)
 
-#define FASTVOC_GATED_CONVOLUTION(word, precision, rows, columns, threads)              \
-  FASTVOC_KERNEL(gated_##word##_##rows##x##columns, Convolutions, threads) {            \
-    convolution<precision, rows, columns, threads, true>(parameter);                    \
+#define FASTVOC_GATED_CONVOLUTION(word, precision, rows, columns, threads)   \
+  FASTVOC_KERNEL(gated_##word##_##rows##x##columns, Convolutions, threads) { \
+    convolution<precision, rows, columns, threads, true>(parameter);         \
   }
 FASTVOC_GATED_CONVOLUTIONS(FASTVOC_GATED_CONVOLUTION)
 
-#define FASTVOC_HOPPER_GATED_CONVOLUTION(word, precision, rows, columns, threads)       \
+#define FASTVOC_HOPPER_GATED_CONVOLUTION(word, precision, rows, columns, threads)        \
   FASTVOC_HOPPER_KERNEL(hopper_gated_##word##_##rows##x##columns, Convolutions, threads, \
-                        hopper_blocks(rows, columns)) {                                 \
-    static_assert(threads == HopperWork<rows, columns>::block_threads);                            \
-    hopper_convolution<precision, rows, columns, true>(parameter);                      \
+                        hopper_blocks(rows, columns)) {                                  \
+    static_assert(threads == HopperWork<rows, columns>::block_threads);                  \
+    hopper_convolution<precision, rows, columns, true>(parameter);                       \
   }
 FASTVOC_HOPPER_GATED_CONVOLUTIONS(FASTVOC_HOPPER_GATED_CONVOLUTION)
 
-#define FASTVOC_IN_TURN(word, precision, rows, columns, threads)                                        \
-  FASTVOC_HOPPER_KERNEL(hopper_in_turn_##word##_##rows##x##columns, Convolutions, threads, 1) {         \
-    static_assert(threads == HopperWork<rows, columns, true>::block_threads);                                 \
-    hopper_convolution_in_turn<precision, rows, columns>(parameter);                                    \
+#define FASTVOC_IN_TURN(word, precision, rows, columns, threads)                                \
+  FASTVOC_HOPPER_KERNEL(hopper_in_turn_##word##_##rows##x##columns, Convolutions, threads, 1) { \
+    static_assert(threads == HopperWork<rows, columns, true>::block_threads);                   \
+    hopper_convolution_in_turn<precision, rows, columns>(parameter);                            \
   }
 FASTVOC_HOPPER_CONVOLUTIONS_IN_TURN(FASTVOC_IN_TURN)
 
-#define FASTVOC_HOPPER_CHAIN(word, precision, channels, warps, tiles)                               \
+#define FASTVOC_HOPPER_CHAIN(word, precision, channels, warps, tiles)                                  \
   FASTVOC_HOPPER_KERNEL(hopper_chain_##word##_##channels##_##warps##x##tiles, Chain, 32 * (warps + 1), \
-                        hopper_chain_blocks(channels, tiles)) {                                             \
-    hopper_chain<precision, channels, warps, tiles>(parameter);                                     \
+                        hopper_chain_blocks(channels, tiles)) {                                        \
+    hopper_chain<precision, channels, warps, tiles>(parameter);                                        \
   }
 FASTVOC_HOPPER_CHAINS(FASTVOC_HOPPER_CHAIN)
 
@@ -79,19 +79,19 @@ FASTVOC_KERNEL(input_gradient, InputGradient, 256) { finish_input_gradient(param
   FASTVOC_KERNEL(recurrent_##word, Recurrent, 32 * kStepWarps) { recurrent<precision>(parameter); }
 FASTVOC_RECURRENTS(FASTVOC_RECURRENT)
 
-#define FASTVOC_SNAKE(word, precision)                                                       \
-  FASTVOC_SHARING_KERNEL(smooth_snake_##word, Snake, kSnakeThreads, kSnakeBlocks) {          \
-    smooth_snake<precision>(parameter);                                                      \
-  }                                                                                          \
+#define FASTVOC_SNAKE(word, precision)                                                          \
+  FASTVOC_SHARING_KERNEL(smooth_snake_##word, Snake, kSnakeThreads, kSnakeBlocks) {             \
+    smooth_snake<precision>(parameter);                                                         \
+  }                                                                                             \
   FASTVOC_SHARING_KERNEL(smooth_snake_gradient_##word, Snake, kSnakeThreads, kGradientBlocks) { \
-    smooth_snake_gradient<precision>(parameter);                                             \
+    smooth_snake_gradient<precision>(parameter);                                                \
   }
 FASTVOC_SNAKES(FASTVOC_SNAKE)
 
-#define FASTVOC_NORMALISE(word, precision, pairs, frames)                                            \
-  FASTVOC_SHARING_KERNEL(normalise_##word##_##pairs##x##frames, Normalise, 32 * kNormaliseWarps,     \
-                         kNormaliseBlocks) {                                                         \
-    normalise<precision, pairs, frames>(parameter);                                                  \
+#define FASTVOC_NORMALISE(word, precision, pairs, frames)                                        \
+  FASTVOC_SHARING_KERNEL(normalise_##word##_##pairs##x##frames, Normalise, 32 * kNormaliseWarps, \
+                         kNormaliseBlocks) {                                                     \
+    normalise<precision, pairs, frames>(parameter);                                              \
   }
 FASTVOC_NORMALISES(FASTVOC_NORMALISE)
 

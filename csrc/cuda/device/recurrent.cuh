@@ -1,14 +1,14 @@
 // WaveNets, one sample after the other: a block makes all samples of up to eight streams, from the first to the last.
 //
 // What a sample waits for is a chain of steps, with a barrier in front of each: the gates of a layer and then its
-// residual, layer after layer, the two matrices of the head, the draw, and the next sample's input. Each step is rows of
-// tiles, which the warps share; the first weights of a step, and what its sums begin with, are asked for in front of its
-// barrier; they were brought to shared memory while the step before that was made. Sums of skips, which only the head reads, fill the steps of the layer and of the next one where these leave
-// warps without work.
+// residual, layer after layer, the two matrices of the head, the draw, and the next sample's input. Each step is rows
+// of tiles, which the warps share; the first weights of a step, and what its sums begin with, are asked for in front of
+// its barrier; they were brought to shared memory while the step before that was made. Sums of skips, which only the
+// head reads, fill the steps of the layer and of the next one where these leave warps without work.
 //
 // The other taps read samples that are a dilation old, so that what they and the condition add to the gates is known
-// for eight samples at once, or as many as the dilation has. These are columns of a product, which so reads weights once
-// for all of them. Layers take their turns, so that no sample has to wait for all of them.
+// for eight samples at once, or as many as the dilation has. These are columns of a product, which so reads weights
+// once for all of them. Layers take their turns, so that no sample has to wait for all of them.
 //
 // Columns of a product do not meet, and sums have one order: chunks, batches and blocks change no bit.
 #pragma once
