@@ -107,41 +107,54 @@ class Network {
     return true;
   }
 
-  // The result in double precision; with operands of multiplications rounded as in the plan that was described last.
-  Rows result(const Rows& input) const {
-    std::vector<Rows> results;
-    for (size_t i = 0; i < layers.size(); ++i) {
-      const fastvoc_layer& layer = layers[i];
-      const auto of = [&](int index) -> const Rows& { return index == FASTVOC_INPUT ? input : results[index]; };
-      const auto operand = [&](double value) {
-        if (layer.input_scale != 0) return quantised(value, layer);
-        return narrow ? rounded(float(value)) : value;
-      };
-      if (layer.kind == FASTVOC_SMOOTH_SNAKE) {
-        results.push_back(smoothed(layer, of(layer.input), weights[i]));
-        continue;
-      }
-      Rows x = of(layer.input);
-      for (double& value : x.values) value = operand(value > 0 ? value : value * layer.slope);
-      std::vector<double> weight(weights[i].begin(), weights[i].end());
-      if (layer.input_scale != 0) {
-        quantise(weight, layer);
-      } else {
-        for (double& value : weight) value = operand(value);
-      }
-      Rows y = layer.kind == FASTVOC_CONV1D ? convolved(layer, x, weight) : upsampled(layer, x, weight);
-      for (size_t v = 0; v < y.values.size(); ++v) {
-        double& value = y.values[v];
-        if (!biases[i].empty()) value += biases[i][v % size_t(y.channels)];
-        if (layer.residual != FASTVOC_NONE) value += of(layer.residual).values[v];
-        if (layer.partial != FASTVOC_NONE) value += of(layer.partial).values[v];
-        value /= layer.divisor;
-        if (value < 0) value *= layer.slope_after;
-        if (layer.tanh) value = std::tanh(value);
-      }
-      results.push_back(std::move(y));
+  // The layers that the result of one is made of, as a network whose result it is.
+  std::vector<fastvoc_layer> up_to(int index) const {
+    std::vector<bool> needed(size_t(index) + 1);
+    needed[index] = true;
+    for (int i = index; i >= 0; --i)
+      for (const int from : {layers[i].input, layers[i].residual, layers[i].partial})
+        if (needed[i] && from >= 0) needed[from] = true;
+    std::vector<fastvoc_layer> part;
+    std::vector<int> number(needed.size());
+    for (int i = 0; i <= index; ++i) {
+      if (!needed[i]) continue;
+      number[i] = int(part.size());
+      part.push_back(layers[i]);
+      for (int* const from : {&part.back().input, &part.back().residual, &part.back().partial})
+        if (*from >= 0) *from = number[*from];
     }
-    return std::move(results.back());
+    return part;
+  }
+
+  // The result of a layer in double precision, of results of those before it; with operands of multiplications rounded
+  // as in the plan that was described last.
+  Rows result(int index, const Rows& input, const std::vector<Rows>& results) const {
+    const fastvoc_layer& layer = layers[index];
+    const auto of = [&](int from) -> const Rows& { return from == FASTVOC_INPUT ? input : results[from]; };
+    const auto operand = [&](double value) {
+      if (layer.input_scale != 0) return quantised(float(value), layer);
+      return narrow ? rounded(float(value)) : value;
+    };
+    if (layer.kind == FASTVOC_SMOOTH_SNAKE) return smoothed(layer, of(layer.input), weights[index]);
+    Rows x = of(layer.input);
+    for (double& value : x.values) value = operand(value > 0 ? value : value * layer.slope);
+    std::vector<double> weight(weights[index].begin(), weights[index].end());
+    if (layer.input_scale != 0) {
+      quantise(weight, layer);
+    } else {
+      for (double& value : weight) value = operand(value);
+    }
+    Rows y = layer.kind == FASTVOC_CONV1D ? convolved(layer, x, weight) : upsampled(layer, x, weight);
+    for (size_t v = 0; v < y.values.size(); ++v) {
+      double& value = y.values[v];
+      if (!biases[index].empty()) value += biases[index][v % size_t(y.channels)];
+      if (layer.residual != FASTVOC_NONE) value += of(layer.residual).values[v];
+      if (layer.partial != FASTVOC_NONE) value += of(layer.partial).values[v];
+      value /= layer.divisor;
+      if (value < 0) value *= layer.slope_after;
+      if (layer.tanh) value = std::tanh(value);
+    }
+    return y;
   }
 
  private:
@@ -158,8 +171,9 @@ class Network {
     return std::fabs(value) < 1.17549435e-38f ? 0 : value;
   }
 
-  static double quantised(double value, const fastvoc_layer& layer) {
-    const double steps = std::nearbyint(value / layer.input_scale) + layer.input_zero_point;
+  // By a multiplication in float32, as plans have it: a division would differ halfway between two steps.
+  static double quantised(float value, const fastvoc_layer& layer) {
+    const double steps = std::nearbyint(value * (1 / layer.input_scale)) + layer.input_zero_point;
     return layer.input_scale * (std::fmin(std::fmax(steps, 0), 255) - layer.input_zero_point);
   }
 
@@ -353,7 +367,7 @@ class Network {
   void add_shortcuts(int64_t channels) {
     for (int64_t unit = draw(1, 3); unit > 0; --unit) {
       const int input = last();
-      const bool products = unit == 2;
+      const bool products = draw(0, 2) > 0;
       if (products) {
         add_product(input, channels);
       } else {
