@@ -423,4 +423,4 @@ def test_the_sources_compile_at_first_use(package: Path) -> None:
     kinds = {name.split(b"_")[0] for name in names}
     assert kinds >= {b"chain", b"convolution", b"hopper", b"pack", b"enter"}
     assert {name.split(b"_")[1] for name in names if b"_" in name} >= {b"f16", b"bf16", b"tf32"}
-    assert len(names) < 30  # and not every one
+    assert len(names) < 50  # and not every one, of which there are twice as many

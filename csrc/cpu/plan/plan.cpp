@@ -535,7 +535,7 @@ bool is_of(const Plan& plan, const fastvoc_network& network) {
 int pack(const fastvoc_network& network, const void* memory, int threads, void* packed) {
   const Plan& plan = plan_at(memory);
   if (!is_of(plan, network)) return FASTVOC_BAD_NETWORK;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (threads > 1)
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (threads > 1)
   for (int i = 0; i < plan.layers; ++i) {
     const Step& step = plan.step[i];
     const Line& input = plan.line[step.input];

@@ -42,11 +42,13 @@ extern "C" {
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {
   Team team(threads > 0 ? int(threads) : 1);
   const auto run = [&](int own) {
+    const int outer_number = number;
+    Team* const outer = together;
     number = own;
     together = &team;
     body(data);
-    number = 0;
-    together = nullptr;
+    number = outer_number;
+    together = outer;
   };
   std::vector<std::thread> others;
   for (int i = 1; i < team.count; ++i) others.emplace_back(run, i);
