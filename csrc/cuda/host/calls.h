@@ -13,7 +13,9 @@ constexpr int64_t kMostBlocks = 4096;  // of kernels whose blocks go on with the
 
 inline bool is_gpu(const fastvoc_gpu& gpu) {
   constexpr int kMostShared = 1 << 24;
-  return is_count(gpu.multiprocessors) && gpu.hopper >= 0 && gpu.shared_per_block >= 1 && gpu.shared_per_block <= kMostShared &&
+  const bool off = gpu.hopper & FASTVOC_HOPPER_OFF;
+  if (gpu.hopper < 0 || (off && gpu.hopper != FASTVOC_HOPPER_OFF)) return false;
+  return is_count(gpu.multiprocessors) && gpu.shared_per_block >= 1 && gpu.shared_per_block <= kMostShared &&
          gpu.shared_per_multiprocessor >= gpu.shared_per_block && gpu.shared_per_multiprocessor <= kMostShared;
 }
 
