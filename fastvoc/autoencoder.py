@@ -49,8 +49,8 @@ class Autoencoder(Face[NSynth]):
     dtype : torch.dtype or str, optional
         Of weights, arithmetic, codes and waves, or its name; by default torch.float32.
     backend : {"cuda", "triton", "cpu", "reference"}, optional
-        On which the encoder's operators run; by default the fastest that can. The decoder has native steps on a CPU,
-        and others in PyTorch.
+        On which the encoder's operators run, and the decoder's steps are made; by default the fastest that can. The
+        decoder makes native steps on a CPU ("cpu") and elsewhere steps in PyTorch ("reference"); it refuses others.
     """
 
     config: AutoencoderConfig
@@ -214,6 +214,8 @@ class Autoencoder(Face[NSynth]):
         ValueError
             If it has another shape, no rows, or values that are not finite; if `lengths` or seeds do not fit, or the
             temperature is negative.
+        NotImplementedError
+            If the autoencoder's backend cannot run the decoder.
         """
         tensor = self._read_code(code, "Autoencoder.decode")
         batch = tensor if tensor.ndim == 3 else tensor[None]

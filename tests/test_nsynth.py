@@ -232,6 +232,23 @@ def test_native_steps_draw_the_classes_of_the_whole_network(isa: str, chunks: li
     assert classes[0].unique().numel() > 50
 
 
+@pytest.mark.parametrize(
+    ("backend", "dtype", "why"),
+    [
+        ("cuda", torch.float32, "its head reads the code"),
+        ("triton", torch.float32, "backend 'triton' was asked for"),
+        ("cpu", torch.float64, "its weights are torch.float64"),
+    ],
+)
+def test_a_backend_without_steps_is_refused(backend: str, dtype: torch.dtype, why: str) -> None:
+    network, code = tiny(dtype), torch.zeros(1, 4, 1, dtype=dtype)
+    drawn = {"noise": torch.rand(1, 1, 40, dtype=dtype), "temperature": torch.ones(1, dtype=dtype)}
+    with ops.use_backend(backend):
+        assert all(network.explain_steps().values())
+        with pytest.raises(NotImplementedError, match=f"NSynth: .*{why}.*with backend 'reference'"):
+            network(code, **drawn)
+
+
 @pytest.mark.skipif(ops.backends()["cpu"] is not None, reason=f"no native code: {ops.backends()['cpu']}")
 def test_native_steps_see_weights_that_change() -> None:
     network, code = tiny(torch.float32), torch.zeros(1, 4, 2)

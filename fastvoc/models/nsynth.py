@@ -23,7 +23,7 @@ from fastvoc.config import config
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept, unreadable
-from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
+from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights, unasked
 from fastvoc.recurrence import State
 
 CLASSES = 256
@@ -278,11 +278,21 @@ class NSynth(Generator):
         noise: Tensor | None = None,
         temperature: Tensor | None = None,
     ) -> tuple[State, Tensor]:
-        """Take the next codes, (B, code_channels, T), and return the new state and their samples, (B, 1, T·hop)."""
+        """Take the next codes, (B, code_channels, T), and return the new state and their samples, (B, 1, T·hop).
+
+        Raises
+        ------
+        NotImplementedError
+            If a backend was asked for that cannot run the decoder.
+        """
         if noise is None or temperature is None:
             raise ValueError("NSynth: noise and temperature are needed: each sample is drawn")
-        if self.explain_steps()["native steps"] is None:
+        ways = self.explain_steps()
+        if ways["native steps"] is None:
             return self._advance_native(state, mel, noise, temperature)
+        if ways["steps in PyTorch"] is not None:
+            asked = "cuda steps" if ops.forced_backend() == "cuda" else "native steps"
+            raise NotImplementedError(f"NSynth: {ways[asked]}; with backend 'reference' it makes steps in PyTorch")
         classes = torch.empty(mel.shape[0], mel.shape[-1] * self.hop, dtype=torch.int64, device=mel.device)
         for frame, code in enumerate(mel.unbind(dim=-1)):
             own = slice(frame * self.hop, (frame + 1) * self.hop)
@@ -296,12 +306,12 @@ class NSynth(Generator):
 
     def explain_steps(self) -> dict[str, str | None]:
         """Say what makes samples, best first, each with the reason why it cannot."""
-        asked = ops.forced_backend()
-        other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
         return {
-            "native steps": other or NativeWaveNet.refuses(self.decoder.stem.weight) or unreadable(self.decoder),
+            "native steps": unasked("cpu")
+            or NativeWaveNet.refuses(self.decoder.stem.weight)
+            or unreadable(self.decoder),
             "cuda steps": "its input has a skip of its own, and its head reads the code; the kernel has neither",
-            "steps in PyTorch": None,
+            "steps in PyTorch": unasked("reference"),
         }
 
     @property

@@ -29,7 +29,7 @@ from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept, Samples, unreadable
 from fastvoc.ops.network import Quantization
 from fastvoc.ops.op import Slower
-from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights
+from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights, unasked
 from fastvoc.recurrence import State
 
 FRAMES = 32
@@ -410,13 +410,13 @@ class WaveNet(Generator):
 
     def explain_steps(self) -> dict[str, str | None]:
         """Say what makes samples, best first, each with the reason why it cannot."""
-        native_steps = _unasked("cpu") or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
+        native_steps = unasked("cpu") or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
         narrow = f"native steps with {len(self._int8)} of {2 * self.config.layers} convolutions in int8"
         return {
             **({narrow: native_steps or self._why_no_int8()} if self._int8 else {}),
             "native steps": native_steps,
             **self._explain_gpu(),
-            "steps in PyTorch": _unasked("reference"),
+            "steps in PyTorch": unasked("reference"),
         }
 
     def _explain_gpu(self) -> dict[str, str | None]:
@@ -435,7 +435,7 @@ class WaveNet(Generator):
         }
 
     def _why_not_on_gpu(self, precision: torch.dtype) -> str | None:
-        reason = _unasked("cuda") or CudaWaveNet.refuses(self.input.weight, precision, self._sizes)
+        reason = unasked("cuda") or CudaWaveNet.refuses(self.input.weight, precision, self._sizes)
         return None if isinstance(reason, Slower) and ops.forced_backend() == "cuda" else reason
 
     @property
@@ -555,15 +555,14 @@ class WaveNet(Generator):
         factor, gain = self.config.preemphasis, self.config.gain
         if not factor:
             return samples if gain == 1 else samples / gain
-        waves = []
-        for row, latest in zip(samples.tolist(), level, strict=True):
-            y, wave = float(latest), []
-            for x in row:
-                y = x + factor * y
-                wave.append(y)
-            latest.fill_(y)
-            waves.append(wave)
-        return torch.tensor(waves, dtype=torch.float64).div_(gain).to(samples)
+        from scipy.signal import lfilter  # which takes a while to import, and adds in the order of the samples
+
+        waves, _ = lfilter(
+            [1.0], [1.0, -factor], samples.double().numpy(force=True), zi=factor * level.numpy(force=True)
+        )
+        made = torch.from_numpy(waves)
+        level.copy_(made[:, -1:])
+        return made.div_(gain).to(samples)
 
     def _run_native(self, block: _Block, packed: NativeWaveNet | CudaWaveNet) -> Tensor:
         drawn = torch.empty(block.rows.shape[:2], dtype=torch.float32, device=block.rings.device)
@@ -644,12 +643,6 @@ class WaveNet(Generator):
 def _on_gpu(precision: torch.dtype) -> str:
     """Name the way to make samples on a GPU."""
     return f"cuda steps in {str(precision).removeprefix('torch.')}"
-
-
-def _unasked(backend: str) -> str | None:
-    """Return that another backend was asked for, if one was."""
-    asked = ops.forced_backend()
-    return None if asked in (None, backend) else f"backend {asked!r} was asked for"
 
 
 class _Block(NamedTuple):
