@@ -130,6 +130,7 @@ def test_codes_become_sound(
     checkpoint = Checkpoint(AutoencoderConfig(generator=config), config.build().state_dict(), "a benchmark")
     code = torch.randn(streams, 1, config.code_channels)
     ours = {kind: Autoencoder(checkpoint, dtype=kind) for kind in ("float32", "bfloat16")}
+    ours["int8"] = ours["float32"].quantise([code[:1]], smallest_snr=10)
     plain = Autoencoder(checkpoint, backend="reference")
 
     def decoded(autoencoder: Autoencoder) -> Run:
