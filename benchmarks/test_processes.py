@@ -34,7 +34,7 @@ STREAM_MBYTES = 64
 """By which a stream's memory may vary over its length: what allocators keep."""
 
 IMPORTS = {
-    "fastvoc": ["torch", "fastvoc.vocoder"],
+    "fastvoc": ["torch", "fastvoc.faces.vocoder"],
     "ONNX Runtime": ["onnxruntime"],
     "OpenVINO": ["openvino"],
     "transformers": ["torch", "transformers.models.speecht5.modeling_speecht5"],

@@ -56,7 +56,7 @@ def test_long_waves_are_encoded_in_windows_that_hear_each_other(monkeypatch: pyt
     made, wave = autoencoder(), wave_of(2, 1240)
     whole = made.generator.encode(wave[:, None])
     assert made.encode(wave).shape == (2, 31, 4)
-    monkeypatch.setattr("fastvoc.autoencoder.WINDOW", 3)
+    monkeypatch.setattr("fastvoc.faces.autoencoder.WINDOW", 3)
     torch.testing.assert_close(made.encode(wave), whole.mT, rtol=0, atol=1e-13)
 
 

@@ -19,7 +19,7 @@ from voices import tiny_vits, write_voice
 from fastvoc import Instrument, Vocoder
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.engine import Streamer
-from fastvoc.voice import Voice
+from fastvoc.faces.voice import Voice
 
 MEL = random_mel(BANDS, 40)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import fastvoc
-from fastvoc import Vocoder, face
+from fastvoc import Vocoder
 from fastvoc.audio import MelConfig
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.config import Kinds, config
-from fastvoc.face import Face, register
+from fastvoc.faces import Face, face, register
 from fastvoc.models import HiFiGANConfig
 
 AUTOENCODERS = Kinds("autoencoder")

@@ -21,7 +21,7 @@ from torch.nn.utils import prune
 
 from fastvoc import Autoencoder, ops
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint
-from fastvoc.face import Face
+from fastvoc.faces.face import Face
 
 pytestmark = pytest.mark.skipif(ops.backends()["cpu"] is not None, reason=f"no native code: {ops.backends()['cpu']}")
 

@@ -26,9 +26,9 @@ from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.cli import main
 from fastvoc.config import from_dict, to_dict
 from fastvoc.export import write_onnx
+from fastvoc.faces.voice.voice import FIRST_FRAMES
 from fastvoc.models import HiFiGANConfig
 from fastvoc.noise import last_seeds, normal
-from fastvoc.voice.voice import FIRST_FRAMES
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")

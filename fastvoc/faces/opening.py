@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-import fastvoc.autoencoder
-import fastvoc.code_decoder
-import fastvoc.instrument
-import fastvoc.voice  # noqa: F401 (faces that register themselves)
+import fastvoc.faces.autoencoder
+import fastvoc.faces.code_decoder
+import fastvoc.faces.instrument
+import fastvoc.faces.voice  # noqa: F401 (faces that register themselves)
 from fastvoc.checkpoints import open_checkpoint
-from fastvoc.face import DEFAULT, Face, face_for, face_of, locate
-from fastvoc.vocoder import Vocoder
+from fastvoc.faces.face import DEFAULT, Face, face_for, face_of, locate
+from fastvoc.faces.vocoder import Vocoder
 
 
 def open(
@@ -36,8 +36,8 @@ def open(
 
     Returns
     -------
-    Vocoder, Autoencoder, Instrument, CodeDecoder, Voice, or another `fastvoc.face.Face`
-        Which one, the `kind` of its network says; `fastvoc.face.register` has the list. A file whose name ends in
+    Vocoder, Autoencoder, Instrument, CodeDecoder, Voice, or another `fastvoc.faces.Face`
+        Which one, the `kind` of its network says; `fastvoc.faces.register` has the list. A file whose name ends in
         ``.onnx`` is a voice.
 
     Raises

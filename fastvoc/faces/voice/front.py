@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fastvoc.faces.voice.program import Program, all_of, attributes, first_line, reads, required
 from fastvoc.noise import normal, uniform
-from fastvoc.voice.program import Program, all_of, attributes, first_line, reads, required
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -16,15 +16,15 @@ from typing_extensions import Self
 from fastvoc.checkpoints import Checkpoint
 from fastvoc.config import Kinds, nearest
 from fastvoc.engine.surroundings import uncompiled
-from fastvoc.face import Face, register
+from fastvoc.faces.face import Face, register
+from fastvoc.faces.vocoder import Vocoder
+from fastvoc.faces.voice.files import VoiceCheckpoint, file_of, open_voice
+from fastvoc.faces.voice.front import Draw
+from fastvoc.faces.voice.phonemes import sentences
+from fastvoc.faces.voice.settings import ROLES, VoiceConfig, piper_settings, read_scale
+from fastvoc.faces.voice.speaker import Speakers
 from fastvoc.models import Generator
 from fastvoc.noise import read_seeds
-from fastvoc.vocoder import Vocoder
-from fastvoc.voice.files import VoiceCheckpoint, file_of, open_voice
-from fastvoc.voice.front import Draw
-from fastvoc.voice.phonemes import sentences
-from fastvoc.voice.settings import ROLES, VoiceConfig, piper_settings, read_scale
-from fastvoc.voice.speaker import Speakers
 
 FIRST_FRAMES, MORE_FRAMES = 8, 64
 """Frames of the first piece of a stream, and of the largest; each is twice as long as the one before."""

@@ -16,7 +16,7 @@ from fastvoc.audio.inputs import as_tensor
 from fastvoc.audio.instantaneous_frequency import denormalise, note_wave
 from fastvoc.checkpoints import Checkpoint, InstrumentConfig, open_checkpoint
 from fastvoc.engine.surroundings import own_arithmetic, uncompiled
-from fastvoc.face import Face, face_of, register
+from fastvoc.faces.face import Face, face_of, register
 from fastvoc.models import INSTRUMENTS, GANSynth
 from fastvoc.noise import Seed, normal, read_seeds
 

@@ -39,7 +39,7 @@ from fastvoc.engine.opaque import OpaqueStream, is_opaque
 from fastvoc.engine.sampling import Sampling, read_sampling
 from fastvoc.engine.streamer import read_batch
 from fastvoc.engine.surroundings import own_arithmetic, uncompiled
-from fastvoc.face import DEFAULT, Face, register
+from fastvoc.faces.face import DEFAULT, Face, register
 from fastvoc.models import GENERATORS, Generator
 from fastvoc.noise import Draws, Seed
 from fastvoc.recurrence import is_narrowable

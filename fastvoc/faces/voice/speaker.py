@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fastvoc.checkpoints import Checkpoint
+from fastvoc.faces.vocoder import Vocoder
 from fastvoc.graph import foreign, hooks_of
 from fastvoc.models import HiFiGANConfig
-from fastvoc.vocoder import Vocoder
 
 MOST = 8
 """Speakers whose decoders are kept: each is as large as the decoder, 6 MB and again as much where it is packed."""

@@ -20,7 +20,7 @@ from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, open_checkpoint
 from fastvoc.engine.opaque import OpaqueStream
 from fastvoc.engine.sampling import Sampling, read_sampling
 from fastvoc.engine.surroundings import own_arithmetic, uncompiled
-from fastvoc.face import Face, register
+from fastvoc.faces.face import Face, register
 from fastvoc.models import AUTOENCODERS, NSynth
 from fastvoc.noise import Seed
 

@@ -9,10 +9,10 @@ import torch
 
 from fastvoc.audio import FeatureConfig
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
-from fastvoc.voice.decoder import find_decoder
-from fastvoc.voice.front import Front
-from fastvoc.voice.program import Program, read_program
-from fastvoc.voice.settings import Input, VoiceConfig, read_inputs, read_settings
+from fastvoc.faces.voice.decoder import find_decoder
+from fastvoc.faces.voice.front import Front
+from fastvoc.faces.voice.program import Program, read_program
+from fastvoc.faces.voice.settings import Input, VoiceConfig, read_inputs, read_settings
 
 ENDING = ".onnx"
 """Of the names of voices."""

@@ -14,9 +14,9 @@ from fastvoc.audio.inputs import as_given, as_tensor
 from fastvoc.audio.mels.convention import FeatureConfig
 from fastvoc.checkpoints import Checkpoint, CodeDecoderConfig, VocoderConfig, open_checkpoint
 from fastvoc.engine.surroundings import uncompiled
-from fastvoc.face import Face, face_of, register
+from fastvoc.faces.face import Face, face_of, register
+from fastvoc.faces.vocoder import Vocoder
 from fastvoc.models import CODE_DECODERS, CodeVocos
-from fastvoc.vocoder import Vocoder
 
 Codes = Tensor | NDArray[Any]
 """Of integers."""

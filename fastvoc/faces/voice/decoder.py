@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fastvoc.config import from_dict
+from fastvoc.faces.voice.program import Program, attributes, first_line
 from fastvoc.models import HiFiGANConfig
-from fastvoc.voice.program import Program, attributes, first_line
 
 if TYPE_CHECKING:
     from onnx import NodeProto

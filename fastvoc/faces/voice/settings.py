@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from fastvoc.config import config, from_dict, read_plain
+from fastvoc.faces.voice.program import Program
 from fastvoc.models import HiFiGANConfig
-from fastvoc.voice.program import Program
 
 ROLES = {
     "ids": ("input", "x", "tokens", "text", "input_ids"),
