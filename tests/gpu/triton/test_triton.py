@@ -48,7 +48,7 @@ def interpret(*arguments: str) -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False
+        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[3], check=False
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout.splitlines()[-1]
@@ -67,21 +67,21 @@ def interpret(*arguments: str) -> None:
     ],
 )
 def test_kernels_keep_the_contract(ops: str) -> None:
-    test = "tests/test_ops.py::test_every_backend_computes_the_definition"
+    test = "tests/ops/test_ops.py::test_every_backend_computes_the_definition"
     interpret(test, "-k", f"triton and not bfloat16 and ({ops})")
 
 
 @pytest.mark.slow
 @needs_triton
 def test_kernels_do_what_the_contract_does_not_say() -> None:
-    interpret("tests/interpreted.py")
+    interpret("tests/gpu/triton/interpreted.py")
 
 
 @pytest.mark.slow
 @needs_triton
 def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
     interpret(
-        "tests/test_ambient.py",
+        "tests/ops/test_ambient.py",
         "-k",
         "not test_defaults_of_torch_change_no_bit or (triton and bfloat16-meta)",
     )

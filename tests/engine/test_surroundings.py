@@ -12,7 +12,6 @@ import textwrap
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,7 +196,7 @@ def run(script: str, *arguments: str, timeout: float = 120) -> subprocess.Comple
 
 PREPARE = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {sys.path!r}
 import torch
 from test_streaming import BANDS, checkpoint, random_mel
 from fastvoc import Vocoder

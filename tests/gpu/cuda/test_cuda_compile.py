@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[3]
 CSRC = REPOSITORY / "csrc"
 PACKAGE = REPOSITORY / "fastvoc" / "_native"
 BUDGETS = Path(__file__).with_name("cuda_budgets.json")

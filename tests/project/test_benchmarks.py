@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not (REPOSITORY / "benchmarks").is_dir(), reason="the benchmarks are not here")
 sys.path.insert(0, str(REPOSITORY))
 

@@ -61,7 +61,7 @@ from fastvoc.train.tasks.adversary import AdversaryConfig
 from fastvoc.train.tasks.losses import LOSSES
 from fastvoc.train.tasks.task import TASKS
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DOCS = REPOSITORY / "docs"
 PAGES = [path for path in (*sorted(DOCS.glob("*.md")), REPOSITORY / "README.md") if path.is_file()]
 LINKED = [path for path in (*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md") if path.is_file()]
@@ -147,12 +147,12 @@ def commands_of(page: Path) -> list[str]:
 NOT_RUN = {
     r"(\w+=\S+ )*make \w+": "sets up an environment, from the network, or needs a GPU",
     r"pip (install|download) .*": "needs the network",
-    r"(pytest|python -m) benchmarks.*": "takes minutes to hours; tests/test_benchmarks.py runs what it is made of",
+    r"(pytest|python -m) benchmarks.*": "takes minutes to hours; test_benchmarks.py runs what it is made of",
     r"tensorboard .*": "serves until it is stopped",
     r"fastvoc piper .* --text .*": "needs Piper's own package",
     r"i=0; .*|while .*|i=\$.*|for .*|done .*": "need flite and espeak-ng",
-    r"fastvoc notes render .*": "needs FluidSynth; tests/test_notes.py renders where it is",
-    r"fastvoc melody .*": "needs a MIDI file and a package of an extra; tests/test_instrument.py plays one",
+    r"fastvoc notes render .*": "needs FluidSynth; tests/train/data/test_notes.py renders where it is",
+    r"fastvoc melody .*": "needs a MIDI file and a package of an extra; tests/faces/test_instrument.py plays one",
     r"fastvoc COMMAND .*|fastvoc train RECIPE .*": "show a form",
 }
 """Commands that are not run, as patterns, and why."""
@@ -283,11 +283,11 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_every_test_that_a_requirement_names_exists() -> None:
-    named = set(re.findall(r"(tests/\w+\.py)::(\w+)", text_of("requirements.md")))
+    named = set(re.findall(r"(tests/[\w/]+\.py)::(\w+)", text_of("requirements.md")))
     assert named
     defined = {
-        (f"tests/{path.name}", node.name)
-        for path in (REPOSITORY / "tests").glob("test_*.py")
+        (path.relative_to(REPOSITORY).as_posix(), node.name)
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     }

@@ -21,7 +21,7 @@ import torch
 from fastvoc import native
 from fastvoc.ops import availability, backends, conv1d, explain, last_backends, use_backend
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CSRC = REPOSITORY / "csrc"
 TOOLS = os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts")])
 
@@ -136,7 +136,7 @@ def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: 
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("_native", "__pycache__", ".git", ".venv", "build", "*.egg-info")
     shutil.copytree(REPOSITORY, source, ignore=ignored)
-    # One kind of GPU: compiling for all of them is looked at in tests/test_cuda_compile.py.
+    # One kind of GPU: compiling for all of them is looked at in tests/gpu/cuda/test_cuda_compile.py.
     environment = os.environ | {"FASTVOC_NATIVE": mode, "FASTVOC_CUDA_ARCHITECTURES": "80"}
     environment |= {"CXX": compiler} if compiler else {}
     command = [sys.executable, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]

@@ -205,7 +205,7 @@ def test_the_wish_to_stop_is_heard_while_waiting_for_data(folder: Path) -> None:
 
 SCRIPT = """
 import os, signal, sys, threading, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {path!r}
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -227,7 +227,7 @@ def test_a_script_that_gets_a_signal_twice_at_once_saves_its_state_and_ends(
 ) -> None:
     """As torchrun and its processes do under Slurm: each gets one, and hands it on."""
     path = folder / "script.py"
-    path.write_text(SCRIPT.format(tests=str(Path(__file__).parent), place=str(folder)))
+    path.write_text(SCRIPT.format(path=sys.path, place=str(folder)))
     process = subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE, start_new_session=True)
     log = folder / "run" / "log.jsonl"
     deadline = time.monotonic() + PATIENCE

@@ -52,7 +52,7 @@ def test_a_folder_in_which_another_process_trains_is_refused_with_its_name(folde
 
 def test_a_process_that_is_killed_leaves_neither_a_lock_nor_readers(folder: Path) -> None:
     path = folder / "script.py"
-    path.write_text(SCRIPT.format(tests=str(Path(__file__).parent), place=str(folder)))
+    path.write_text(SCRIPT.format(path=sys.path, place=str(folder)))
     process = subprocess.Popen([sys.executable, str(path)], stderr=subprocess.PIPE)
     log = folder / "run" / "log.jsonl"
     deadline = time.monotonic() + PATIENCE

@@ -29,45 +29,45 @@ def host(*arguments: str, **environment: str) -> None:
 @pytest.mark.slow
 @needs_compiler
 def test_kernels_keep_the_contract() -> None:
-    test = "tests/test_ops.py::test_every_backend_computes_the_definition"
+    test = "tests/ops/test_ops.py::test_every_backend_computes_the_definition"
     host(test, "-k", "cuda and (conv1d or upsample or residual or gated or smooth_snake or convnext)")
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_kernels_do_what_the_contract_does_not_say() -> None:
-    host("tests/hosted.py")
+    host("tests/gpu/cuda/hosted.py")
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_gradients_do_what_the_contract_does_not_say() -> None:
-    host("tests/hosted_gradients.py")
+    host("tests/gpu/cuda/hosted_gradients.py")
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_gates_do_what_the_contract_does_not_say() -> None:
-    host("tests/hosted_gated.py")
+    host("tests/gpu/cuda/hosted_gated.py")
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_wavenets_are_made_as_they_are_defined() -> None:
-    host("tests/hosted_recurrent.py")
+    host("tests/gpu/cuda/hosted_recurrent.py")
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_activations_and_blocks_do_what_the_contract_does_not_say() -> None:
-    host("tests/hosted_activations.py")
+    host("tests/gpu/cuda/hosted_activations.py")
 
 
 @pytest.mark.slow
 @needs_compiler
 def test_kernels_take_no_notice_of_what_surrounds_them() -> None:
     host(
-        "tests/test_ambient.py",
+        "tests/ops/test_ambient.py",
         "-k",
         "not test_defaults_of_torch_change_no_bit or (cuda and bfloat16-meta and not (strided_conv1d or convnext))",
     )

@@ -506,7 +506,7 @@ def test_a_recording_that_is_no_use_says_why_by_name(tmp_path, kind):
 
 
 def test_the_table_of_fields_in_the_documentation_is_that_of_the_code():
-    page = Path(__file__).resolve().parents[1] / "docs" / "data.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "data.md"
     if not page.is_file():
         pytest.skip("the pages are not here")
     table = page.read_text(encoding="utf-8").split("## The fields of DataConfig")[1].split("\n## ")[0]

@@ -22,7 +22,7 @@ from fastvoc import native
 from fastvoc.ops import availability
 from fastvoc.ops.cuda import cache, image, nvrtc
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[3]
 CSRC = REPOSITORY / "csrc"
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason=str(nvrtc.missing()))
@@ -235,7 +235,7 @@ def test_the_backend_says_what_is_missing_first(package: Path, monkeypatch: pyte
     driver = "there is no CUDA driver"
     machine: dict[str, Any] = {"native": "no compiler", "gpu": False, "hip": "7.0", "driver": driver, "gpus": [(7, 0)]}
     monkeypatch.setattr(native, "missing", lambda: machine["native"])
-    monkeypatch.setattr(native, "missing_cuda", lambda: machine["driver"])  # tests/test_cuda_driver.py asks for it
+    monkeypatch.setattr(native, "missing_cuda", lambda: machine["driver"])  # test_cuda_driver.py asks for it
     monkeypatch.setattr(native, "hosted", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: machine["gpu"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(machine["gpus"]))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-MUTANTS = Path(__file__).resolve().parents[1] / "tools" / "mutants"
+MUTANTS = Path(__file__).resolve().parents[2] / "tools" / "mutants"
 
 
 def load(name: str) -> ModuleType:

@@ -14,7 +14,7 @@ from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, mel_l1, mel_to_wave, multi_resolution_stft, pesq, read_audio
 from fastvoc.train.config import load_config
 
-ASSETS = Path(__file__).resolve().parents[1] / "fastvoc" / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "fastvoc" / "assets"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from fastvoc import native
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CSRC = REPOSITORY / "csrc"
 TOOLS = os.pathsep.join([os.environ.get("PATH", ""), sysconfig.get_path("scripts")])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "benchmarks" / "gpu.sh"
 pytestmark = [
     pytest.mark.skipif(not SCRIPT.is_file(), reason="the benchmarks are not here"),
@@ -160,7 +160,7 @@ def test_kernels_are_tested_and_measured_with_torch_and_cffi_alone(tmp_path: Pat
     seen = subprocess.run([sys.executable, "-c", "import soundfile"], env=environment, capture_output=True, check=False)
     assert b"No module named 'soundfile'" in seen.stderr
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only"]
-    for files in (["tests/test_ops.py"], ["benchmarks/test_ops.py", "benchmarks/test_kernels.py"]):
+    for files in (["tests/ops/test_ops.py"], ["benchmarks/test_ops.py", "benchmarks/test_kernels.py"]):
         done = subprocess.run(
             [*command, *files], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
         )
