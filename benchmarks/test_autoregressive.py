@@ -1,11 +1,11 @@
 """Samples per second of WaveNets: ours, the original's cached generation, a compiled step, and ONNX Runtime.
 
 All are in one process, in turn, with the same weights and the same random numbers. The original's generation is
-re-created in plain PyTorch (`benchmarks.cached_wavenet`); the compiled and the exported step are lighter than that
-(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is
-timed. On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else
-does. Two threads for one stream need two cores at once; their times are of the clock, of short calls, of which the
-best say what undisturbed cores do and the median what this machine had free.
+re-created in plain PyTorch (`benchmarks.peers.cached_wavenet`); the compiled and the exported step are lighter than
+that (`benchmarks.peers.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before
+anything is timed. On one thread times are of the process, not of the clock, since one sample waits for the other and
+nothing else does. Two threads for one stream need two cores at once; their times are of the clock, of short calls, of
+which the best say what undisturbed cores do and the median what this machine had free.
 `pytest benchmarks/test_autoregressive.py --results benchmarks/results` keeps the rows.
 """
 
@@ -23,8 +23,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cached_wavenet import CachedWaveNet
-from benchmarks.wavenet_steps import compiled, exported
+from benchmarks.peers.cached_wavenet import CachedWaveNet
+from benchmarks.peers.wavenet_steps import compiled, exported
 from fastvoc import Autoencoder, Vocoder
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig

@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 import fastvoc
-from benchmarks.exports import write_onnx
-from benchmarks.plain import PlainGenerator
-from benchmarks.quantised_peers import onnx_runtime, openvino, quantise_for_onnx_runtime, quantise_for_openvino
+from benchmarks.peers.exports import write_onnx
+from benchmarks.peers.plain import PlainGenerator
+from benchmarks.peers.quantised_engines import onnx_runtime, openvino, quantise_for_onnx_runtime, quantise_for_openvino
 from benchmarks.test_quantised import snr
 from fastvoc.audio import pesq, resample
 from fastvoc.faces.voice import Voice

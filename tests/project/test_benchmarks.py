@@ -19,16 +19,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not (REPOSITORY / "benchmarks").is_dir(), reason="the benchmarks are not here")
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import first, peers, report, stopwatch, test_busy, test_tutorial, test_vocoders  # noqa: E402
-from benchmarks.exports import write_files  # noqa: E402
-from benchmarks.first import First  # noqa: E402
-from benchmarks.gate import Gate  # noqa: E402
-from benchmarks.networks import seeded, some_mel  # noqa: E402
-from benchmarks.peers import ENGINES, Engine, Setting  # noqa: E402
-from benchmarks.plain import PlainGenerator  # noqa: E402
-from benchmarks.provenance import Rows  # noqa: E402
-from benchmarks.rows import newest  # noqa: E402
-from benchmarks.tables import SLOWER, busy, sentences  # noqa: E402
+from benchmarks import report, test_busy, test_tutorial, test_vocoders  # noqa: E402
+from benchmarks.measuring import first, stopwatch  # noqa: E402
+from benchmarks.measuring.first import First  # noqa: E402
+from benchmarks.measuring.gate import Gate  # noqa: E402
+from benchmarks.measuring.networks import seeded, some_mel  # noqa: E402
+from benchmarks.measuring.provenance import Rows  # noqa: E402
+from benchmarks.peers import engines  # noqa: E402
+from benchmarks.peers.engines import ENGINES, Engine, Setting  # noqa: E402
+from benchmarks.peers.exports import write_files  # noqa: E402
+from benchmarks.peers.plain import PlainGenerator  # noqa: E402
+from benchmarks.reporting.rows import newest  # noqa: E402
+from benchmarks.reporting.tables import SLOWER, busy, sentences  # noqa: E402
 from fastvoc import Vocoder  # noqa: E402
 from fastvoc.audio import CONVENTIONS, MelConfig  # noqa: E402
 from fastvoc.audio.pqmf import PqmfConfig  # noqa: E402
@@ -75,7 +77,7 @@ def test_a_variant_has_no_plain_network() -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engines")
-    write_files(folder, vocoder_of(GENERATORS["ResBlock1"]), peers.forms("cpu"))
+    write_files(folder, vocoder_of(GENERATORS["ResBlock1"]), engines.forms("cpu"))
     return folder
 
 
@@ -418,7 +420,7 @@ def test_bench_refuses_what_it_cannot_measure(
 
 
 def test_engines_say_what_is_not_installed(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
     assert str(ENGINES["OpenVINO"].missing(files, "cpu")).startswith("openvino, onnx, onnxscript not installed; pip")
 
 

@@ -1,5 +1,5 @@
-// Independent multiply-adds in registers of one core: the most that any kernel can reach. benchmarks/ceilings.py
-// compiles it, for all instruction sets at once.
+// Independent multiply-adds in registers of one core: the most that any kernel can reach. ceilings.py compiles it,
+// for all instruction sets at once.
 
 #include <cstdint>
 #include <cstring>

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import mean
 from typing import Any
 
-from benchmarks.rows import NAMES, Row, groups, of
+from benchmarks.reporting.rows import NAMES, Row, groups, of
 
 SLOWER = "🔴"
 """Marks what is slower than a peer; GitHub shows no colours in text."""

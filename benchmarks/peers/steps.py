@@ -1,7 +1,7 @@
 """A training step of HiFi-GAN as each maker makes it, from equal weights on an equal batch.
 
-`python -m benchmarks.steps RECIPE MAKER DEVICE THREADS` prints the most memory that a maker's process holds beyond what
-its imports did, in megabytes.
+`python -m benchmarks.peers.steps RECIPE MAKER DEVICE THREADS` prints the most memory that a maker's process holds
+beyond what its imports did, in megabytes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.official_hifigan import (
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.official_hifigan import (
     OfficialDiscriminators,
     OfficialGenerator,
     discriminators_loss,
     generator_loss,
     official_step,
 )
-from benchmarks.stopwatch import interleaved
 from fastvoc.audio import mel_l1, mel_spectrogram
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.train.config import TrainConfig, load_config

@@ -1,7 +1,7 @@
 """fastvoc and what else can run the same weights: each starts from files, takes one mel, and is timed in turn.
 
 An engine imports its packages when it starts, so that a process can tell what they cost, and so that one that is not
-installed is a sentence and not an error. `benchmarks.exports` makes the files of all of them from one generator.
+installed is a sentence and not an error. `benchmarks.peers.exports` makes the files of all of them from one generator.
 """
 
 from __future__ import annotations

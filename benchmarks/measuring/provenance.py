@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import stopwatch
+from benchmarks.measuring import stopwatch
 from fastvoc import native
 from fastvoc.ops import backends
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 PACKAGES = ("numpy", "onnxruntime", "openvino", "transformers", "triton")
 """Whose versions a row carries where they are installed."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.plain import PlainGenerator
+from benchmarks.peers.plain import PlainGenerator
 
 FACTORS = {"float32": 8.0, "tf32": 2.0, "bfloat16": 2.0, "float16": 2.0}
 

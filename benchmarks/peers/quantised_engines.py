@@ -44,7 +44,7 @@ def onnx_runtime(path: Path, *, threads: int = 1) -> Peer:
 
 
 def openvino(path: Path, *, threads: int = 1) -> Peer:
-    """Start OpenVINO with a graph, as `benchmarks.peers` does."""
+    """Start OpenVINO with a graph, as `benchmarks.peers.engines` does."""
     import openvino as ov
 
     core = ov.Core()

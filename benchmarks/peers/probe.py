@@ -1,7 +1,7 @@
 """One engine in a process of its own, started as a server would: what it costs to begin, and how much memory it takes.
 
-`python -m benchmarks.probe` is started by `benchmarks/test_processes.py` and prints a line of JSON. It imports nothing
-that the engine does not.
+`python -m benchmarks.peers.probe` is started by `benchmarks/test_processes.py` and prints a line of JSON. It imports
+nothing that the engine does not.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     mel = np.load(request["mel"])
     imported = time.monotonic()
 
-    from benchmarks.peers import ENGINES, Setting
+    from benchmarks.peers.engines import ENGINES, Setting
 
     bare = _status("VmRSS")
     setting = Setting(
@@ -74,7 +74,7 @@ def stream(request: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from benchmarks.networks import MEL, frames_of, some_mel
+    from benchmarks.measuring.networks import MEL, frames_of, some_mel
     from fastvoc import Vocoder
 
     torch.set_num_threads(request["threads"])

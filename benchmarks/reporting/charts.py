@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rows import NAMES, Row, groups, of
-from benchmarks.tables import FAMILIES, speed
+from benchmarks.reporting.rows import NAMES, Row, groups, of
+from benchmarks.reporting.tables import FAMILIES, speed
 
 OURS, PEER, RED, GREY = "#1f6feb", "#b6bcc6", "#cf222e", "#57606a"
 

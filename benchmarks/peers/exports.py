@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.plain import PlainGenerator
+from benchmarks.peers.plain import PlainGenerator
 from fastvoc import Vocoder
 from fastvoc.checkpoints.formats import transformers
 from fastvoc.checkpoints.tensor_names import from_native

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.stopwatch import seconds
+from benchmarks.measuring.stopwatch import seconds
 from fastvoc import native
 from fastvoc.ops import backends
 
