@@ -18,7 +18,7 @@ import fastvoc
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS, mel_spectrogram, read_audio, suspicion
 from fastvoc.audio.chunks import read_mels
-from fastvoc.audio.mels.plausibility import none_suspected
+from fastvoc.audio.mels.plausibility import look
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.engine import Synthesizer
 from fastvoc.models import HiFiGANConfig
@@ -88,7 +88,7 @@ def test_together_nothing_is_cleared_that_is_not_cleared_alone(change: str, conv
     batch = torch.full((len(mels), 80, max(lengths)), float("nan"))
     for row, mel in zip(batch, mels, strict=True):
         row[:, : mel.shape[1]] = mel
-    clear = none_suspected(batch, lengths, config)
+    clear = look(batch, lengths, config)()
     for mel, known in zip(mels, clear, strict=True):
         suspected = not bool(mel.isfinite().all()) or suspicion(mel, config) is not None
         assert not (known and suspected)
@@ -177,6 +177,6 @@ def test_other_dtypes_are_looked_at(dtype: torch.dtype) -> None:
     lengths = [90, 70]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert all(none_suspected(cut(spoken(), lengths).to(dtype), lengths, HIFIGAN))
-    assert none_suspected(cut(spoken(), [1, 2]).to(dtype), [1, 2], HIFIGAN) == [True, True]
-    assert none_suspected(torch.zeros(0, 80, 5, dtype=dtype), [], HIFIGAN) == []
+        assert all(look(cut(spoken(), lengths).to(dtype), lengths, HIFIGAN)())
+    assert look(cut(spoken(), [1, 2]).to(dtype), [1, 2], HIFIGAN)() == [True, True]
+    assert look(torch.zeros(0, 80, 5, dtype=dtype), [], HIFIGAN)() == []
