@@ -23,9 +23,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.charts import draw_roofline, draw_vocoders
-from benchmarks.rows import Row, groups, of, read
-from benchmarks.tables import TABLES, autoregressive, training, vocoders
+from benchmarks.reporting.charts import draw_roofline, draw_vocoders
+from benchmarks.reporting.rows import Row, groups, of, read
+from benchmarks.reporting.tables import TABLES, autoregressive, training, vocoders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)

@@ -1,11 +1,11 @@
 """Samples per second of WaveNets and of NSynth's decoder, of one stream and of sixteen side by side.
 
 All are in one process, in turn, with the same weights and the same random numbers, as a user calls them. Beside
-WaveNets stands the original's cached generation, re-created in plain PyTorch (`benchmarks.cached_wavenet`), and beside
-one stream a step that ONNX Runtime runs, and with ``--thorough`` one that torch.compile has made its own of; both are
-lighter than that (`benchmarks.wavenet_steps`). Beside NSynth's decoder stand its steps in PyTorch. These peers are on
-one thread, since such small steps have no use for another. All make the same classes, but where a number lies at a
-boundary, and two threads the bits of one, before anything is timed.
+WaveNets stands the original's cached generation, re-created in plain PyTorch (`benchmarks.peers.cached_wavenet`), and
+beside one stream a step that ONNX Runtime runs, and with ``--thorough`` one that torch.compile has made its own of;
+both are lighter than that (`benchmarks.peers.wavenet_steps`). Beside NSynth's decoder stand its steps in PyTorch. These
+peers are on one thread, since such small steps have no use for another. All make the same classes, but where a number
+lies at a boundary, and two threads the bits of one, before anything is timed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cached_wavenet import CachedWaveNet
-from benchmarks.stopwatch import interleaved
-from benchmarks.wavenet_steps import compiled, exported
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.cached_wavenet import CachedWaveNet
+from benchmarks.peers.wavenet_steps import compiled, exported
 from fastvoc import Autoencoder, Vocoder
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig

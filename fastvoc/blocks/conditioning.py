@@ -243,8 +243,8 @@ class _Smoothing(nn.Module):
     """Repetition, and one small kernel over bands and time behind it, which begins as a mean.
 
     Of the 2·rate + 1 rows that a result is a sum of, those that repeat one row have their weights summed first: each
-    result is a sum of three rows, and all of them a product with a matrix. The gradient of the kernel would else be that
-    of a convolution of one channel, which took a quarter of a training step of a small network.
+    result is a sum of three rows, and all of them a product with a matrix. The gradient of the kernel would else be
+    that of a convolution of one channel, which took a quarter of a training step of a small network.
     """
 
     def __init__(self, high: int, rate: int) -> None:
