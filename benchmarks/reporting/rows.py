@@ -43,6 +43,9 @@ NAMES = {
     "bigvgan": "BigVGAN",
     "bigvgan-24k": "BigVGAN 24 kHz",
     "griffin-lim-net": "Griffin-Lim network",
+    "wavenet": "WaveNet, r9y9",
+    "nv-wavenet": "WaveNet, nv-wavenet",
+    "nsynth": "NSynth's decoder",
 }
 
 

@@ -233,6 +233,31 @@ def voice_quality(rows: list[Row]) -> str:
     return markdown(titles, lines)
 
 
+def autoregressive(rows: list[Row]) -> str:
+    """Write samples per second of all streams together, and how fast each of them is."""
+    lines = []
+    # rows of the first version have no engine
+    made = [row for row in of(rows, "autoregressive") if "engine" in row]
+    for case in groups(made, "device", "network", "batch", "threads").values():
+        peers = {row["engine"]: row["samples_per_second"] for row in case if row["engine"] != "fastvoc"}
+        lines += [
+            [
+                NAMES.get(row["network"], row["network"]),
+                "GPU" if row["kind"] == "cuda" else row["threads"],
+                row["batch"],
+                row["precision"],
+                f"**{_hundreds(row['samples_per_second'])}**",
+                speed(row["times_real_time_each"]),
+                *(_hundreds(peers[name]) if name in peers else "–" for name in ("PyTorch", "ONNX Runtime")),
+                ratio(row.get("ratio_to_pytorch"), 1),
+            ]
+            for row in case
+            if row["engine"] == "fastvoc"
+        ]
+    names = ["network", "threads", "streams", "precision", "samples/s", "times real time, each"]
+    return markdown([*names, "PyTorch", "ONNX Runtime", "to PyTorch"], lines)
+
+
 def recipes(rows: list[Row]) -> str:
     """Write what recipes reach in equal times."""
     measures = ["mel_l1", "mr_stft", "pesq", "periodicity", "voiced_f1"]
@@ -394,6 +419,11 @@ def speed(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def _hundreds(value: float) -> str:
+    """Write samples per second to three digits or so."""
+    return f"{value:,.0f}" if value < 1000 else f"{round(value, -2):,.0f}"
+
+
 def percent(share: float) -> str:
     """Write a share as a whole percentage."""
     return f"{100 * share:.0f} %"
@@ -417,6 +447,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "operators": operators,
     "kernels": kernels,
     "training": training,
+    "autoregressive": autoregressive,
     "recipes": recipes,
     "streaming": streaming,
     "processes": processes,

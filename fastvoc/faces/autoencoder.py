@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Self
 
 from fastvoc import ops
 from fastvoc.audio import resample
 from fastvoc.audio.files.codes import read_code, write_code
 from fastvoc.audio.inputs import Lengths, Signal, as_given, as_tensor, as_wave, read_lengths, too_loud
-from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, open_checkpoint
+from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, chosen_layers, int8_layers, open_checkpoint
 from fastvoc.engine.opaque import OpaqueStream
 from fastvoc.engine.sampling import Sampling, read_sampling
 from fastvoc.engine.surroundings import own_arithmetic, uncompiled
@@ -49,8 +53,8 @@ class Autoencoder(Face[NSynth]):
     dtype : torch.dtype or str, optional
         Of weights, arithmetic, codes and waves, or its name; by default torch.float32.
     backend : {"cuda", "triton", "cpu", "reference"}, optional
-        On which the encoder's operators run; by default the fastest that can. The decoder has native steps on a CPU,
-        and others in PyTorch.
+        On which the encoder's operators run, and the decoder's steps are made; by default the fastest that can. The
+        decoder makes native steps on a CPU ("cpu") and elsewhere steps in PyTorch ("reference"); it refuses others.
     """
 
     config: AutoencoderConfig
@@ -61,6 +65,53 @@ class Autoencoder(Face[NSynth]):
     @classmethod
     def _open(cls, path: Path, config: Path | None) -> Checkpoint:
         return open_checkpoint(path, config=config)
+
+    def _take(self, generator: NSynth) -> None:
+        if not hasattr(self, "_generator"):  # it remembers for which weights they are
+            generator.take_int8(chosen_layers(self.config.int8))
+        super()._take(generator)
+
+    def _saved_config(self) -> AutoencoderConfig:
+        # convolutions that multiply in 8 bits were chosen for other weights
+        return self.config if self._generator.keeps_int8 else replace(self.config, int8=())
+
+    def quantise(self, codes: Sequence[Tensor | NDArray[np.floating]], *, smallest_snr: float = 35.0) -> Self:
+        """Return an equal autoencoder whose decoder multiplies in 8 bits where its distributions stay near these.
+
+        Its other convolutions multiply in bfloat16, and its waves keep the dtype of this autoencoder. Where the
+        processor does not multiply so, or the weights have changed, it decodes like this one; `explain` says which.
+
+        Parameters
+        ----------
+        codes : sequence of Tensor or ndarray, shape (T, channels) or (B, T, channels)
+            What it will be given; the two rows in the middle of each are decoded, again and again.
+        smallest_snr : float
+            Of the parameters of the samples' distributions, logits without their mean, against those in float32, given
+            the same samples before each, in dB.
+
+        Raises
+        ------
+        ValueError
+            If there are no codes, a code does not fit, or no convolution can multiply in 8 bits at this ratio.
+        NotImplementedError
+            If this processor does not multiply 8-bit integers, or native steps cannot run the decoder.
+        """
+        where = "Autoencoder.quantise"
+        self._check_described(where)
+        if reason := self._generator.refuses_int8():
+            raise NotImplementedError(f"{where}: {reason}")
+        examples = [tensor.float() for code in codes if (tensor := self._read_code(code, where)).numel()]
+        if not examples:
+            raise ValueError(f"{where}: there are no codes; it needs what it is likely to be given")
+        for example in examples:
+            _refuse_not_finite(example, where)
+        with own_arithmetic(self.device):
+            batches = [(code if code.ndim == 3 else code[None]).mT.to(self.device) for code in examples]
+            int8 = self._generator.choose_int8(batches, smallest_snr=smallest_snr)
+        quantised = Checkpoint(
+            replace(self.config, int8=int8_layers(int8)), self._generator.state_dict(), self.source, notes=self.notes
+        )
+        return type(self)(quantised, device=self.device, dtype=self._asked, backend=self.backend)
 
     def _check_fits(self, generator: Any) -> None:
         if not isinstance(generator, NSynth):
@@ -214,6 +265,8 @@ class Autoencoder(Face[NSynth]):
         ValueError
             If it has another shape, no rows, or values that are not finite; if `lengths` or seeds do not fit, or the
             temperature is negative.
+        NotImplementedError
+            If the autoencoder's backend cannot run the decoder.
         """
         tensor = self._read_code(code, "Autoencoder.decode")
         batch = tensor if tensor.ndim == 3 else tensor[None]

@@ -27,13 +27,14 @@ from fastvoc.audio.subtraction import first_magnitude, subtract_magnitude
 from fastvoc.checkpoints import (
     Checkpoint,
     InferenceFrames,
-    Int8Layer,
     VocoderConfig,
+    chosen_layers,
+    int8_layers,
     open_checkpoint,
     open_module,
     open_state,
 )
-from fastvoc.engine import Choice, Plan, Quantization, Runner, Stream, Streamer, Synthesizer, calibrate
+from fastvoc.engine import Choice, Plan, Runner, Stream, Streamer, Synthesizer, calibrate
 from fastvoc.engine.cuda_graphs import UNRECORDED
 from fastvoc.engine.opaque import OpaqueStream, is_opaque
 from fastvoc.engine.sampling import Sampling, read_sampling
@@ -72,7 +73,7 @@ class Vocoder(Face[Generator]):
     GENERATORS = GENERATORS
 
     def _take(self, generator: Generator) -> None:
-        int8 = {layer.layer: Quantization(layer.scale, layer.zero_point) for layer in self.config.int8}
+        int8 = chosen_layers(self.config.int8)
         if is_narrowable(generator) and not hasattr(self, "_generator"):  # it remembers for which weights they are
             generator.take_int8(int8)
         choice = Choice(
@@ -261,9 +262,8 @@ class Vocoder(Face[Generator]):
                 int8 = generator.choose_int8(examples, smallest_snr=smallest_snr)
             else:
                 int8 = calibrate(generator, examples, smallest_snr=smallest_snr)
-        chosen = tuple(Int8Layer(layer=n, scale=step.scale, zero_point=step.zero_point) for n, step in int8.items())
         quantised = Checkpoint(
-            replace(self.config, int8=chosen), self._generator.state_dict(), self.source, notes=self.notes
+            replace(self.config, int8=int8_layers(int8)), self._generator.state_dict(), self.source, notes=self.notes
         )
         return type(self)(quantised, device=self.device, dtype=self._asked, backend=self.backend)
 

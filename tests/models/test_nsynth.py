@@ -19,7 +19,7 @@ from torch import Tensor
 import fastvoc
 from fastvoc import Autoencoder, native, ops
 from fastvoc.blocks import draw_class
-from fastvoc.checkpoints import open_checkpoint
+from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, open_checkpoint
 from fastvoc.checkpoints.formats import nsynth as form
 from fastvoc.cli import main
 from fastvoc.models import NSynth, NSynthConfig
@@ -232,6 +232,23 @@ def test_native_steps_draw_the_classes_of_the_whole_network(isa: str, chunks: li
     assert classes[0].unique().numel() > 50
 
 
+@pytest.mark.parametrize(
+    ("backend", "dtype", "why"),
+    [
+        ("cuda", torch.float32, "its head reads the code"),
+        ("triton", torch.float32, "backend 'triton' was asked for"),
+        ("cpu", torch.float64, "its weights are torch.float64"),
+    ],
+)
+def test_a_backend_without_steps_is_refused(backend: str, dtype: torch.dtype, why: str) -> None:
+    network, code = tiny(dtype), torch.zeros(1, 4, 1, dtype=dtype)
+    drawn = {"noise": torch.rand(1, 1, 40, dtype=dtype), "temperature": torch.ones(1, dtype=dtype)}
+    with ops.use_backend(backend):
+        assert all(network.explain_steps().values())
+        with pytest.raises(NotImplementedError, match=f"NSynth: .*{why}.*with backend 'reference'"):
+            network(code, **drawn)
+
+
 @pytest.mark.skipif(ops.backends()["cpu"] is not None, reason=f"no native code: {ops.backends()['cpu']}")
 def test_native_steps_see_weights_that_change() -> None:
     network, code = tiny(torch.float32), torch.zeros(1, 4, 2)
@@ -389,3 +406,41 @@ def test_another_bundle_is_named(tmp_path: Path) -> None:
         ValueError, match="holds tensors such as dense/kernel, which are of no format that fastvoc knows"
     ):
         fastvoc.open(tmp_path)
+
+
+@pytest.mark.skipif(
+    ops.backends()["cpu"] is not None or not native.multiplies_bfloat16(), reason="no multiplications in 8 bits here"
+)
+def test_eight_bits_keep_the_ratio_that_was_asked_for(tmp_path: Path) -> None:
+    config = replace(TINY, channels=24, skip_channels=20, layers=5, cycle=3)
+    torch.manual_seed(7)
+    weights = {name: 1.5 * value for name, value in config.build().state_dict().items()}
+    whole = Autoencoder(Checkpoint(AutoencoderConfig(generator=config), weights, "a test"))
+    code = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+    narrow = whole.quantise([code], smallest_snr=30)
+    way = "decoder by native steps with 10 of 10 convolutions in int8"
+    assert {layer.layer for layer in narrow.config.int8} == set(range(10))
+    assert narrow.explain()[way] is None
+    wave = narrow.decode(code, seed=2)
+    assert torch.equal(torch.cat([narrow.decode(code[n], seed=2 + n)[None] for n in range(2)]), wave)
+    narrow.save_pretrained(tmp_path)
+    assert torch.equal(Autoencoder.from_pretrained(tmp_path).decode(code, seed=2), wave)
+    # the first sample that comes out otherwise than of the whole network in float64 is near a boundary of classes
+    exact = config.build().double()
+    exact.load_state_dict({name: value.double() for name, value in weights.items()})
+    classes = quantise(wave)
+    noise = narrow.generator.draws(torch.arange(2, 4), 0, 3).double()
+    logits = exact.decoder(scaled(classes, torch.float64)[:, None], code.mT.double())
+    sums = logits.softmax(1).cumsum(1)
+    off = (sums - noise).abs().amin(1)[(sums <= noise).sum(1) != classes]
+    assert 0 < len(off) < 0.25 * classes.numel() and float(off.max()) < 0.02
+    narrow.generator.decoder.classes.weight.mul_(1.5)
+    assert narrow.explain()[way] == "the generator has changed since the layers were chosen; quantise it again"
+    narrow.save_pretrained(tmp_path / "changed")
+    assert not Autoencoder.from_pretrained(tmp_path / "changed").config.int8
+    with pytest.raises(ValueError, match="there are no codes"):
+        whole.quantise([])
+    with pytest.raises(ValueError, match="NSynth: no convolution can multiply in 8 bits and keep 95 dB"):
+        whole.quantise([code], smallest_snr=95)
+    with pytest.raises(NotImplementedError, match=r"its weights are torch\.float64"):
+        Autoencoder(Checkpoint(whole.config, weights, "a test"), dtype="float64").quantise([code])

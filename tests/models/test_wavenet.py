@@ -19,11 +19,12 @@ import pytest
 import torch
 from golden import foreign_shapes, hashed, numbered_values
 from torch import Tensor
+from torch.nn import functional as F
 
 from fastvoc import Vocoder, native, noise, ops
-from fastvoc.audio import MelConfig
+from fastvoc.audio import MelConfig, mel_spectrogram
 from fastvoc.audio.mu_law import decode_mu_law, encode_mu_law
-from fastvoc.blocks.conditioning import RepeatedConfig, StretchedConfig, TransposedConfig
+from fastvoc.blocks.conditioning import BandTransposedConfig, RepeatedConfig, StretchedConfig, TransposedConfig
 from fastvoc.blocks.distributions import GaussianConfig, LogisticsConfig, MuLawConfig
 from fastvoc.checkpoints import Checkpoint, VocoderConfig, open_checkpoint
 from fastvoc.checkpoints.formats import wavenet_vocoder
@@ -57,6 +58,7 @@ NETWORKS: dict[str, WaveNetConfig] = {
     ),
     "repeated": WaveNetConfig(**{**SMALL, "conditioning": RepeatedConfig(hop=8)}, skip_scale=1.0),
     "bands smoothed": WaveNetConfig(**{**SMALL, "conditioning": StretchedConfig(rates=(2, 2, 2), band_taps=3)}),
+    "bands transposed": WaveNetConfig(**{**SMALL, "conditioning": BandTransposedConfig(rates=(2, 4))}, skip_scale=1.0),
     "vector": WaveNetConfig(**SMALL, condition_channels=3),
     "speakers": WaveNetConfig(**SMALL, condition_channels=3, speakers=4),
 }
@@ -75,7 +77,10 @@ def checkpoint(name: str) -> Checkpoint:
     config = NETWORKS[name]
     torch.manual_seed(1)
     weights = config.build().state_dict()
-    weights = {key: 2 * value if key.endswith("weight") else value for key, value in weights.items()}
+    for key in (key for key in weights if key.endswith("bias")):
+        weights[key] = 0.2 * torch.rand_like(weights[key]) - 0.1  # fresh ones are zero
+    for key in (key for key in weights if key.startswith("rows.stages")):
+        weights[key] = 0.5 * torch.randn_like(weights[key])  # a mean of mels, which are negative, is lost in the ReLU
     return Checkpoint(VocoderConfig(generator=config, mel=mel_config(config)), weights, "a test")
 
 
@@ -239,10 +244,81 @@ def test_files_of_r9y9_are_opened(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["info", str(tmp_path)]) == 0
     told = capsys.readouterr().out
     assert "wavenet_vocoder" in told and "22050" in told and "meanvar.joblib" in told
-    older = values | {"upsample_conv.0.weight_v": torch.zeros(1, 1, 3, 16)}
-    torch.save({"state_dict": older}, tmp_path / "checkpoint_step000000004_ema.pth")
-    with pytest.raises(ValueError, match=r"up-samples its mel by transposed convolutions .* before 2019"):
-        open_checkpoint(tmp_path)
+
+
+OF_2018 = {
+    "layers": 6,
+    "stacks": 2,
+    "residual_channels": 16,
+    "gate_channels": 32,
+    "skip_out_channels": 12,
+    "gin_channels": 4,
+    "n_speakers": 3,
+    "upsample_scales": [4, 4, 8],
+    "freq_axis_kernel_size": 3,
+    "log_scale_min": math.log(1e-14),
+    "min_level_db": -100,
+    "hop_size": 128,
+}
+CLASSES = {"input_type": "mulaw-quantize", "quantize_channels": 256, "out_channels": 256}
+
+
+def tensors_of_2018(settings: dict[str, Any]) -> dict[str, Tensor]:
+    """Return what v0.1.1 saves, filled by the same rule."""
+    told = wavenet_vocoder.HyperParameters(**{**settings, "upsample_scales": (4, 4, 8)})
+    config = wavenet_vocoder.network(told, "a test", of_2018=True)
+    shapes = foreign_shapes(config, wavenet_vocoder.table(config))
+    last = "conv_layers.5.conv1x1_out"
+    shapes |= {f"{last}.weight_g": (16, 1, 1), f"{last}.weight_v": (16, 16, 1), f"{last}.bias": (16,)}
+    return numbered_values(shapes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (OF_2018, (-0.0127141112406, -0.0743415261, -0.0751397456, -0.0863115904, -0.0456451477, -0.2253857642)),
+        (
+            OF_2018 | {"legacy": False},
+            (-0.010512079104, -0.0462850814, -0.0431343168, -0.1130194474, -0.0424585999, -0.1895994997),
+        ),
+        (
+            OF_2018 | CLASSES,
+            (-0.00818367459399, -0.0788117615, -0.0798591463, -0.0681553720, -0.0599786698, 0.0055016709),
+        ),
+    ],
+    ids=["logistics", "skips without factors", "classes"],
+)
+def test_files_of_2018_have_the_originals_parameters(
+    tmp_path: Path, settings: dict[str, Any], expected: tuple[float, ...]
+) -> None:
+    """Those of r9y9/wavenet_vocoder v0.1.1, whose code was run on these weights."""
+    torch.save({"state_dict": tensors_of_2018(settings)}, tmp_path / "checkpoint_step000320000_ema.pth")
+    (tmp_path / "hparams.json").write_text(json.dumps(settings))
+    opened = open_checkpoint(tmp_path)
+    assert opened.notes == (
+        "before February 2018, 0.01 was added to mels under the logarithm, of which its settings say nothing",
+    )
+    config = opened.config.generator
+    model = config.build().double()
+    model.load_state_dict(opened.weights)
+    mel, inputs = (hashed(640, 990).view(1, 80, 8) + 1) / 2, 0.5 * hashed(1024, 992)[None]
+    if config.distribution.classes:
+        inputs = ((hashed(1024, 991) + 1) / 2 * 256).floor().clip(0, 255).long()[None]
+    with torch.no_grad():
+        found = model.parameters_of(inputs, model.rows(mel), torch.tensor([[1.0]]))
+    np.testing.assert_allclose(fingerprint(found), expected, rtol=0, atol=1e-8)
+
+
+def test_mels_of_2018_are_those_of_lws() -> None:
+    """Of lws 3341893 in r9y9/wavenet_vocoder v0.1.1's audio.py, whose code was run on a wave."""
+    mel = wavenet_vocoder.mel_of_2018(wavenet_vocoder.HyperParameters(), "a test")
+    wave = 0.5 * hashed(8192, 997)
+    found = mel_spectrogram(F.pad(wave, (768, 0)), mel)
+    assert found.shape == (80, 35)
+    expected = [0.644336307406, 0.476461061428, 0.572972626485, 0.661413001662, 0.687436900594, 0.550171717135]
+    np.testing.assert_allclose(fingerprint(found), expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="fft_size 1024 is no multiple of hop_size 300"):
+        wavenet_vocoder.mel_of_2018(wavenet_vocoder.HyperParameters(hop_size=300), "a test")
 
 
 @pytest.mark.parametrize(
