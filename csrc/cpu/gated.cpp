@@ -1,7 +1,8 @@
 // gated on the CPU: a layer of WaveGlow over tiles of rows, with the gate in the registers between its products.
 //
 //     rows     [row][channel]          x in the form in which the convolution reads it
-//     added    [row][tanh | sigmoid]   the product of the condition
+//     added    [row][tanh | sigmoid]   the product of the condition; where rows are of several phases, of one after the
+//                                      other, whose weights are so many that each is to be read once
 //     gates    [row][gate]             in the form in which the products behind the gate read it
 //
 // The rows of tanh and of the sigmoid stand side by side in panels of two vectors, whatever the order of the weights: so
@@ -27,17 +28,22 @@ constexpr int64_t kTypicalBlocks = 8;
 
 template <class P>
 struct Sizes {
+  // Rows that products read at once, though some may not be there.
+  static constexpr int64_t kUnit = std::is_same_v<P, Float32> ? kRows : kReadRows;
+
   fastvoc_call conv, condition, residual, skip;
   bool toom_cook;
   int64_t gates;                         // whole vectors
-  int64_t row, condition_row, gate_row;  // elements from one row to the next
+  int64_t row, condition_row, gate_row, added_row;  // elements from one row to the next
+  int64_t condition_rows;  // of one item, where they are of several phases; else 0
   int64_t height, tiles;
   // Shares of threads in a convolution by Toom and Cook's method: rows in whole blocks, and panels.
   int64_t row_shares, panel_shares, share_rows;
   // In the packed weights, in bytes.
   int64_t bias, residual_bias, skip_bias, conv_weight, condition_weight, residual_weight, skip_weight, packed;
+  int64_t condition_size;  // of one phase
   // In the workspace, in bytes.
-  int64_t rows, added, gated, own, own_size, workspace;
+  int64_t rows, condition_frames, added, gated, own, own_size, workspace;
 
   explicit Sizes(const fastvoc_gated& call) {
     const int threads = call.threads;
@@ -46,6 +52,7 @@ struct Sizes {
     conv.taps = call.taps;
     conv.dilation = call.dilation;
     condition = product_of(call.isa, threads, call.condition, 2 * gates);
+    condition.taps = call.condition_taps;
     residual = product_of(call.isa, threads, call.gates, call.channels);
     skip = product_of(call.isa, threads, call.gates, call.skips);
     toom_cook = std::is_same_v<P, Float32> && !call.in_order && call.taps > 2 &&
@@ -54,9 +61,9 @@ struct Sizes {
     condition_row = P::row_length(condition);
     gate_row = larger(gates, larger(P::row_length(residual), P::row_length(skip)));
 
-    // As many tiles for each thread, of whole blocks of the rows that products read.
-    constexpr int64_t kUnit = std::is_same_v<P, Float32> ? kRows : kReadRows;
-    const int64_t widest = larger(condition_row, toom_cook ? 0 : row), frames = larger(call.frames, 1);
+    // As many tiles for each thread, of whole units.
+    const bool by_phases = call.phases > 1 || call.condition_taps > 1;
+    const int64_t widest = larger(by_phases ? 0 : condition_row, toom_cook ? gate_row : row), frames = larger(call.frames, 1);
     const int64_t held = larger(kHeldFloats / widest, 2 * kChunk);
     tiles = round_up((frames + held - 1) / held, threads);
     height = round_up((frames + tiles - 1) / tiles, kUnit);
@@ -72,7 +79,8 @@ struct Sizes {
     residual_bias = place(call.channels * sizeof(float));
     skip_bias = place(call.skips * sizeof(float));
     conv_weight = place(toom_cook ? toom_cook_packed_floats(conv) * sizeof(float) : P::packed_bytes(conv, row));
-    condition_weight = place(P::packed_bytes(condition, condition_row));
+    condition_size = round_up(P::packed_bytes(condition, condition_row), 64);
+    condition_weight = place(call.phases * condition_size);
     residual_weight = place(P::packed_bytes(residual, gate_row));
     skip_weight = place(P::packed_bytes(skip, gate_row));
     packed = bytes;
@@ -80,10 +88,13 @@ struct Sizes {
     const int64_t padded = tiles * height;
     bytes = 0;
     rows = place((padded + span_of(conv)) * row * sizeof(typename P::Element) + kLanes * sizeof(float));
-    added = place(padded * 2 * gates * sizeof(float));
+    condition_rows = by_phases ? (call.offset + frames - 1) / call.phases + call.condition_taps : 0;
+    condition_frames = place((condition_rows + kUnit) * condition_row * sizeof(typename P::Element));
+    added_row = 2 * gates + (by_phases ? 16 : 0);  // lest rows of one phase share a set of the cache
+    added = place(padded * added_row * sizeof(float));
     gated = place(padded * gate_row * sizeof(typename P::Element));
     own = bytes;
-    own_size = round_up(height * condition_row * sizeof(typename P::Element), 64);
+    own_size = by_phases ? 0 : round_up(height * condition_row * sizeof(typename P::Element), 64);
     row_shares = panel_shares = 1;
     share_rows = frames;
     if (toom_cook) {
@@ -91,12 +102,13 @@ struct Sizes {
       row_shares = smaller(threads, blocks);
       share_rows = (blocks + row_shares - 1) / row_shares * block;
       panel_shares = smaller(threads / row_shares, gates / kLanes);
-      own_size = larger(own_size, round_up(toom_cook_workspace_floats(conv, smaller(share_rows, frames)), 16) *
+      own_size = larger(own_size, round_up(toom_cook_workspace_floats(conv, smaller(share_rows, frames), true), 16) *
                                       int64_t(sizeof(float)));
     }
     bytes += threads * own_size;
     // weights in the order of panels, before they are packed, take the same memory
-    workspace = larger(bytes, 2 * gates * larger(call.channels * call.taps, call.condition) * int64_t(sizeof(float)));
+    workspace = larger(bytes, 2 * gates * larger(call.channels * call.taps, call.condition * call.condition_taps) *
+                                  int64_t(sizeof(float)));
   }
 };
 
@@ -138,8 +150,12 @@ void pack(const fastvoc_gated& call, const fastvoc_gated_weights& weights, void*
     } else {
       P::pack(sizes.conv, sizes.row, ordered, at<Element>(packed, sizes.conv_weight));
     }
-    interleave(call, weights.condition, call.condition, ordered);
-    P::pack(sizes.condition, sizes.condition_row, ordered, at<Element>(packed, sizes.condition_weight));
+    const int64_t length = call.condition * call.condition_taps;
+    for (int64_t phase = 0; phase < call.phases; ++phase) {
+      interleave(call, weights.condition + phase * 2 * call.gates * length, length, ordered);
+      P::pack(sizes.condition, sizes.condition_row, ordered,
+              at<Element>(packed, sizes.condition_weight + phase * sizes.condition_size));
+    }
     for (int64_t c = 0; call.residual && c < call.channels; ++c)
       at<float>(packed, sizes.residual_bias)[c] = weights.residual_bias[c];
     if (call.residual)
@@ -170,6 +186,7 @@ struct Run {
   void* workspace;
 
   Element* rows() const { return at<Element>(workspace, sizes.rows); }
+  Element* condition_frames() const { return at<Element>(workspace, sizes.condition_frames); }
   float* added() const { return at<float>(workspace, sizes.added); }
   Element* gated() const { return at<Element>(workspace, sizes.gated); }
 
@@ -196,9 +213,9 @@ struct Run {
 
   // Rows [first, first + count) of a panel of the convolution become gates.
   void gate(int64_t panel, const float* sums, int64_t first, int64_t count) const {
-    const float* a = added() + first * 2 * sizes.gates + panel;
+    const float* a = added() + first * sizes.added_row + panel;
     Element* to = gated() + first * sizes.gate_row + panel / 2;
-    for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, a += 2 * sizes.gates, to += sizes.gate_row) {
+    for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, a += sizes.added_row, to += sizes.gate_row) {
       const Vector half = 0.5f * (load(sums + kLanes) + load(a + kLanes));
       P::store(to, tanh(load(sums) + load(a)) * (0.5f + 0.5f * tanh(half)));
     }
@@ -212,11 +229,27 @@ struct Run {
       store_row<P>(from + r * c.frame, r < height ? call.condition : 0, own + r * row, row);
     multiply(sizes.condition, own, row, height, sizes.condition_weight, nullptr,
              [&](const Panel& panel, const float* sums, int64_t chunk, int64_t count) {
-               float* to = added() + (begin + chunk) * 2 * sizes.gates + panel.first;
-               for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, to += 2 * sizes.gates) {
-                 store(to, load(sums));
-                 store(to + kLanes, load(sums + kLanes));
-               }
+               hold(panel, sums, begin + chunk, 1, count);
+             });
+  }
+
+  // Sums of a panel of the condition wait for those of the convolution: `count` rows from `first` on, `step` apart.
+  void hold(const Panel& panel, const float* sums, int64_t first, int64_t step, int64_t count) const {
+    float* to = added() + first * sizes.added_row + panel.first;
+    for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, to += step * sizes.added_row) {
+      store(to, load(sums));
+      store(to + kLanes, load(sums + kLanes));
+    }
+  }
+
+  // All rows of one phase.
+  void condition_of(int64_t phase) const {
+    const int64_t begin = phase < call.offset, first = begin * call.phases + phase - call.offset;
+    if (first >= call.frames) return;
+    multiply(sizes.condition, condition_frames() + begin * sizes.condition_row, sizes.condition_row,
+             (call.frames - first - 1) / call.phases + 1, sizes.condition_weight + phase * sizes.condition_size, nullptr,
+             [&](const Panel& panel, const float* sums, int64_t chunk, int64_t count) {
+               hold(panel, sums, first + chunk * call.phases, call.phases, count);
              });
   }
 
@@ -243,7 +276,7 @@ struct Run {
                 at<float>(workspace, sizes.own + worker * sizes.own_size), [](int64_t, auto run) { run(); },
                 [&](const Panel& panel, const float* sums, int64_t row, int64_t rows_of) {
                   gate(first * 2 * kLanes + panel.first, sums, begin + row, rows_of);
-                });
+                }, true);
   }
 
   // `to` = `skip` + product of the gates, of rows [begin, begin + height).
@@ -289,13 +322,22 @@ struct Run {
     for (int64_t r = 0; r < padded; ++r)
       for (int64_t i = r < call.frames ? sizes.gates : 0; i < sizes.gate_row; ++i)
         P::store(gated() + r * sizes.gate_row + i, 0.0f);
+    const bool by_phases = sizes.condition_rows > 0;
+    if (by_phases) {
+      in_threads(sizes.condition_rows + sizes.kUnit, [&](int64_t r, int64_t) {
+        store_row<P>(c.data + batch * c.batch + r * c.frame, r < sizes.condition_rows ? call.condition : 0,
+                     condition_frames() + r * sizes.condition_row, sizes.condition_row);
+      });
+      in_threads(call.phases, [&](int64_t phase, int64_t) { condition_of(phase); });
+    }
     if (!sizes.toom_cook)
       return each_tile([&](int64_t begin, int64_t height, int64_t worker) {
-        condition(batch, begin, height, worker);
+        if (!by_phases) condition(batch, begin, height, worker);
         convolve(begin, height);
         connect(batch, begin, height);
       });
-    each_tile([&](int64_t begin, int64_t height, int64_t worker) { condition(batch, begin, height, worker); });
+    if (!by_phases)
+      each_tile([&](int64_t begin, int64_t height, int64_t worker) { condition(batch, begin, height, worker); });
     in_threads(sizes.row_shares * sizes.panel_shares,
                [&](int64_t share, int64_t worker) { convolve_by_toom_cook(share, worker); });
     each_tile([&](int64_t begin, int64_t height, int64_t) { connect(batch, begin, height); });
