@@ -12,9 +12,10 @@
 #include "../fastvoc_gated.h"
 
 #include "../isa.h"
-#include "kernels/tanh.h"
+#include "kernels/gate.h"
 #include "kernels/toom_cook.h"
 #include "plan/ahead.h"
+#include "recurrent/gate.h"
 
 namespace fastvoc::FASTVOC_ISA {
 namespace {
@@ -32,7 +33,7 @@ struct Sizes {
   static constexpr int64_t kUnit = std::is_same_v<P, Float32> ? kRows : kReadRows;
 
   fastvoc_call conv, condition, residual, skip;
-  bool toom_cook;
+  bool toom_cook, reads_x;  // where it lies, which that method does
   int64_t gates;                         // whole vectors
   int64_t row, condition_row, gate_row, added_row;  // elements from one row to the next
   int64_t condition_rows;  // of one item, where they are of several phases; else 0
@@ -57,6 +58,7 @@ struct Sizes {
     skip = product_of(call.isa, threads, call.gates, call.skips);
     toom_cook = std::is_same_v<P, Float32> && !call.in_order && call.taps > 2 &&
                 toom_cook_pays(conv, kTypicalBlocks * toom_cook_block(conv));
+    reads_x = toom_cook && call.channels >= kLanes;  // it reads whole vectors
     row = P::row_length(conv);
     condition_row = P::row_length(condition);
     gate_row = larger(gates, larger(P::row_length(residual), P::row_length(skip)));
@@ -87,7 +89,7 @@ struct Sizes {
 
     const int64_t padded = tiles * height;
     bytes = 0;
-    rows = place((padded + span_of(conv)) * row * sizeof(typename P::Element) + kLanes * sizeof(float));
+    rows = place(reads_x ? 0 : (padded + span_of(conv)) * row * sizeof(typename P::Element) + kLanes * sizeof(float));
     condition_rows = by_phases ? (call.offset + frames - 1) / call.phases + call.condition_taps : 0;
     condition_frames = place((condition_rows + kUnit) * condition_row * sizeof(typename P::Element));
     added_row = 2 * gates + (by_phases ? 16 : 0);  // lest rows of one phase share a set of the cache
@@ -211,13 +213,14 @@ struct Run {
     });
   }
 
-  // Rows [first, first + count) of a panel of the convolution become gates.
+  // Rows [first, first + count) of a panel of the convolution become gates, to the digits that operands have.
   void gate(int64_t panel, const float* sums, int64_t first, int64_t count) const {
     const float* a = added() + first * sizes.added_row + panel;
     Element* to = gated() + first * sizes.gate_row + panel / 2;
     for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, a += sizes.added_row, to += sizes.gate_row) {
-      const Vector half = 0.5f * (load(sums + kLanes) + load(a + kLanes));
-      P::store(to, tanh(load(sums) + load(a)) * (0.5f + 0.5f * tanh(half)));
+      const Vector first_half = load(sums) + load(a), second = load(sums + kLanes) + load(a + kLanes);
+      P::store(to, std::is_same_v<P, Float32> ? gate_by_exponentials(first_half, second)
+                                              : rational_gate(first_half, second));
     }
   }
 
@@ -260,7 +263,7 @@ struct Run {
              });
   }
 
-  void convolve_by_toom_cook(int64_t share, int64_t worker) const {
+  void convolve_by_toom_cook(int64_t batch, int64_t share, int64_t worker) const {
     const int64_t begin = share / sizes.panel_shares * sizes.share_rows;
     const int64_t count = smaller(sizes.share_rows, call.frames - begin);
     const int64_t part = share % sizes.panel_shares, panels = sizes.gates / kLanes;
@@ -269,14 +272,18 @@ struct Run {
     fastvoc_call conv = sizes.conv;
     conv.out_channels = (last - first) * 2 * kLanes;
     const int64_t width = toom_cook_packed_floats(sizes.conv) / panels;  // of a panel
-    if constexpr (std::is_same_v<P, Float32>)
-      toom_cook(conv, rows() + begin * sizes.row, sizes.row, count,
-                at<float>(packed, sizes.conv_weight) + first * width,
-                at<float>(packed, sizes.bias) + first * 2 * kLanes,
-                at<float>(workspace, sizes.own + worker * sizes.own_size), [](int64_t, auto run) { run(); },
-                [&](const Panel& panel, const float* sums, int64_t row, int64_t rows_of) {
-                  gate(first * 2 * kLanes + panel.first, sums, begin + row, rows_of);
-                }, true);
+    if constexpr (std::is_same_v<P, Float32>) {
+      const float* const from = sizes.reads_x ? x.data + batch * x.batch : rows();
+      const int64_t row = sizes.reads_x ? x.frame : sizes.row;
+      toom_cook(
+          conv, from + begin * row, row, count, at<float>(packed, sizes.conv_weight) + first * width,
+          at<float>(packed, sizes.bias) + first * 2 * kLanes,
+          at<float>(workspace, sizes.own + worker * sizes.own_size), [](int64_t, auto run) { run(); },
+          [&](const Panel& panel, const float* sums, int64_t r, int64_t height) {
+            gate(first * 2 * kLanes + panel.first, sums, begin + r, height);
+          },
+          true);
+    }
   }
 
   // `to` = `skip` + product of the gates, of rows [begin, begin + height).
@@ -314,7 +321,7 @@ struct Run {
       });
     };
     const int64_t read = call.frames + span_of(sizes.conv), padded = sizes.tiles * sizes.height;
-    in_threads(padded + span_of(sizes.conv), [&](int64_t r, int64_t) {
+    in_threads(sizes.reads_x ? 0 : padded + span_of(sizes.conv), [&](int64_t r, int64_t) {
       store_row<P>(x.data + batch * x.batch + r * x.frame, r < read ? call.channels : 0, rows() + r * sizes.row,
                    sizes.row);
     });
@@ -339,7 +346,7 @@ struct Run {
     if (!by_phases)
       each_tile([&](int64_t begin, int64_t height, int64_t worker) { condition(batch, begin, height, worker); });
     in_threads(sizes.row_shares * sizes.panel_shares,
-               [&](int64_t share, int64_t worker) { convolve_by_toom_cook(share, worker); });
+               [&](int64_t share, int64_t worker) { convolve_by_toom_cook(batch, share, worker); });
     each_tile([&](int64_t begin, int64_t height, int64_t) { connect(batch, begin, height); });
   }
 };

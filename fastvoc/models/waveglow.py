@@ -503,6 +503,8 @@ class WaveGlow(Generator):
         if self._is_on_gpu():
             return "kernels of a GPU read rows of the upsampled mel"
         settings, taps = self.config, self.upsample.past + 1
+        if settings.channels < FEWEST_BY_PHASES:
+            return f"layers have {settings.channels} channels; it is worth its weights from {FEWEST_BY_PHASES} on"
         if taps >= settings.group:
             return f"a row has {settings.group} samples, no more than the {taps} frames of which they are upsampled"
         gates = 2 * settings.channels * settings.layers * settings.flows
@@ -545,6 +547,9 @@ class WaveGlow(Generator):
         """Make samples of a row its channels, those of a band side by side: (B, C, n·group) → (B, C·group, n)."""
         return x.reshape(*x.shape[:2], -1, self.config.group).transpose(2, 3).flatten(1, 2)
 
+
+FEWEST_BY_PHASES = 32
+"""Channels of layers that read mel frames; narrower ones take little time, and sum as streams do."""
 
 MEMORY_SHARE = 5
 """Weights for mel frames may take so much of a machine's memory: those of the published network are 2 GB in float32,

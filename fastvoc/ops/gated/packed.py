@@ -127,7 +127,7 @@ class Packed:
             The skip connection, which is written; it may be `skip`.
         """
         batch, frames = len(x), x.shape[1] - self.span
-        if not batch * frames:
+        if not batch or frames < 1:
             return
         offset, condition = (condition.offset, condition.rows) if isinstance(condition, ByPhases) else (0, condition)
         described = self._described(batch, frames, offset)
