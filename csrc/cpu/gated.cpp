@@ -176,6 +176,14 @@ void store_row(const float* from, int64_t count, typename P::Element* to, int64_
   for (; c < length; ++c) P::store(to + c, c < count ? from[c] : 0.0f);
 }
 
+// Rows are a few lines each, farther apart than what hardware sees through: those of the next chunk are asked for while
+// it is multiplied. For reading, or for `Writing`.
+template <bool Writing>
+void ask_for(const float* rows, int64_t frame, int64_t first, int64_t end, int64_t width) {
+  for (int64_t r = first; r < end; ++r)
+    for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(rows + r * frame + i, Writing, 2);
+}
+
 template <class P>
 struct Run {
   using Element = typename P::Element;
@@ -216,6 +224,7 @@ struct Run {
   // Rows [first, first + count) of a panel of the convolution become gates, to the digits that operands have.
   void gate(int64_t panel, const float* sums, int64_t first, int64_t count) const {
     const float* a = added() + first * sizes.added_row + panel;
+    ask_for<false>(a, sizes.added_row, count, smaller(2 * count, call.frames - first), 2 * kLanes);
     Element* to = gated() + first * sizes.gate_row + panel / 2;
     for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, a += sizes.added_row, to += sizes.gate_row) {
       const Vector first_half = load(sums) + load(a), second = load(sums + kLanes) + load(a + kLanes);
@@ -239,6 +248,7 @@ struct Run {
   // Sums of a panel of the condition wait for those of the convolution: `count` rows from `first` on, `step` apart.
   void hold(const Panel& panel, const float* sums, int64_t first, int64_t step, int64_t count) const {
     float* to = added() + first * sizes.added_row + panel.first;
+    ask_for<true>(to, step * sizes.added_row, count, smaller(2 * count, (call.frames - first - 1) / step + 1), 2 * kLanes);
     for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, to += step * sizes.added_row) {
       store(to, load(sums));
       store(to + kLanes, load(sums + kLanes));
@@ -292,10 +302,25 @@ struct Run {
     multiply(product, gated() + begin * sizes.gate_row, sizes.gate_row, height, weight, at<float>(packed, bias),
              [&](const Panel& panel, const float* sums, int64_t chunk, int64_t count) {
                const int64_t width = smaller(panel.width, product.out_channels - panel.first);
-               for (int64_t r = 0; r < count; ++r, sums += panel.width) {
-                 const int64_t frame = begin + chunk + r;
-                 const float* const from = skip_data ? skip_data + frame * skip_frame + panel.first : nullptr;
-                 float* const to = to_data + frame * to_frame + panel.first;
+               // of this panel, or of the first rows of the next one
+               const int64_t next = chunk + count < height ? chunk + count : 0;
+               const int64_t channel = next ? panel.first : panel.first + panel.width, last = smaller(next + kChunk, height);
+               if (channel < product.out_channels) {
+                 if (skip_data)
+                   ask_for<false>(skip_data + channel, skip_frame, begin + next, begin + last, panel.width);
+                 ask_for<true>(to_data + channel, to_frame, begin + next, begin + last, panel.width);
+               }
+               const float* from = skip_data ? skip_data + (begin + chunk) * skip_frame + panel.first : nullptr;
+               float* to = to_data + (begin + chunk) * to_frame + panel.first;
+               const int64_t from_row = skip_frame, to_row = to_frame;  // which no store can change
+               if (from && width == 2 * kLanes) {
+                 for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, from += from_row, to += to_row) {
+                   store(to, load(from) + load(sums));
+                   store(to + kLanes, load(from + kLanes) + load(sums + kLanes));
+                 }
+                 return;
+               }
+               for (int64_t r = 0; r < count; ++r, sums += panel.width, from += from ? from_row : 0, to += to_row) {
                  int64_t i = 0;
                  for (; i + kLanes <= width; i += kLanes)
                    store(to + i, from ? load(from + i) + load(sums + i) : load(sums + i));

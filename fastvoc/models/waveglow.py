@@ -492,7 +492,7 @@ class WaveGlow(Generator):
             if on_gpu:
                 layers = [flow.network.packed(cuda.Packed) for flow in self._each()]
             else:
-                upsampled = self._upsampled if by_phases else None
+                upsampled = partial(_upsampled, *self._upsampling(), self.mel_bands) if by_phases else None
                 layers = [flow.network.packed(partial(Packed, in_order=in_order), upsampled) for flow in self._each()]
             return Prepared(self._inverses(), layers, by_phases)
 
@@ -513,21 +513,17 @@ class WaveGlow(Generator):
             return f"their weights would take {size / 1e9:.1f} GB, more than 1/{MEMORY_SHARE} of this machine's memory"
         return None
 
-    def _upsampled(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiply what upsamples the mel into the weight of a layer's condition, and its bias likewise.
+    def _upsampling(self) -> tuple[Tensor, Tensor]:
+        """Return what upsamples the mel as a product for each row of a frame, and what it adds to all.
 
-        (2 C, bands · group) → (rows per frame, 2 C, bands, frames of the mel), (2 C,).
+        (rows per frame, bands · group, bands · frames of the mel), (bands · group,).
         """
-        group, hop, up = self.config.group, self.hop, self.upsample
+        group, up = self.config.group, self.upsample
         frames = up.past + 1
-        taps = F.pad(up.weight.detach().float(), (0, frames * hop - up.weight.shape[-1]))
+        taps = F.pad(up.weight.detach().float(), (0, frames * self.hop - up.weight.shape[-1]))
         # the latest of the frames meets the first taps
         by_row = taps.reshape(*taps.shape[:2], frames, -1, group).flip(2).permute(3, 1, 4, 0, 2)
-        weight = weight.detach().float()
-        with torch.autocast("cpu", enabled=False):
-            made = product(by_row.reshape(len(by_row), weight.shape[1], -1), weight[..., None], None)
-            bias = weight @ up.bias.detach().float().repeat_interleave(group)
-        return made.reshape(len(made), len(weight), self.mel_bands, frames), bias
+        return by_row.flatten(1, 2).flatten(2), up.bias.detach().float().repeat_interleave(group)
 
     def _inverses(self) -> list[Tensor]:
         """Invert the 1×1 convolutions, in double precision where there is any."""
@@ -561,6 +557,16 @@ cache, and their rows are whole blocks of Toom and Cook's method for each dilati
 
 GPU_WINDOW = 512
 """The same where a GPU computes, which they are to fill; 32 of them then take 2 GB."""
+
+
+def _upsampled(by_row: Tensor, bias: Tensor, bands: int, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply what upsamples the mel, as `WaveGlow._upsampling` gives it, into the weight of a layer's condition.
+
+    Returns that of mel frames, (rows per frame, 2 C, bands, frames), and what it adds to the layer's bias.
+    """
+    weight = weight.detach().float()
+    with torch.autocast("cpu", enabled=False):
+        return product(by_row, weight[..., None], None).unflatten(2, (bands, -1)), weight @ bias
 
 
 def _joined(earlier: Tensor, later: Tensor, *, by_rows: bool) -> Tensor:
