@@ -247,7 +247,7 @@ def autoregressive(rows: list[Row]) -> str:
                 row["batch"],
                 row["precision"],
                 f"**{_hundreds(row['samples_per_second'])}**",
-                speed(row["times_real_time_each"]),
+                _share(row["times_real_time_each"]),
                 *(_hundreds(peers[name]) if name in peers else "–" for name in ("PyTorch", "ONNX Runtime")),
                 ratio(row.get("ratio_to_pytorch"), 1),
             ]
@@ -417,6 +417,11 @@ def default(rows: list[Row]) -> str:
 def speed(value: float) -> str:
     """Write times real time to three digits or so."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _share(value: float) -> str:
+    """Write times real time, of which there may be few hundredths, to two digits or three."""
+    return speed(value) if value >= 0.1 else f"{value:.2g}"
 
 
 def _hundreds(value: float) -> str:

@@ -290,6 +290,20 @@ def test_the_marks_of_the_repository_are_sections() -> None:
         assert marked <= set(report.COMMANDS), page
 
 
+def test_networks_of_one_sample_after_the_other_stand_beside_their_peers() -> None:
+    case = {"suite": "autoregressive", "kind": "cpu", "device": "a CPU", "network": "wavenet", "threads": 1, "batch": 1}
+    ours = {"engine": "fastvoc", "precision": "bfloat16", "times_real_time_each": 0.571, "ratio_to_pytorch": 45.44}
+    rows = [
+        case | ours | {"samples_per_second": 12596.3},
+        case | {"engine": "PyTorch", "precision": "float32", "samples_per_second": 277.2},
+        case | ours | {"samples_per_second": 15000.0, "threads": 2, "ratio_to_pytorch": None},
+        case | {"samples_per_cpu_second": {"float32": 6650}},  # of the first version
+    ]
+    *_, one, two = report.tables(rows)["autoregressive"].splitlines()
+    assert one == "| WaveNet, r9y9 | 1 | 1 | bfloat16 | **12,600** | 0.57 | 277 | – | 45.4 |"
+    assert two == "| WaveNet, r9y9 | 2 | 1 | bfloat16 | **15,000** | 0.57 | – | – | – |"
+
+
 def test_the_headline_joins_what_two_runs_have_measured() -> None:
     case = {"suite": "headline", "kind": "cuda", "device": "a GPU", "network": "hifigan-v1", "precision": "float16"}
     case |= {"batch": 32, "frames": 344, "threads": 1}
