@@ -43,6 +43,10 @@ FASTVOC_DEVICE unsigned shared_address(const void* shared) {
 
 FASTVOC_DEVICE void barrier() { __syncthreads(); }
 FASTVOC_DEVICE void barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+// The same without waiting, for the sake of those that wait there.
+FASTVOC_DEVICE void arrive_at_barrier(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 FASTVOC_DEVICE void warp_barrier() { __syncwarp(); }
 
 // What the lane has whose number differs in these bits.
