@@ -96,22 +96,11 @@ FASTVOC_DEVICE void send(int block, void* place, const Vector16& value, Barrier*
                : "memory");
 }
 
+// Says that this block is done with what others will overwrite in its shared memory, and nothing of what it wrote: an
+// arrival that releases to the cluster waits for all stores to global memory, and one who waits and acquires from the
+// cluster, instead of wait_for_phase, loses the first level cache, which shared memory has no use for.
 FASTVOC_DEVICE void arrive_in(int block, Barrier* barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address_in(block, barrier))
-               : "memory");
-}
-
-// As wait_for_phase, where arrivals and bytes come from other blocks.
-FASTVOC_DEVICE void wait_for_blocks(Barrier* barrier, int parity) {
-  int ended;
-  do {
-    asm volatile(
-        "{\n\t.reg .pred ended;\n\tmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%1], %2;\n\t"
-        "selp.b32 %0, 1, 0, ended;\n\t}"
-        : "=r"(ended)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
-  } while (!ended);
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in(block, barrier)) : "memory");
 }
 
 // Of all threads of all blocks.

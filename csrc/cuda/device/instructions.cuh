@@ -256,6 +256,13 @@ FASTVOC_DEVICE int anew(int value) {
 #endif
   return value;
 }
+template <class T>
+FASTVOC_DEVICE T* anew(T* value) {
+#if !defined(FASTVOC_CUDA_ON_CPU)
+  asm volatile("" : "+l"(value));
+#endif
+  return value;
+}
 FASTVOC_DEVICE void make_anew(float (&value)[4]) {
 #if !defined(FASTVOC_CUDA_ON_CPU)
   asm volatile("" : "+f"(value[0]), "+f"(value[1]), "+f"(value[2]), "+f"(value[3]));

@@ -33,9 +33,9 @@ class RecurrentBlock : RecurrentSteps<precision, 1> {
         work(job, step, t);
       }
       barrier();
-      this->draw(t);
+      this->draw(t, warp, kStepWarps);
       barrier();
-      if (t + 1 < p.count) this->take_input();
+      if (t + 1 < p.count) this->take_input(warp, kStepWarps);
     }
     this->keep_history();
   }
@@ -56,7 +56,7 @@ class RecurrentBlock : RecurrentSteps<precision, 1> {
     wait_for_copies<0>();
     barrier();
     this->begin_streams();
-    this->take_input();
+    this->take_input(warp, kStepWarps);
     barrier();
   }
 

@@ -21,11 +21,11 @@ constexpr int kJobSlots = 2;   // of a warp, for weights on their way
 constexpr int kSlotPairs = 4;  // the most that a slot holds
 constexpr int kTileBytes = 512;
 
-// Blocks of a cluster that make samples together, with a warp more each, which tells the others how far a block is.
-constexpr int kClusterBlocks = 8, kClusterWarps = kStepWarps + 1;
-constexpr int kClusterPasts = 2;    // operands of looking back
-constexpr int kChainWarps = 8;      // those that hand on what they make
-constexpr int kResultBytes = 8 * 64;  // the most that a row of tiles makes
+// Blocks of a cluster that make samples together. Warps come in four groups, two for the chain and two that look back, and
+// one more tells the others how far a block is. Were there more warps, threads would have fewer than 168 registers.
+constexpr int kClusterBlocks = 8, kGroupWarps = 2, kClusterWarps = 4 * kGroupWarps + 1;
+constexpr int kClusterPasts = 2;      // operands of looking back
+constexpr int kResultBytes = 8 * 64;  // the most that a row of tiles hands on
 constexpr int kPairColumns = 32;  // a pair of neighbouring tiles is what loads of operands serve
 
 FASTVOC_BOTH constexpr int row_tiles(long long rows) { return int((rows + 15) / 16); }
@@ -56,22 +56,21 @@ struct RecurrentPlaces {
   int results, barriers;         // of a cluster: [warp][turn] what is handed on, and barriers
 };
 
-// A block of a cluster has every eighth of the rows of tiles that a step is made of, and room for as many as any has: of
-// the head, and of a layer, so many pairs of tiles.
+// A block of a cluster has every eighth of the rows of tiles that a step is made of, and room for as many as any has.
 FASTVOC_BOTH constexpr int share_of(int tiles) { return (tiles + kClusterBlocks - 1) / kClusterBlocks; }
-FASTVOC_BOTH constexpr int head_pairs(const RecurrentWeights& w) {
-  return share_of(w.hidden_tiles) * w.skip_pairs + share_of(w.output_tiles) * w.hidden_pairs;
-}
-FASTVOC_BOTH constexpr int layer_pairs(const RecurrentWeights& w) {
-  return share_of(w.gate_tiles) * w.channel_pairs + share_of(w.skip_tiles + w.channel_tiles) * w.gated_pairs;
-}
+
+// Pairs of tiles of a block: of the hidden matrix and of the whole head, of gates and of a whole layer.
+struct RecurrentShares {
+  int hidden, head, gates, layer;
+};
 
 struct Recurrent {
   const char* packed;
   RecurrentWeights weights;
   RecurrentPlaces places;
   int resident;    // layers whose chains stay in shared memory; in a cluster, with their skips
-  int head;        // in a cluster, whether the head stays, too
+  int head;        // in a cluster, whether the head stays, in front of layers
+  RecurrentShares shares;
   int slot_pairs;  // pairs of tiles that a slot holds, or 0, and then weights are read where they are
   int channels, gated, skips, hidden, outputs, layers, taps, condition, input_taps;
   int distribution;

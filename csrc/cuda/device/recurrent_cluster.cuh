@@ -8,8 +8,8 @@
 // blocks one may be in the step behind the other's: what a step sends must not stand where the step before it reads,
 // and what warps of one block leave to each other is read two steps later.
 //
-// Four warps make the steps that are even, gates, and four the odd ones: residuals and skips. Each asks for the first
-// weights of its next step while the others work. Two times four look back, for layers in turn: in one step each
+// A group of warps makes the steps that are even, gates, and one the odd ones: residuals and skips. Each asks for the
+// first weights of its next step while the other works. Two more groups look back, for layers in turn: in one step each
 // block sends what it knows of the past, its own channels and a part of the condition, and in two more ones multiply what
 // came. Draws and inputs are made by every block for itself.
 #pragma once
@@ -23,31 +23,28 @@ template <int precision>
 class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
   using Steps = RecurrentSteps<precision, kClusterBlocks>;
   using typename Steps::Job, typename Steps::Place, typename Steps::Result;
-  using Steps::kThreads, Steps::kWarps, Steps::kGates, Steps::kResidual, Steps::kSkip, Steps::kHidden, Steps::kOutput;
-  using Steps::p, Steps::shared, Steps::warp, Steps::lane, Steps::rank, Steps::first, Steps::streams, Steps::vectors;
+  using Steps::kAsked, Steps::kThreads, Steps::kWarps;
+  using Steps::kGates, Steps::kResidual, Steps::kSkip, Steps::kHidden, Steps::kOutput;
+  using Steps::p, Steps::shared, Steps::packed, Steps::warp, Steps::lane, Steps::rank, Steps::first, Steps::streams, Steps::vectors;
   using Steps::residual_tiles, Steps::describe, Steps::load_tiles, Steps::pasts;
 
  public:
   FASTVOC_DEVICE explicit RecurrentCluster(const Recurrent& parameter)
-      : Steps(parameter), group(warp / kGroup), turn((warp + group) % kGroup) {}
+      : Steps(parameter), group(warp / kGroupWarps), turn(warp % kGroupWarps) {}
 
   FASTVOC_DEVICE void run() {
     begin();
-    Job job = {};
-    if (group == 0) ask(job, 0, 0, turn);
-    for (int t = 0; t < p.count; ++t)
-      for (int step = 0; step < steps(); ++step) {
-        tell(step);
-        work(job, step, t);
-        wait_for_blocks(full(step), static_cast<int>((static_cast<unsigned>(t) * (steps() / 2) + step / 2) % 2));
-      }
+    if (group == 0) {
+      make_steps<0>();
+    } else if (group == 1) {
+      make_steps<1>();
+    } else {
+      make_the_rest();
+    }
     this->keep_history();
   }
 
  private:
-  static constexpr int kGroup = 4;  // warps that share a step
-  static_assert(2 * kGroup == kChainWarps && 4 * kGroup == kStepWarps);
-
   FASTVOC_DEVICE int steps() const { return 2 * p.layers + 4; }  // an even number
   FASTVOC_DEVICE Barrier* barriers() const { return reinterpret_cast<Barrier*>(shared + p.places.barriers); }
   FASTVOC_DEVICE Barrier* full(int step) const { return barriers() + step % 2; }
@@ -66,7 +63,7 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
     bring_weights();
     this->begin_streams();
     cluster_barrier();  // nobody sends before this, or writes to the rings
-    this->take_input();
+    this->take_input(warp, kWarps);
     barrier();
   }
 
@@ -75,17 +72,25 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
   FASTVOC_DEVICE int jobs_of(int step) const {
     const RecurrentWeights& w = p.weights;
     if (step >= 2 * p.layers) return step == 2 * p.layers ? w.hidden_tiles : step < steps() - 2 ? w.output_tiles : 0;
-    return step % 2 ? w.skip_tiles + residual_tiles(step / 2) : w.gate_tiles;
+    return step % 2 ? w.channel_tiles + w.skip_tiles : w.gate_tiles;
+  }
+
+  // The first job of a step that this block has on warp `turn` of a group. All layers have the same numbers of skips, whose
+  // sums stay with a thread; the last one has no residuals.
+  FASTVOC_DEVICE int first_job(int step) const {
+    int number = rank + kClusterBlocks * turn;
+    for (; step == 2 * p.layers - 1 && number < p.weights.channel_tiles;) number += kClusterBlocks * kGroupWarps;
+    return number;
   }
 
   FASTVOC_DEVICE void find(Place& job, int step, int number) const {
-    const int l = step / 2, skips = p.weights.skip_tiles;
+    const int l = step / 2, residuals = p.weights.channel_tiles;
     if (step >= 2 * p.layers) {
       describe(job, step % 2 ? kOutput : kHidden, l, number);
     } else if (step % 2 == 0) {
       describe(job, kGates, l, number);
     } else {
-      describe(job, number < skips ? kSkip : kResidual, l, number < skips ? number : number - skips);
+      describe(job, number < residuals ? kResidual : kSkip, l, number < residuals ? number : number - residuals);
     }
   }
 
@@ -94,10 +99,10 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
     const RecurrentWeights& w = p.weights;
     const int l = step / 2, own = number / kClusterBlocks;
     if (step < 2 * p.layers ? l >= p.resident : !p.head) return nullptr;
-    int pairs = step % 2 ? share_of(w.hidden_tiles) * w.skip_pairs + own * w.hidden_pairs : own * w.skip_pairs;
+    const RecurrentShares& s = p.shares;
+    int pairs = step % 2 ? s.hidden + own * w.hidden_pairs : own * w.skip_pairs;
     if (step < 2 * p.layers)
-      pairs = head_pairs(w) + l * layer_pairs(w) +
-              (step % 2 ? share_of(w.gate_tiles) * w.channel_pairs + own * w.gated_pairs : own * w.channel_pairs);
+      pairs = s.head + l * s.layer + (step % 2 ? s.gates + own * w.gated_pairs : own * w.channel_pairs);
     return vectors(p.places.weights) + pairs * 64;
   }
 
@@ -118,46 +123,80 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
 
   // That this block has begun a step, and what it waits for in it.
   FASTVOC_DEVICE void tell(int step) const {
-    if (warp < kStepWarps) return arrive_at_barrier(1, kThreads);
+    if (warp + 1 < kWarps) return arrive_at_barrier(1, kThreads);
     barrier(1, kThreads);
     if (lane == rank) arrive_expecting(full(step), bytes_of(step));
     if (lane != rank && lane < kClusterBlocks) arrive_in(lane, full(step));
   }
 
+  // Of the results that all blocks send to this one.
   FASTVOC_DEVICE int bytes_of(int step) const {
     if (step >= 2 * p.layers) return streams * jobs_of(step) * (step % 2 ? 64 : 32);
     if (step % 2 == 0) return streams * jobs_of(step) * 16;
     const int residuals = residual_tiles(step / 2);  // of skips only those of the last layer, which has no residual
-    return streams * (residuals ? residuals : jobs_of(step)) * 32;
+    return streams * (residuals ? residuals : p.weights.skip_tiles) * 32;
   }
 
-  FASTVOC_DEVICE void work(Job& job, int step, int t) {
-    if (group < 2 && group == step % 2) {
-      for (int i = turn; rank + kClusterBlocks * i < jobs_of(step); i += kGroup) {
-        if (i != turn) ask(job, step, t, i);
-        this->add_sums(job);
-        this->finish_product(job);
-        if (this->finish(job, t)) hand_on(job, step);
+  // Groups have loops of their own, so that they have registers for what they do alone. Of the chain one has the steps that
+  // are even, and one the others.
+  template <int parity>
+  FASTVOC_DEVICE void make_steps() {
+    Job job = {};
+    if (parity == 0) ask(job, 0, 0, first_job(0));
+    for (int t = 0; t < p.count; ++t)
+      for (int step = 0; step < steps(); ++step) {
+        forget();
+        tell(step);
+        if (step % 2 == parity) {
+          make<parity>(job, step, t);
+        } else {
+          const bool last = step + 1 == steps();
+          ask(job, last ? 0 : step + 1, last ? t + 1 : t, first_job(step + 1));
+        }
+        end(step, t);
       }
-    } else if (group < 2) {
-      const bool last = step + 1 == steps();
-      ask(job, last ? 0 : step + 1, last ? t + 1 : t, turn);
-    } else if (group < 4) {
-      look_back(job, step, t + 1);
-    }
-    if (step == steps() - 2) {
-      this->draw(t);
-      barrier();
-    } else if (step == steps() - 1) {
-      if (t + 1 < p.count) this->take_input();
-      barrier();
+  }
+
+  // The others look back, draw and take inputs.
+  FASTVOC_DEVICE void make_the_rest() {
+    constexpr int kBefore = 2 * kGroupWarps;
+    Vector16 asked[2 * kAsked] = {};
+    for (int t = 0; t < p.count; ++t)
+      for (int step = 0; step < steps(); ++step) {
+        forget();
+        tell(step);
+        if (group < 4) look_back(asked, step, t + 1);
+        if (step == steps() - 2) this->draw(t, warp - kBefore, kWarps - kBefore);
+        if (step == steps() - 1 && t + 1 < p.count) this->take_input(warp - kBefore, kWarps - kBefore);
+        end(step, t);
+      }
+  }
+
+  FASTVOC_DEVICE void end(int step, int t) const {
+    if (step >= steps() - 2) barrier(2, kThreads);  // draws and inputs are for this block alone
+    wait_for_phase(full(step), static_cast<int>((static_cast<unsigned>(t) * (steps() / 2) + step / 2) % 2));
+  }
+
+  // What follows from a thread's numbers has no register from step to step.
+  FASTVOC_DEVICE void forget() {
+    shared = anew(shared), packed = anew(packed), warp = anew(warp), lane = anew(lane), this->row = anew(this->row), this->column = anew(this->column);
+    rank = anew(rank), first = anew(first), streams = anew(streams), group = anew(group), turn = anew(turn);
+  }
+
+  template <int parity>
+  FASTVOC_DEVICE void make(Job& job, int step, int t) {
+    const int begin = first_job(step);
+    for (int number = begin; number < jobs_of(step); number += kClusterBlocks * kGroupWarps) {
+      if (number != begin) ask(job, step, t, number);
+      this->add_sums(job);
+      this->finish_product(job);
+      if (this->finish(job, t)) hand_on(job, step);
     }
   }
 
-  // Load the first weights of this block's i-th job of a step, and what its sums begin with.
-  FASTVOC_DEVICE void ask(Job& job, int step, int t, int i) const {
+  // Load the first weights of a job, and what its sums begin with.
+  FASTVOC_DEVICE void ask(Job& job, int step, int t, int number) const {
     job = {};  // so that no register holds what was
-    const int number = rank + kClusterBlocks * i;
     if (t >= p.count || number >= jobs_of(step)) return;
     find(job, step, number);
     if (const Vector16* const stays = place_of(step, number)) job.weights = stays;
@@ -183,40 +222,39 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
   // ---- looking back
 
   // What a step does for the block of samples that begins with sample t.
-  FASTVOC_DEVICE void look_back(Job& job, int step, int t) {
+  FASTVOC_DEVICE void look_back(Vector16 (&asked)[2 * kAsked], int step, int t) {
     int l = (step - 1) / 2;
     l -= (l + group) % 2;  // one group has the even layers
     const int part = step - 2 - 2 * l, pairs = p.weights.past_pairs, half = (pairs + 1) / 2;
     if (l < 0 || l >= p.layers || part < -1 || part > 1 || !this->begins_block(l, t)) return;
     if (part < 0) gather_for_all(l, t);
-    if (part == 0) wait_for_blocks(gathered(l), gathers++ % 2);
-    for (int i = turn; part >= 0 && rank + kClusterBlocks * i < p.weights.gate_tiles; i += kGroup) {
+    if (part == 0) wait_for_phase(gathered(l), gathers++ % 2);
+    for (int i = turn; part >= 0 && rank + kClusterBlocks * i < p.weights.gate_tiles; i += kGroupWarps) {
       const int tile = rank + kClusterBlocks * i, from = part ? half : 0, to = part ? pairs : half;
-      if (i != turn) load_tiles(job.asked, pasts(l, tile), from, to);
-      Steps::look_back(l, tile, from, to, job.asked);
+      if (i != turn) load_tiles(asked, pasts(l, tile), from, to);
+      Steps::look_back(l, tile, from, to, asked);
     }
     const int next = rank + kClusterBlocks * turn;
     if (part < 1 && next < p.weights.gate_tiles)
-      load_tiles(job.asked, pasts(l, next), part ? 0 : half, part ? half : pairs);
+      load_tiles(asked, pasts(l, next), part ? 0 : half, part ? half : pairs);
   }
 
   // Send what this block knows of the past to all blocks, by eight columns: the channels that it writes to the rings,
   // which are one sample in front of t, and every eighth part of the condition.
   FASTVOC_DEVICE void gather_for_all(int l, int t) const {
     const int taps = p.taps - 1, chunks = p.channels / 8, conditions = (p.condition + 7) / 8;
-    const int first_tile = (rank + kClusterBlocks - p.weights.skip_tiles % kClusterBlocks) % kClusterBlocks;
-    const int tiles = share_of(p.weights.channel_tiles - first_tile), parts = share_of(conditions - rank);
+    const int tiles = share_of(p.weights.channel_tiles - rank), parts = share_of(conditions - rank);
     const int each = 2 * taps * tiles + parts;
     const int length = this->block_length(l), samples = p.count - t < length ? p.count - t : length;
-    const int me = thread() % (32 * kGroup);
+    const int me = 32 * turn + lane;
     if (me == 0) arrive_expecting(gathered(l), streams * samples * (taps * chunks + conditions) * 16);
-    for (int i = me; i < streams * samples * each; i += 32 * kGroup) {
+    for (int i = me; i < streams * samples * each; i += 32 * kGroupWarps) {
       const int part = i % each, sample = i / each % samples, n = i / each / samples;
       char* to = this->past_of(l, n, sample);
       const float* from;
       int columns = 8;
       if (part < 2 * taps * tiles) {
-        const int tap = part / (2 * tiles), chunk = 2 * (first_tile + kClusterBlocks * (part / 2 % tiles)) + part % 2;
+        const int tap = part / (2 * tiles), chunk = 2 * (rank + kClusterBlocks * (part / 2 % tiles)) + part % 2;
         if (chunk >= chunks) continue;
         from = this->tap_of(l, n, tap, 1 + sample) + 8 * chunk;
         to += 2 * p.channels * tap + 16 * chunk;
@@ -237,7 +275,7 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
     }
   }
 
-  const int group, turn;
+  int group, turn;
   int handed = 0, gathers = 0;
 };
 

@@ -30,6 +30,7 @@ class RecurrentSteps {
   FASTVOC_DEVICE explicit RecurrentSteps(const Recurrent& parameter)
       : p(parameter),
         shared(shared_memory()),
+        packed(p.packed),
         warp(thread() / 32),
         lane(thread() % 32),
         row(lane / 4),
@@ -66,7 +67,7 @@ class RecurrentSteps {
   }
   FASTVOC_DEVICE Vector16* vectors(int place) const { return at<Vector16>(place); }
   FASTVOC_DEVICE const float* floats(long long place) const {
-    return reinterpret_cast<const float*>(p.packed + place);
+    return reinterpret_cast<const float*>(packed + place);
   }
   FASTVOC_DEVICE int gate_rows() const { return 16 * p.weights.gate_tiles; }
   FASTVOC_DEVICE int ring_of(int l) const { return (p.taps - 1) * p.dilation[l]; }
@@ -188,7 +189,7 @@ class RecurrentSteps {
   // ---- products
 
   FASTVOC_DEVICE const Vector16* tiles(long long place, int tile, int pairs) const {
-    return reinterpret_cast<const Vector16*>(p.packed + place + static_cast<long long>(tile) * pairs * 2 * kTileBytes);
+    return reinterpret_cast<const Vector16*>(packed + place + static_cast<long long>(tile) * pairs * 2 * kTileBytes);
   }
 
   FASTVOC_DEVICE void load_tiles(Vector16 (&asked)[2 * kAsked], const Vector16* weights, int k, int pairs) const {
@@ -337,9 +338,9 @@ class RecurrentSteps {
       ring_row(n, p.ring_row[l] + at<int>(p.places.ring)[l * kMostStreamsOfBlock + n])[r] = value;
   }
 
-  // Whether this block writes a channel to the rings: the one that makes it.
+  // Whether this block writes a channel to the rings: the one that makes it, as its numbers of jobs say.
   FASTVOC_DEVICE bool owns_channel(int r) const {
-    return kAlone || (p.weights.skip_tiles + r / 16) % blocks == rank;
+    return kAlone || r / 16 % blocks == rank;
   }
 
   // ---- inputs and draws
@@ -391,11 +392,11 @@ class RecurrentSteps {
     history[p.input_taps - 1] = value;
   }
 
-  // What the first layer is given.
-  FASTVOC_DEVICE void take_input() const {
+  // What the first layer is given, by warp `who` of so many.
+  FASTVOC_DEVICE void take_input(int who, int all) const {
     const int width = 16 * p.weights.channel_tiles;
     const bool classes = p.distribution == kClasses;
-    for (int n = warp; n < kMostStreamsOfBlock; n += kWarps)
+    for (int n = who; n < kMostStreamsOfBlock; n += all)
       for (int c = lane; c < width; c += 32) {
         float x = n < streams ? load_global(floats(p.weights.input_bias) + c) : 0;
         for (int i = 0; i < p.input_taps && n < streams; ++i) {
@@ -410,12 +411,12 @@ class RecurrentSteps {
       }
   }
 
-  FASTVOC_DEVICE void draw(int t) const {
-    for (int i = thread(); i < p.layers * kMostStreamsOfBlock; i += kThreads) {
+  FASTVOC_DEVICE void draw(int t, int who, int all) const {
+    for (int i = 32 * who + lane; i < p.layers * kMostStreamsOfBlock; i += 32 * all) {
       int& at_row = at<int>(p.places.ring)[i];
       at_row = at_row + 1 < ring_of(i / kMostStreamsOfBlock) ? at_row + 1 : 0;
     }
-    for (int n = warp; n < streams; n += kWarps) {
+    for (int n = who; n < streams; n += all) {
       const long long item = first + n, sample = item * p.count + t;
       float value = 0;
       if (p.drawn) value = draw_of(n, item, t);
@@ -491,9 +492,10 @@ class RecurrentSteps {
   }
 
   const Recurrent& p;
-  char* const shared;
-  const int warp, lane, row, column;  // row and column: of a tile's sums
-  const int rank, first, streams;     // rank: among those blocks that make the same streams
+  char* shared;
+  const char* packed;
+  int warp, lane, row, column;  // row and column: of a tile's sums
+  int rank, first, streams;     // rank: among those blocks that make the same streams
   float* const ahead;
 };
 

@@ -74,7 +74,7 @@ int64_t shared_of(const fastvoc_recurrent& n, const RecurrentWeights& w, int64_t
   take(places.ring, n.layers * kColumns * kFloat);
   take(places.history, streams * n.input_taps * kFloat);
   if (cluster) {
-    take(places.results, 2 * kChainWarps * kResultBytes);
+    take(places.results, 2 * 2 * kGroupWarps * kResultBytes);
     take(places.barriers, 4 * int64_t(sizeof(int64_t)));
   }
   take(places.weights, 0);
@@ -86,6 +86,7 @@ struct Division {
   RecurrentWeights weights;
   RecurrentPlaces places = {};
   int64_t streams, blocks, shared, resident, slot_pairs = 0, clusters;
+  RecurrentShares shares = {};
   bool head = false;
 
   Division(const fastvoc_recurrent& network, const fastvoc_gpu& gpu, int64_t batch) : weights(weights_of(network)) {
@@ -101,12 +102,16 @@ struct Division {
     clusters = asked && at_once && network.channels % 8 == 0 ? divide(at_once, true) : 0;
     if (clusters > at_once || shared > room) clusters = 0;
     if (clusters) {
+      const RecurrentWeights& w = weights;
+      shares.hidden = share_of(w.hidden_tiles) * w.skip_pairs, shares.gates = share_of(w.gate_tiles) * w.channel_pairs;
+      shares.head = shares.hidden + share_of(w.output_tiles) * w.hidden_pairs;
+      shares.layer = shares.gates + share_of(w.skip_tiles + w.channel_tiles) * w.gated_pairs;
       const auto fits = [&](int64_t pairs) { return (room - shared) / (2 * kTileBytes * pairs); };
       blocks = clusters * kClusterBlocks;
-      head = fits(head_pairs(weights)) > 0;
-      if (head) shared += 2 * kTileBytes * head_pairs(weights);
-      resident = head ? std::min(fits(layer_pairs(weights)), network.layers) : 0;
-      shared += 2 * kTileBytes * resident * layer_pairs(weights);
+      head = fits(shares.head) > 0;
+      if (head) shared += 2 * kTileBytes * shares.head;
+      resident = head ? std::min(fits(shares.layer), network.layers) : 0;
+      shared += 2 * kTileBytes * resident * shares.layer;
       return;
     }
     blocks = divide(gpu.multiprocessors, false);
@@ -267,7 +272,7 @@ int fastvoc_cuda_recurrent_run(const fastvoc_recurrent* network, const fastvoc_g
   r.packed = static_cast<const char*>(packed);
   r.weights = division.weights, r.places = division.places;
   r.resident = int(division.resident);
-  r.head = division.head, r.slot_pairs = int(division.slot_pairs);
+  r.head = division.head, r.shares = division.shares, r.slot_pairs = int(division.slot_pairs);
   r.channels = int(network->channels), r.gated = int(network->gated), r.skips = int(network->skips);
   r.hidden = int(network->hidden), r.outputs = int(network->outputs), r.layers = int(network->layers);
   r.taps = int(network->taps), r.condition = int(network->condition), r.input_taps = int(network->input_taps);

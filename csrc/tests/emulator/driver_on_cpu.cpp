@@ -98,7 +98,7 @@ size_t shared_bytes(const Recurrent& steps) {
 }
 
 size_t shared_bytes_in_cluster(const Recurrent& steps) {
-  const int pairs = steps.head * head_pairs(steps.weights) + steps.resident * layer_pairs(steps.weights);
+  const int pairs = steps.head * steps.shares.head + steps.resident * steps.shares.layer;
   return size_t(steps.places.weights + pairs * 2 * kTileBytes);
 }
 

@@ -271,10 +271,6 @@ inline void arrive_in(int block, Barrier* barrier, const char* file = __builtin_
   Barrier* const there = on_cpu::place_in(block, barrier, sizeof *barrier, sizeof *barrier, "arrive_in");
   on_cpu::arrive(on_cpu::phases_at(there, "arrive_in"), 0);
 }
-inline void wait_for_blocks(Barrier* barrier, int parity, const char* file = __builtin_FILE(),
-                            int line = __builtin_LINE()) {
-  wait_for_phase(barrier, parity, file, line);
-}
 inline void send(int block, void* place, const Vector16& value, Barrier* barrier) {
   char* const to = on_cpu::place_in(block, static_cast<char*>(place), 16, 16, "send");
   on_cpu::Phases& state =

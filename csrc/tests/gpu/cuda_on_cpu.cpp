@@ -349,7 +349,7 @@ FASTVOC_HOPPER_KERNEL(exchange, Mistake, 64, 1) {
     if (own < kTogether)
       send(own + (kind == kNoSuchBlock), place + (kind == kOutsideOfBlock ? 4096 : 4 * rank), {{word, word, word, word}},
            there);
-    if (kind != kNoWaitForBlocks) wait_for_blocks(there, round / 2 % 2);
+    if (kind != kNoWaitForBlocks) wait_for_phase(there, round / 2 % 2);
     if (own < 4 * kTogether) parameter.to[(block_x() * kRounds + round) * 4 * kTogether + own] = place[own];
     barrier();
   }
