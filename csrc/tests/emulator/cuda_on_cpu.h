@@ -304,6 +304,13 @@ FASTVOC_PLAIN __attribute__((always_inline)) inline void sleep(Fibre& fibre) {
 }
 FASTVOC_PLAIN __attribute__((noinline)) inline void sleep() { sleep(*machine.current); }
 
+// The current fibre goes on now or later, by lot: others may have waited for what it just did.
+FASTVOC_PLAIN __attribute__((noinline)) inline void let_others_run() {
+  Fibre& fibre = *machine.current;
+  Fibre* const to = random(2) ? next_warp() : &fibre;
+  if (to != &fibre) go(&fibre, to);
+}
+
 template <class Question>
 void wait_until(const char* what, const char* file, int line, Question question) {
   Fibre& fibre = *machine.current;
@@ -559,6 +566,7 @@ inline void barrier(int id, int threads, const char* file = __builtin_FILE(), in
 inline void arrive_at_barrier(int id, int threads, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
   on_cpu::come_to(on_cpu::named_barrier(id, threads, file, line), threads, "named barrier", file, line, [] {});
+  on_cpu::let_others_run();
 }
 inline void warp_barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
