@@ -25,6 +25,9 @@ HAND_ON, SEND = 55, 270
 """Of a cluster: clocks to bring results into the order in which they are sent, and until another multiprocessor has
 noticed what was sent to it. Distributed shared memory is read in some 200."""
 
+ALONE, SHARED = 64, 27
+"""Bytes of the second level cache that a multiprocessor is given in a clock, alone and beside all others."""
+
 BLOCKS, ASKED, SAMPLES = 8, {1: 4, 8: 6}, 8
 """Of a cluster; pairs of tiles that a warp asks for at once, alone or in a cluster; samples that are looked back for."""
 
@@ -37,19 +40,24 @@ NETWORKS = {
 
 def main() -> None:
     """Print what is expected."""
-    print("| network | kernel | moved per sample and block | transfers | waiting | samples/s | × real time |")
-    print("|---|---|---|---|---|---|---|")
+    print("| network | by | moved per sample and block | transfers | waiting | samples/s | × real time | each of 128 |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, (config, rate) in NETWORKS.items():
         for blocks, kernel in ((1, "a block"), (BLOCKS, "a cluster")):
-            transfers, waiting = moved(config) / blocks / 64, clocks(config, blocks)
-            # a cluster asks for all weights a step before they are needed
-            slow = transfers + waiting if blocks == 1 else max(transfers, waiting)
-            rates = [1e6 * CLOCKS_PER_MICROSECOND / bound for bound in (slow, max(transfers, waiting))]
+            transfers, waiting = moved(config) / blocks / ALONE, clocks(config, blocks)
+            one = rates(transfers, waiting, blocks)
+            all_of_them = rates(moved(config) / blocks / SHARED, waiting, blocks)
             print(
                 f"| {name} | {kernel} | {moved(config) / blocks / 1e6:.2f} MB | {transfers:.0f} | {waiting:.0f} | "
-                f"{' to '.join(f'{each:.0f}' for each in dict.fromkeys(rates))} | "
-                f"{' to '.join(f'{each / rate:.2f}' for each in dict.fromkeys(rates))} |"
+                f"{' to '.join(f'{each:.0f}' for each in one)} | {' to '.join(f'{each / rate:.2f}' for each in one)} | "
+                f"{' to '.join(f'{each:.0f}' for each in all_of_them)} |"
             )
+
+
+def rates(transfers: float, waiting: float, blocks: int) -> list[float]:
+    """Return samples per second: if nothing hides, and if all does; a cluster asks for weights a step before."""
+    slow, quick = transfers + waiting, max(transfers, waiting)
+    return [1e6 * CLOCKS_PER_MICROSECOND / bound for bound in ((slow, quick) if blocks == 1 else (quick,))]
 
 
 def pairs(columns: int) -> int:

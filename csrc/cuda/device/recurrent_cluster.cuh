@@ -248,30 +248,40 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
     const int length = this->block_length(l), samples = p.count - t < length ? p.count - t : length;
     const int me = 32 * turn + lane;
     if (me == 0) arrive_expecting(gathered(l), streams * samples * (taps * chunks + conditions) * 16);
-    for (int i = me; i < streams * samples * each; i += 32 * kGroupWarps) {
-      const int part = i % each, sample = i / each % samples, n = i / each / samples;
-      char* to = this->past_of(l, n, sample);
-      const float* from;
-      int columns = 8;
-      if (part < 2 * taps * tiles) {
-        const int tap = part / (2 * tiles), chunk = 2 * (rank + kClusterBlocks * (part / 2 % tiles)) + part % 2;
-        if (chunk >= chunks) continue;
-        from = this->tap_of(l, n, tap, 1 + sample) + 8 * chunk;
-        to += 2 * p.channels * tap + 16 * chunk;
-      } else {
-        const int chunk = rank + kClusterBlocks * (part - 2 * taps * tiles);
-        from = p.conditions + (static_cast<long long>(first + n) * p.count + t + sample) * p.condition + 8 * chunk;
-        to += 2 * p.channels * taps + 16 * chunk;
-        if (p.condition - 8 * chunk < columns) columns = p.condition - 8 * chunk;
-      }
-      float value[8];
-#pragma unroll
-      for (int c = 0; c < 8; ++c) value[c] = c < columns ? load_global(from + c) : 0;
-      Vector16 packed;
-#pragma unroll
-      for (int c = 0; c < 4; ++c) packed.word[c] = pack_pair<precision>(value[2 * c], value[2 * c + 1]);
+    constexpr int kAtOnce = 2;  // whose answers from memory a thread waits for together
 #pragma unroll 1
-      for (int block = 0; block < kClusterBlocks; ++block) send(block, to, packed, gathered(l));
+    for (int begin = me; begin < streams * samples * each; begin += kAtOnce * 32 * kGroupWarps) {
+      float value[kAtOnce][8];
+      char* to[kAtOnce];
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        const int i = begin + k * 32 * kGroupWarps, part = i % each, sample = i / each % samples, n = i / each / samples;
+        const float* from = nullptr;
+        int columns = 0;
+        to[k] = nullptr;
+        if (i < streams * samples * each && part < 2 * taps * tiles) {
+          const int tap = part / (2 * tiles), chunk = 2 * (rank + kClusterBlocks * (part / 2 % tiles)) + part % 2;
+          if (chunk < chunks) {
+            from = this->tap_of(l, n, tap, 1 + sample) + 8 * chunk, columns = 8;
+            to[k] = this->past_of(l, n, sample) + 2 * p.channels * tap + 16 * chunk;
+          }
+        } else if (i < streams * samples * each) {
+          const int chunk = rank + kClusterBlocks * (part - 2 * taps * tiles);
+          from = p.conditions + (static_cast<long long>(first + n) * p.count + t + sample) * p.condition + 8 * chunk;
+          columns = p.condition - 8 * chunk;
+          to[k] = this->past_of(l, n, sample) + 2 * p.channels * taps + 16 * chunk;
+        }
+#pragma unroll
+        for (int c = 0; c < 8; ++c) value[k][c] = c < columns ? load_global(from + c) : 0;
+      }
+#pragma unroll
+      for (int k = 0; k < kAtOnce; ++k) {
+        Vector16 packed;
+#pragma unroll
+        for (int c = 0; c < 4; ++c) packed.word[c] = pack_pair<precision>(value[k][2 * c], value[k][2 * c + 1]);
+#pragma unroll 1
+        for (int block = 0; to[k] && block < kClusterBlocks; ++block) send(block, to[k], packed, gathered(l));
+      }
     }
   }
 
