@@ -1,9 +1,9 @@
 """What a GPU is expected to take for a sample of a WaveNet, to be held against what is measured. It needs no GPU.
 
 ``python -m benchmarks.predicted_steps`` prints a table for an H200, in 16 bits: of a block that makes its streams alone
-(``csrc/cuda/device/recurrent.cuh``) and of a cluster (``recurrent_cluster.cuh``). Clocks are those of a chain in which
-one step waits for the other, and of what a multiprocessor is moved; of a block both bounds are shown, since nobody knows
-how much of either hides behind the other.
+(``csrc/cuda/device/recurrent.cuh``) and of a cluster (``recurrent_cluster.cuh``), for one stream and for as many as
+clusters take. Clocks are those of a chain in which one step waits for the other, and of what a multiprocessor is moved;
+of a block both bounds are shown, since nobody knows how much of either hides behind the other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from fastvoc.models import WaveNetConfig
 from fastvoc.models.wavenet import LOGISTICS, MU_LAW, NV_WAVENET
 
 BARRIER, BEGIN, OPERANDS, PRODUCT, GATES = 40, 120, 33, 33, 180
-"""Clocks of a barrier, of what a step does to begin the next one, of loading operands, of a product behind another, and of
-a tanh and a sigmoid."""
+"""Clocks of a barrier, of what a step does to begin the next one, of loading operands, of a product behind another, and
+of a tanh and a sigmoid."""
 
 CACHE, DRAW = 600, 1500
 """Clocks until the second level cache answers, and of a draw."""
@@ -29,7 +29,11 @@ ALONE, SHARED = 64, 27
 """Bytes of the second level cache that a multiprocessor is given in a clock, alone and beside all others."""
 
 BLOCKS, ASKED, SAMPLES = 8, {1: 4, 8: 6}, 8
-"""Of a cluster; pairs of tiles that a warp asks for at once, alone or in a cluster; samples that are looked back for."""
+"""Of a cluster; pairs of tiles that a warp asks for at once, alone or in a cluster; samples that are looked back for,
+and streams of a block."""
+
+SHARES, DRAWERS = 64, 5
+"""Threads of a block of a cluster that gather what is looked back at, for all blocks, and warps that draw."""
 
 NETWORKS = {
     "r9y9, 256 classes": (MU_LAW, 22050),
@@ -46,7 +50,8 @@ def main() -> None:
         for blocks, kernel in ((1, "a block"), (BLOCKS, "a cluster")):
             transfers, waiting = moved(config) / blocks / ALONE, clocks(config, blocks)
             one = rates(transfers, waiting, blocks)
-            all_of_them = rates(moved(config) / blocks / SHARED, waiting, blocks)
+            many = waiting if blocks == 1 else clocks(config, blocks, streams=SAMPLES)
+            all_of_them = rates(moved(config) / blocks / SHARED, many, blocks)
             print(
                 f"| {name} | {kernel} | {moved(config) / blocks / 1e6:.2f} MB | {transfers:.0f} | {waiting:.0f} | "
                 f"{' to '.join(f'{each:.0f}' for each in one)} | {' to '.join(f'{each / rate:.2f}' for each in one)} | "
@@ -80,8 +85,8 @@ def moved(config: WaveNetConfig) -> float:
     return 2 * (chain + head + looks_back(config) * past)
 
 
-def clocks(config: WaveNetConfig, blocks: int) -> float:
-    """Return how long the chain of a sample of one stream is."""
+def clocks(config: WaveNetConfig, blocks: int, streams: int = 1) -> float:
+    """Return how long the chain of a sample is, of a stream of a block or of so many of a cluster."""
     gates, residual = pairs(config.channels), pairs(config.gates // 2)
     hidden, output = pairs(config.skip_channels), pairs(config.head_channels)
     past = pairs((config.kernel_size - 1) * config.channels + config.mel_bands)
@@ -92,10 +97,12 @@ def clocks(config: WaveNetConfig, blocks: int) -> float:
         return BEGIN + OPERANDS + PRODUCT * count + rest + (BARRIER if blocks == 1 else HAND_ON + SEND)
 
     chain = config.layers * (step(gates) + GATES + step(residual)) - step(residual)
-    head = step(residual) + step(hidden) + step(output) + BARRIER + DRAW + BARRIER + CACHE
-    # rows, biases and weights come from the cache; in a cluster other warps do it meanwhile
+    head = step(residual) + step(hidden) + step(output) + BARRIER + ceil(streams / DRAWERS) * DRAW + BARRIER + CACHE
+    # rows, biases and weights come from the cache; in a cluster other warps do it in the time of a layer, or are late
     back = 2 * CACHE + ceil(past / ASKED[1]) * CACHE + 2 * PRODUCT * past
-    return chain + head + (looks_back(config) * back if blocks == 1 else 0)
+    chunks = 4 * past / blocks * SAMPLES * streams
+    late = ceil(chunks / 2 / SHARES) * (CACHE + OPERANDS * blocks // 2) - (step(gates) + GATES + step(residual))
+    return chain + head + looks_back(config) * (back if blocks == 1 else max(0.0, late))
 
 
 if __name__ == "__main__":
