@@ -323,7 +323,8 @@ def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert off.architecture == 90 and "hopper" not in kinds(off)
     as_exact_as_plain_pytorch(name, torch.float16, off)
     monkeypatch.setenv("FASTVOC_HOPPER", "no")
-    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off, chains, in-turn"):
+    known = "on, off, chains, in-turn, clusters"
+    with pytest.raises(ValueError, match=f"FASTVOC_HOPPER: 'no' is no choice; known: {known}"):
         device._gpu.__wrapped__(torch.device("cuda"))
 
 
