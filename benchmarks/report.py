@@ -7,9 +7,10 @@ A page has places for it, which hold what was written last::
 
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
 (all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``default``, ``host-time`` (of
-operators on a GPU), ``training``, ``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``,
-``voices`` and ``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the
-pages, the speeds that ``fastvoc bench --compare`` knows are written into the package.
+operators on a GPU), ``training``, ``recipes``, ``trials`` (of their switches), ``streaming``, ``processes``,
+``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality`` (what is heard of it). Under each stands the
+command that makes its rows. Beside the pages, the speeds that ``fastvoc bench --compare`` knows are written into the
+package.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ COMMANDS = {
     "default": "pytest benchmarks/test_default.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
+    "trials": "FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 0.7",
     "streaming": "pytest benchmarks/test_streaming.py",
     "processes": "pytest benchmarks/test_processes.py",
     "scaling": "pytest benchmarks/test_processes.py --longest 3600",
