@@ -1,6 +1,6 @@
 """What each part of our recipe does: every switch of `hifigan-best` flipped alone, for equal times of training.
 
-`FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 0.7 --results benchmarks/results` trains each trial
+`FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 1.5 --results benchmarks/results` trains each trial
 for so many minutes from the same first weights, and the recipe itself with three seeds: a difference counts only if it
 is larger than what these differ by. Time is that of `test_recipes.py`. Networks are small, so that a minute on a
 core is hundreds of steps. Four recordings are kept for judging: as they are, 12 dB quieter, and from smoothed mels.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -69,8 +70,8 @@ QUIET = -12.0
 """dB."""
 REACH = 2
 """Bands and frames on either side that mels are smoothed over for judging."""
-MARKS = (0.5, 1.0)
-"""Shares of the time after which trials are judged."""
+MARKS = (1 / 3, 2 / 3, 1.0)
+"""Shares of the time after which trials are judged, and rows are on disk."""
 
 
 def settings(trial: str, device: str, speech: str, folder: Path) -> TrainConfig:
@@ -108,18 +109,28 @@ def _smoothed(wave: Tensor, mel: MelConfig) -> Tensor:
     return smooth(mel_spectrogram(wave, mel)[0], REACH, REACH)[None]
 
 
-def test_switches_of_our_recipe(
-    device: str, request: pytest.FixtureRequest, rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def contest(
+    device: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Contestant], Iterator[float]]:
+    """Begin all trials, and return them with what lets them train up to the next mark."""
     minutes, speech = request.config.getoption("--minutes"), os.environ.get("FASTVOC_SPEECH")
     if not minutes or speech is None:
         pytest.skip("give --minutes, and a folder of speech in FASTVOC_SPEECH")
+    folder = tmp_path_factory.mktemp("trials")
     contestants = []
     for trial in TRIALS:
-        config = settings(trial, device, speech, tmp_path)
+        config = settings(trial, device, speech, folder)
         contestants.append(Contestant(trial, start(config, torch.device(device)), device))
+    return contestants, compete(contestants, minutes, MARKS)
+
+
+@pytest.mark.parametrize("share", MARKS)  # in this order: each goes on where the one before has stopped
+def test_switches_of_our_recipe(
+    contest: tuple[list[Contestant], Iterator[float]], share: float, device: str, rows: list[dict[str, Any]]
+) -> None:
+    contestants, marks = contest
     sizes = {name.rpartition(".")[2]: SIZES[device].get(name) for name in ("generator.channels", "batch")}
-    for used in compete(contestants, minutes, MARKS):
-        same = {"suite": "trials", "minutes": used} | sizes
-        rows += [same | {"trial": one.name} | one.judged() | heard(one) for one in contestants]
+    same = {"suite": "trials", "minutes": next(marks)} | sizes
+    rows += [same | {"trial": one.name} | one.judged() | heard(one) for one in contestants]
     assert all(math.isfinite(row["mel_l1"]) for row in rows)
