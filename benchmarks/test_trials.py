@@ -24,9 +24,9 @@ from benchmarks.contest import Contestant, compete
 from benchmarks.prior import PriorHiFiGANConfig
 from fastvoc.audio import MelConfig, mel_l1, mel_spectrogram
 from fastvoc.train.config import TrainConfig, load_config
-from fastvoc.train.data.smoothing import smooth
 from fastvoc.train.report.validation import generate
 from fastvoc.train.start import start
+from fastvoc.train.tasks.smoothing import smooth
 
 RECIPE = "hifigan-best"
 
@@ -106,7 +106,7 @@ def heard(contestant: Contestant) -> dict[str, float]:
 
 def _smoothed(wave: Tensor, mel: MelConfig) -> Tensor:
     """(1, T) → (1, bands, frames)."""
-    return smooth(mel_spectrogram(wave, mel)[0], REACH, REACH)[None]
+    return smooth(mel_spectrogram(wave, mel), torch.full((len(wave), 2), REACH), REACH)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,6 @@ from fastvoc.train.data.lists import Recording
 from fastvoc.train.data.loader import Loader, make_loader
 from fastvoc.train.data.readers import refuse_unguarded
 from fastvoc.train.data.recordings import Recordings
-from fastvoc.train.data.smoothing import smooth
 
 RATE = 8000
 SEGMENT = 512
@@ -705,47 +704,20 @@ def test_what_cannot_be_paired_is_refused(folder, tmp_path):
         loader(folder, mels=str(mels))
 
 
-def test_a_mel_is_smoothed_by_triangles_along_both_axes():
-    mel = torch.zeros(7, 9)
-    mel[3, 4] = 1
-    triangle = torch.tensor([1.0, 2, 3, 2, 1]) / 9
-    expected = torch.zeros(7, 9)
-    expected[2:5, 2:7] = torch.outer(torch.tensor([1.0, 2, 1]) / 4, triangle)
-    torch.testing.assert_close(smooth(mel, 1, 2), expected, atol=1e-7, rtol=0)
-    assert torch.equal(smooth(mel, 0, 0), mel)
-    edge = smooth(torch.tensor([[8.0, 0, 0]]), 1, 1)  # beyond an end stands what is at it
-    torch.testing.assert_close(edge, torch.tensor([[6.0, 2, 0]]), atol=1e-6, rtol=0)
-
-
-def test_smoothed_mels_are_those_of_their_segments_smoothed_by_what_is_drawn(folder):
-    plain = take(loader(folder, batch=12, gain=(-6.0, 2.0), polarity=True), 10)
-    given = [*islice(loader(folder, batch=12, gain=(-6.0, 2.0), polarity=True, smoothing=2, mel=MEL), 10)]
-    assert torch.equal(torch.stack([wave for wave, _ in given]), plain)  # the same segments as without
-    reaches: dict[tuple[int, int], int] = {}
-    for waves, mels in given:
-        assert mels.shape == (12, 20, SEGMENT // 64)
-        for wave, mel in zip(waves, mels, strict=True):
-            own = mel_spectrogram(wave, MEL)
-            found = [
-                (bands, frames)
-                for bands in range(3)
-                for frames in range(3)
-                if torch.allclose(smooth(own, bands, frames), mel, rtol=0, atol=1e-5)
-            ]
-            assert len(found) == 1
-            reaches[found[0]] = reaches.get(found[0], 0) + 1
+@pytest.mark.parametrize("workers", [0, 2])
+def test_how_far_mels_are_smoothed_is_drawn_for_each_segment(folder, workers):
+    settings = {"batch": 12, "gain": (-6.0, 2.0), "polarity": True}
+    plain = take(loader(folder, **settings), 10)
+    supply = loader(folder, **settings, smoothing=2, workers=workers)
+    waves, reaches = zip(*islice(supply, 10), strict=True)
+    supply.close()
+    assert torch.equal(torch.stack(waves), plain)  # the same segments as without
+    assert {reach.dtype for reach in reaches} == {torch.int64} and {reach.shape for reach in reaches} == {(12, 2)}
+    kinds, counts = torch.cat(reaches).unique(dim=0, return_counts=True)
     # nine that are equally likely, of 120: 13.3 each, with a standard deviation of 3.4
-    assert len(reaches) == 9 and max(reaches.values()) < 13.3 + 5 * 3.4
+    assert len(kinds) == 9 and kinds.max() == 2 and counts.max() < 13.3 + 5 * 3.4
 
 
-def test_mels_of_another_network_are_smoothed_too(folder, tmp_path):
-    mels = tmp_path / "mels"
-    predict(folder, mels)
-    plain = [*islice(loader(folder, mels=str(mels), mel=MEL, batch=12), 2)]
-    smoothed = [*islice(loader(folder, mels=str(mels), mel=MEL, batch=12, smoothing=1), 2)]
-    for (wave, mel), (same, other) in zip(plain, smoothed, strict=True):
-        assert torch.equal(same, wave)
-        kinds = [smooth(row, bands, frames) for row in mel[:1] for bands in (0, 1) for frames in (0, 1)]
-        assert any(torch.allclose(other[0], kind) for kind in kinds) and not torch.equal(other, mel)
-    with pytest.raises(ValueError, match=r"data\.smoothing is set, but not mel; pass the generator's convention"):
-        loader(folder, smoothing=1)
+def test_mels_of_another_network_are_not_smoothed(folder):
+    with pytest.raises(ValueError, match="smoothing is of mels of recordings, and those of 'tts' are smooth"):
+        loader(folder, mels="tts", smoothing=1)

@@ -13,13 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fastvoc.audio import MelConfig, mel_spectrogram
 from fastvoc.train.data.config import DataConfig
 from fastvoc.train.data.lists import shown
 from fastvoc.train.data.predicted_mels import PredictedMels
 from fastvoc.train.data.reading import LONGEST, Unusable, rate_of, read_recording
 from fastvoc.train.data.recordings import Recordings
-from fastvoc.train.data.smoothing import smooth
 
 _logger = logging.getLogger(__name__)
 
@@ -36,8 +34,8 @@ class Batch(NamedTuple):
     waves: Tensor
     """(B, segment), float32."""
     others: Tensor | None
-    """What comes with each wave: mels of another network or smoothed ones, (B, bands, segment // hop), float32; or
-    pitches, (B,)."""
+    """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; how far its mel is
+    smoothed over bands and frames, (B, 2), int64; or pitches, (B,)."""
     unusable: dict[str, str]
     """Recordings that were found unusable on the way, by path, and why."""
     failure: str = ""
@@ -70,8 +68,6 @@ class Batches(Dataset[Batch]):
         Gives each segment a mel.
     sizes : sequence of int, optional
         How many of `recordings`, from the first on, come from each source that `config.weights` speaks of.
-    mel : MelConfig, optional
-        Convention of the mels that are smoothed, where `config.smoothing` says so.
     """
 
     def __init__(
@@ -86,7 +82,6 @@ class Batches(Dataset[Batch]):
         whole_batch: int,
         mels: PredictedMels | None = None,
         sizes: Sequence[int] | None = None,
-        mel: MelConfig | None = None,
     ) -> None:
         self.recordings = recordings
         self.seed = seed
@@ -101,7 +96,6 @@ class Batches(Dataset[Batch]):
         self._segment = segment
         self._rows = rows
         self._mels = mels
-        self._mel = mel
         self._epoch = -1
         self._order: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._rejected: set[int] = set()
@@ -239,14 +233,9 @@ class Batches(Dataset[Batch]):
         part = F.pad(part, (0, self._segment - len(part)))
         level = 10 ** (random.uniform(*self._config.gain) / 20)
         sign = -1 if self._config.polarity and random.random() < 0.5 else 1
-        part = sign * level * part
-        mel = None if mel is None else mel[:, start : start + self._segment // hop]
-        if self._config.smoothing and self._mel is not None:
-            if mel is None:  # a centred convention has one frame more than hops
-                mel = mel_spectrogram(part, self._mel)[:, : self._segment // self._mel.hop]
-            bands, frames = random.integers(self._config.smoothing + 1, size=2).tolist()
-            mel = smooth(mel, bands, frames)
-        return part, mel
+        if self._config.smoothing:
+            return sign * level * part, torch.from_numpy(random.integers(self._config.smoothing + 1, size=2))
+        return sign * level * part, None if mel is None else mel[:, start : start + self._segment // hop]
 
     def _reject(self, index: int, error: Exception) -> None:
         path = self.recordings[index].path

@@ -119,6 +119,8 @@ class DataConfig:
             )
         if self.mels is None:
             return self
+        if self.smoothing:
+            raise ValueError(f"smoothing is of mels of recordings, and those of {self.mels!r} are smooth; leave it out")
         changed = [name for name in ("trim", "peak") if getattr(self, name) is not None]
         changed += ["gain"] * (self.gain != (0.0, 0.0)) + ["speeds"] * (self.speeds != (1.0,))
         changed += ["short"] * (self.short == "pad")

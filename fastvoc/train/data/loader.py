@@ -55,8 +55,7 @@ def make_loader(
         Which part of the whole batch to read: ranks `0 … world_size - 1` together read what one rank would with a
         batch of `batch * world_size`, in this order.
     mel : MelConfig, optional
-        The generator's convention; needed where the loader gives mels too, for fine-tuning (`config.mels`) and where
-        mels are smoothed (`config.smoothing`).
+        Needed for fine-tuning (`config.mels`), where the loader gives mels too: the generator's convention.
 
     Returns
     -------
@@ -73,17 +72,14 @@ def make_loader(
     mels = None
     if config.mels is None and split.training.name_mels and rank == 0:
         _logger.warning("the mels that the recordings' list names are not used; to fine-tune on them, set data.mels")
-    if config.mels is not None or config.smoothing:
+    if config.mels is not None:
         if mel is None:
-            name = "smoothing" if config.mels is None else "mels"
-            raise ValueError(f"make_loader: data.{name} is set, but not mel; pass the generator's convention")
+            raise ValueError("make_loader: data.mels is set, but not mel; pass the generator's convention")
         if segment % mel.hop or sample_rate != mel.sample_rate:
             raise ValueError(
                 f"make_loader: segments of {segment} samples at {sample_rate} Hz are not whole frames of "
                 f"{mel.hop} samples at {mel.sample_rate} Hz; give a multiple of the hop at that rate"
             )
-    if config.mels is not None:
-        assert mel is not None
         mels = PredictedMels(config.mels, mel, tolerance=config.mel_tolerance)
     batches = Batches(
         split.training,
@@ -95,7 +91,6 @@ def make_loader(
         whole_batch=batch * world_size,
         mels=mels,
         sizes=split.sizes,
-        mel=mel,
     )
     aside = Recordings(itertools.chain(split.seen, split.unseen))
     loader = Loader(batches, workers=config.workers, aside=aside)
@@ -110,8 +105,9 @@ def make_loader(
 class Loader:
     """An endless iterator over batches; made by `make_loader`.
 
-    `next` gives a Tensor of shape (B, segment), float32; for fine-tuning, or where mels are smoothed, a tuple of that
-    and its mels, (B, bands, segment // hop), and of notes one of that and their pitches, (B,).
+    `next` gives a Tensor of shape (B, segment), float32; for fine-tuning a tuple of that and its mels,
+    (B, bands, segment // hop), where mels are smoothed of that and how far, (B, 2), and of notes one of that and their
+    pitches, (B,).
 
     Attributes
     ----------
