@@ -15,6 +15,7 @@ from golden import hashed, numbered_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastvoc.models.waveglow
 from fastvoc import Vocoder
@@ -479,6 +480,120 @@ def test_weights_that_change_are_packed_again_and_copies_pack_their_own() -> Non
     fresh = vocoder(MIDDLE, torch.float32)
     fresh.generator.load_state_dict(made.generator.state_dict())
     assert torch.equal(fresh(mel, seed=1), changed)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [(None, torch.float32), ("reference", torch.float32), (None, torch.float64)]
+)
+def test_matrices_are_inverted_once_for_weights(
+    monkeypatch: pytest.MonkeyPatch, backend: str | None, dtype: torch.dtype
+) -> None:
+    made, mel = Vocoder(checkpoint(), dtype=dtype, backend=backend), mel_of(BANDS, 20, dtype=dtype)
+    inverted, invert = [], torch.linalg.inv_ex
+    monkeypatch.setattr(torch.linalg, "inv_ex", lambda matrix: inverted.append(len(matrix)) or invert(matrix))
+    first = made(mel, seed=1)
+    assert sorted(inverted) == sorted(TINY.widths())
+    assert torch.equal(made(mel, seed=1), first)
+    assert len(inverted) == TINY.flows
+    with torch.no_grad():
+        made.generator.flows[1].mix.mul_(2.0)  # type: ignore[index, union-attr, operator]
+    changed = made(mel, seed=1)
+    assert len(inverted) == 2 * TINY.flows
+    fresh = Vocoder(checkpoint(), dtype=dtype, backend=backend)
+    fresh.generator.load_state_dict(made.generator.state_dict())
+    assert torch.equal(fresh(mel, seed=1), changed) and not torch.equal(changed, first)
+
+
+def test_gradients_reach_the_matrices_and_the_noise_after_a_call_without() -> None:
+    made, z, mel = network(), noise_of(TINY, 1, 4).requires_grad_(), mel_of(1, BANDS, 4)
+    with torch.inference_mode():
+        made.inverse(z, mel)  # whose inverses are kept, and have no gradient
+    (slope,) = torch.autograd.grad(made.inverse(z, mel).square().sum(), z)
+    mix = cast(Tensor, made.flows[2].mix.requires_grad_())  # type: ignore[union-attr, operator]
+    (of_mix,) = torch.autograd.grad(made.inverse(z, mel).square().sum(), mix)
+    step, way, along = 1e-6, noise_of(TINY, 1, 4), hashed(mix.numel(), 7).view_as(mix)
+
+    def loss(by: float) -> tuple[float, float]:
+        with torch.no_grad():
+            moved = made.inverse(z + by * way, mel).square().sum()
+            mix.add_(along, alpha=by)
+            turned = made.inverse(z, mel).square().sum()
+            mix.sub_(along, alpha=by)
+        return float(moved), float(turned)
+
+    rises = [(after - before) / (2 * step) for after, before in zip(loss(step), loss(-step), strict=True)]
+    assert rises == pytest.approx([float((slope * way).sum()), float((of_mix * along).sum())], rel=1e-6)
+
+
+class Asked(TorchDispatchMode):
+    """What reads values of tensors, for which a GPU has to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2"):
+            self.by.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)  # by native code and by operators
+def test_a_call_waits_for_the_device_once_after_its_last_kernel(dtype: torch.dtype) -> None:
+    made, mel = network(MIDDLE).to(dtype), mel_of(1, BANDS, 120, dtype=dtype)  # two windows
+    temperature = torch.full((1,), 0.6, dtype=dtype)
+
+    def wave() -> Tensor:
+        noise = made.draws(torch.tensor([1]), 0, 120).to(dtype)
+        return made.advance(made.begin(1), mel, last=True, noise=noise, temperature=temperature)[1]
+
+    with torch.inference_mode():
+        first = wave()
+        with Asked() as asked:
+            again = wave()
+        assert torch.equal(again, first)
+        assert asked.by == ["is_nonzero"]  # whether all samples are finite
+        with Asked() as asked:
+            made._make(
+                made.begin(1),
+                mel,
+                noise_of(MIDDLE, 1, 120).to(dtype),
+                made._prepared(mel, mel, in_order=False),
+                last=True,
+            )
+        assert asked.by == []
+
+
+def test_no_call_asks_for_values_of_tensors_that_have_none() -> None:
+    with torch.device("meta"):
+        made, mel = MIDDLE.build().eval(), torch.empty(2, BANDS, 9)
+        noise = made.draws(torch.zeros(2, dtype=torch.int64), 0, 9)
+        with torch.inference_mode():
+            assert made(mel, noise=noise, temperature=torch.ones(2)).shape == (2, 1, 9 * HOP)
+
+
+@native_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_layers_that_read_mel_frames_are_as_exact_as_those_that_read_them_upsampled(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    if dtype == torch.bfloat16 and not multiplies_bfloat16():
+        pytest.skip("this processor does not multiply bfloat16")
+    mel = mel_of(2, BANDS, 60).to(dtype)
+    exact, waves = vocoder(MIDDLE)(mel.double(), seed=1), {}
+    for window in (7, 96):
+        for share in (1, 10**12):
+            monkeypatch.setattr(fastvoc.models.waveglow, "WINDOW", window)
+            monkeypatch.setattr(fastvoc.models.waveglow, "MEMORY_SHARE", share)
+            made = vocoder(MIDDLE, dtype)
+            reason = made.explain()["native layers of mel frames"]
+            assert reason is None if share == 1 else "more than 1/1000000000000 of this machine's memory" in str(reason)
+            waves[window, share] = made(mel, seed=1).double()
+    errors = {key: float((wave - exact).square().mean().sqrt()) for key, wave in waves.items()}
+    for window in (7, 96):
+        assert not torch.equal(waves[window, 1], waves[window, 10**12])
+        assert errors[window, 1] <= 1.5 * errors[window, 10**12]
 
 
 @native_only

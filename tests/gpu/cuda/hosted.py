@@ -25,6 +25,7 @@ from fastvoc.engine import CudaPlan, synthesizer
 from fastvoc.engine.cuda_graphs import CudaGraphs, bucket_of
 from fastvoc.engine.runs import layers_of, operands
 from fastvoc.models import Generator
+from fastvoc.models.bigvgan import BASE_24K, V2_24K, BigVGANConfig
 from fastvoc.models.generator import TrunkGenerator
 from fastvoc.models.hifigan import V1, V2, V3
 from fastvoc.models.istftnet import C8C8I
@@ -41,7 +42,7 @@ from fastvoc.ops.ragged import ragged
 
 pytestmark = pytest.mark.skipif(native.hosted() is None, reason="FASTVOC_CUDA_ON_CPU names no library")
 
-NOT_PLANNED = "griffin-lim-net", "bigvgan", "vocos", "wavenext", "waveglow"
+NOT_PLANNED = "griffin-lim-net", "vocos", "wavenext", "waveglow"
 """Made of more than the layers that GPUs have kernels for."""
 
 PLANNED = [name for name in GENERATORS if "conditioned" not in name and not name.startswith(NOT_PLANNED)]
@@ -56,6 +57,7 @@ SHAPES: dict[str, Any] = {
         channels=64, block="2", kernel_sizes=(3, 5, 7), dilations=((1, 2), (2, 6), (3, 12)), rates=(4, 2)
     ),
     "melgan": melgan(channels=64, units=3),
+    "bigvgan": BigVGANConfig(mel_bands=BANDS, channels=128, rates=(2, 2), rate_kernel_sizes=(4, 4)),
     "multi-band melgan": melgan(channels=96, rates=(4,), rate_kernel_sizes=(8,), units=4, pqmf=PqmfConfig()),
 }
 
@@ -108,7 +110,7 @@ def test_every_generator_is_as_exact_as_plain_pytorch(name: str) -> None:
 
 
 @pytest.mark.parametrize("gpu", [T4, H100], ids=["sm_75", "sm_90"])
-@pytest.mark.parametrize("name", ["hifigan-v1, widest", "melgan"])
+@pytest.mark.parametrize("name", ["hifigan-v1, widest", "melgan", "bigvgan"])
 def test_every_gpu_is_as_exact_as_plain_pytorch(name: str, gpu: device.Gpu) -> None:
     as_exact_as_plain_pytorch(name, torch.float16, gpu)
 
@@ -125,10 +127,15 @@ def test_waves_keep_the_dtype_of_the_weights(precision: torch.dtype) -> None:
 
 
 RAGGED = ["hifigan", "hifigan, odd rates", "hifigan, causal", "hifigan, standardised", "melgan", "melgan, multi-band"]
+RAGGED += ["bigvgan", "bigvgan, block 2, linear"]
 
 
 @pytest.mark.parametrize(
-    ("name", "gpu"), [*((name, A100) for name in (*RAGGED, "hifigan-v3")), ("hifigan-v1, widest", H100)]
+    ("name", "gpu"),
+    [
+        *((name, A100) for name in (*RAGGED, "hifigan-v3")),
+        *((name, H100) for name in ("hifigan-v1, widest", "bigvgan")),
+    ],
 )
 def test_items_of_a_ragged_batch_are_those_of_each_alone(
     name: str, gpu: device.Gpu, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +153,7 @@ def test_items_of_a_ragged_batch_are_those_of_each_alone(
         assert torch.equal(together[n : n + 1, :, : length * generator.hop], alone[n])
 
 
-@pytest.mark.parametrize("name", ["hifigan", "melgan", "hifigan-v3"])
+@pytest.mark.parametrize("name", ["hifigan", "melgan", "hifigan-v3", "bigvgan"])
 def test_a_bucket_gives_a_shorter_mel_the_samples_that_it_has_alone(name: str) -> None:
     def play(run: Callable[[], Tensor]) -> tuple[Callable[[], Any], Tensor]:
         wave = run()
@@ -189,6 +196,8 @@ PUBLISHED: dict[str, Any] = {
     "melgan, full-band": FULL_BAND,
     "melgan, multi-band": MULTI_BAND,
     "istftnet": C8C8I,
+    "bigvgan, base": BASE_24K,
+    "bigvgan": V2_24K,
 }
 
 
@@ -202,7 +211,8 @@ def test_published_networks_are_few_launches_on_every_gpu(name: str) -> None:
             names = plan.launches(1, 86)
             assert names[0] == "enter" and len(names) <= len(layers)
             kinds = {name.split("_")[0] for name in names[1:]}
-            assert kinds <= {"chain", "convolution", *(["hopper"] if gpu is H100 else [])}
+            assert ("smooth" in kinds) == name.startswith("bigvgan")
+            assert kinds <= {"chain", "convolution", "smooth", *(["hopper"] if gpu is H100 else [])}
 
 
 LAUNCHES = {"hifigan-v1": 29, "hifigan-v2": 13, "hifigan-v3": 10, "melgan": 19, "melgan, multi-band": 22}
@@ -317,7 +327,8 @@ def test_hopper_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert off.architecture == 90 and "hopper" not in kinds(off)
     as_exact_as_plain_pytorch(name, torch.float16, off)
     monkeypatch.setenv("FASTVOC_HOPPER", "no")
-    with pytest.raises(ValueError, match="FASTVOC_HOPPER: 'no' is no choice; known: on, off, chains, in-turn"):
+    known = "on, off, chains, in-turn, clusters"
+    with pytest.raises(ValueError, match=f"FASTVOC_HOPPER: 'no' is no choice; known: {known}"):
         device._gpu.__wrapped__(torch.device("cuda"))
 
 
