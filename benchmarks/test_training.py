@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.first import FIRST
-from benchmarks.steps import LIKELIHOOD, Maker, Step, makers
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.first import FIRST
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.steps import LIKELIHOOD, Maker, Step, makers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -100,7 +100,7 @@ def _peak(recipe: str, name: str, step: Step, device: str, held: int) -> float:
         torch.cuda.reset_peak_memory_stats()
         step()
         return round((torch.cuda.max_memory_allocated() - held) / 1e9, 2)
-    command = [sys.executable, "-m", "benchmarks.steps", recipe, name, device, str(torch.get_num_threads())]
+    command = [sys.executable, "-m", "benchmarks.peers.steps", recipe, name, device, str(torch.get_num_threads())]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return round(float(done.stdout) / 1e3, 2)
