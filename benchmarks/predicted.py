@@ -12,7 +12,7 @@ import argparse
 
 import torch
 
-from benchmarks.networks import NETWORKS
+from benchmarks.measuring.networks import NETWORKS
 from fastvoc import native
 from fastvoc.engine.runs import layers_of
 from fastvoc.models import waveglow
