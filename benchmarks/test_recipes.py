@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.contest import Contestant, compete
+from benchmarks.measuring.contest import Contestant, compete
 from fastvoc.train.config import load_config
 from fastvoc.train.start import start
 

@@ -20,8 +20,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.contest import Contestant, compete
-from benchmarks.prior import PriorHiFiGANConfig
+from benchmarks.measuring.contest import Contestant, compete
+from benchmarks.peers.prior import PriorHiFiGANConfig
 from fastvoc.audio import MelConfig, mel_l1, mel_spectrogram
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.report.validation import generate

@@ -165,7 +165,7 @@ class NativeRun(Native):
         network = described.pointer
         self._plan = native.host_memory(library.fastvoc_plan_size(network), dtype=torch.uint8)
         native.check("plan", library.fastvoc_plan_make(network, _pointer(self._plan)))
-        self._packed = native.host_memory(library.fastvoc_plan_packed_size(_pointer(self._plan)), dtype=torch.uint8)
+        self._packed = native.memory_of_weights(library.fastvoc_plan_packed_size(_pointer(self._plan)))
         threads = torch.get_num_threads()
         code = library.fastvoc_plan_pack(network, _pointer(self._plan), threads, _pointer(self._packed))
         native.check("plan", code)
@@ -186,10 +186,11 @@ class NativeRun(Native):
         """(1, C, n) → (1, C', m), in windows, between which Python handles signals."""
         frames, done = mel.shape[-1], 0
         states = self.start(1)
-        rows = self._rows(1, self._ready(states, frames, ended=True, known=frames))
+        total = self._ready(states, frames, ended=True, known=frames)
+        rows = self._rows(1, total)
         for start in range(0, max(frames, 1), WINDOW):
             window, ended = mel[..., start : start + WINDOW], start + WINDOW >= frames
-            count = self._ready(states, window.shape[-1], ended=ended, known=frames)
+            count = total - done if ended else self._ready(states, window.shape[-1], ended=False, known=frames)
             self._run(states, window, rows[..., done : done + count], ended=ended)
             done += count
         return rows.to(self._made)

@@ -5,11 +5,8 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// 2^n times the series of e^r, |r| <= ln(2) / 2, with the coefficients of Cephes (S. Moshier). Beyond ±87 it stays where
-// it is, between 1e-38 and 6e37; NaN passes through.
-static inline Vector exp(Vector x) {
-  Vector y = x > 87.0f ? splat(87.0f) : x;
-  y = y < -87.0f ? splat(-87.0f) : y;
+// e^y of |y| <= 87: 2^n times the series of e^r, |r| <= ln(2) / 2, with the coefficients of Cephes (S. Moshier).
+static inline Vector exp_within_87(Vector y) {
   constexpr float kRound = 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
   const Vector shifted = y * 1.44269504089f + kRound;
   const Vector n = shifted - kRound;
@@ -21,7 +18,14 @@ static inline Vector exp(Vector x) {
   e = e * r + 5.0000001201e-1f;
   e = e * r * r + r + 1;
   const Lanes exponent = ((Lanes)shifted - (Lanes)splat(kRound)) << 23;
-  const Vector power = (Vector)((Lanes)e + exponent);
+  return (Vector)((Lanes)e + exponent);
+}
+
+// Beyond ±87 it stays where it is, between 1e-38 and 6e37; NaN passes through.
+static inline Vector exp(Vector x) {
+  Vector y = x > 87.0f ? splat(87.0f) : x;
+  y = y < -87.0f ? splat(-87.0f) : y;
+  const Vector power = exp_within_87(y);
   return x == x ? power : x;
 }
 
