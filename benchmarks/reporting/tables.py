@@ -268,6 +268,40 @@ def recipes(rows: list[Row]) -> str:
     return markdown(["recipe", "minutes", "steps", "mel L1", "MR-STFT", "PESQ", "periodicity", "V/UV F1"], lines)
 
 
+def trials(rows: list[Row]) -> str:
+    """Write what is reached with each switch of a recipe flipped, and which of it seeds do not explain."""
+    lines = []
+    for _, mine in sorted(groups(of(rows, "trials"), "device").items()):
+        last = [row for row in mine if row["minutes"] == max(row["minutes"] for row in mine)]
+        seeds = [row for row in last if row["trial"].startswith("the recipe")]
+        for row in last:
+            values = [f"{row[measure]:.3f}" for measure in _TRIED]
+            said = "" if row in seeds else _beyond(row, seeds)
+            lines.append([row["trial"], row["minutes"], row["steps"], *values, said])
+    return markdown(["trial", "minutes", "steps", *_TRIED.values(), "beyond seeds"], lines)
+
+
+_TRIED = {
+    "mel_l1": "mel L1",
+    "mr_stft": "MR-STFT",
+    "pesq": "PESQ",
+    "periodicity": "periodicity",
+    "quiet_mel_l1": "mel L1, quiet",
+    "smoothed_mel_l1": "mel L1, smoothed",
+}
+
+
+def _beyond(row: Row, seeds: list[Row]) -> str:
+    """Say in which measures a row is further from the mean of the seeds than these are from each other."""
+    found: dict[str, list[str]] = {"better": [], "worse": []}
+    for measure, name in _TRIED.items():
+        values = [seed[measure] for seed in seeds]
+        gain = (row[measure] - mean(values)) * (1 if measure == "pesq" else -1)
+        if abs(gain) > max(values) - min(values):
+            found["better" if gain > 0 else "worse"].append(name)
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in found.items() if names) or "no difference"
+
+
 def training(rows: list[Row]) -> str:
     """Write training steps in seconds, beside the peers of the same precision."""
     lines = []
@@ -454,6 +488,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "training": training,
     "autoregressive": autoregressive,
     "recipes": recipes,
+    "trials": trials,
     "streaming": streaming,
     "processes": processes,
     "scaling": scaling,

@@ -28,6 +28,7 @@ from fastvoc.models import eight_bits
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept, unreadable
+from fastvoc.ops.layout import in_layout_of
 from fastvoc.ops.network import Quantization
 from fastvoc.ops.op import Slower
 from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights, unasked
@@ -306,6 +307,7 @@ class WaveNet(Generator):
         """
         self._check_condition(condition)
         x = self.embedded(inputs)
+        rows = in_layout_of(x, rows)  # so that kernels add what layers make of them as it lies
         embedding = None if condition is None else self._embedding(condition)[..., None]
         skips: Tensor | None = None
         for layer in self._each():

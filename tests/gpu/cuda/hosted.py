@@ -131,7 +131,11 @@ RAGGED += ["bigvgan", "bigvgan, block 2, linear"]
 
 
 @pytest.mark.parametrize(
-    ("name", "gpu"), [*((name, A100) for name in (*RAGGED, "hifigan-v3")), *((name, H100) for name in ("hifigan-v1, widest", "bigvgan"))]
+    ("name", "gpu"),
+    [
+        *((name, A100) for name in (*RAGGED, "hifigan-v3")),
+        *((name, H100) for name in ("hifigan-v1, widest", "bigvgan")),
+    ],
 )
 def test_items_of_a_ragged_batch_are_those_of_each_alone(
     name: str, gpu: device.Gpu, monkeypatch: pytest.MonkeyPatch
