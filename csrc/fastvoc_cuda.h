@@ -52,7 +52,7 @@ int64_t fastvoc_cuda_plan_packed_size(const void* plan);
 int64_t fastvoc_cuda_plan_workspace_size(const void* plan, int64_t batch, int64_t frames);
 
 /* Bring the weights into the order of the kernels, on a stream. Here `weight` and `bias` of a layer are in device memory:
- * float32, or if `narrow` of the plan's precision. */
+ * float32, or if `narrow` of the plan's precision; those of a smooth_snake are float32. */
 int fastvoc_cuda_plan_pack(const fastvoc_network* network, const void* plan, void* kernels, int narrow, void* packed,
                            void* stream);
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc import native
 from fastvoc.ops.availability import backends
 from fastvoc.ops.cuda import device as cuda
-from fastvoc.ops.op import Slower
+from fastvoc.ops.op import Slower, forced_backend
 
 SHORTEST, LONGEST = 1 << 10, 1 << 16
 """Samples that are made on one thread after a second one was late: once, and again and again, which is three seconds at
@@ -386,6 +386,12 @@ class CudaWaveNet:
                 current,
             )
         native.check("WaveNet", code)
+
+
+def unasked(backend: str) -> str | None:
+    """Return that another backend was asked for than the one of some steps, if one was."""
+    asked = forced_backend()
+    return None if asked in (None, backend) else f"backend {asked!r} was asked for"
 
 
 def _pointer(memory: Tensor) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
-from fastvoc.instrument import Instrument
+from fastvoc.faces.instrument import Instrument
 from fastvoc.train.data.notes import read_all, read_notes
 from fastvoc.train.data.recordings import evenly
 from fastvoc.train.report.note_scores import NoteScores, score_notes, train_classifier

@@ -102,9 +102,16 @@ size_t shared_bytes_in_cluster(const Recurrent& steps) {
   return size_t(steps.places.weights + pairs * 2 * kTileBytes);
 }
 
-// Launches of their own, which nothing follows early.
-Written written_by(const Snake&, const Shape&, int) { return {}; }
-Written written_by(const Normalise&, const Shape&, int) { return {}; }
+// Results in a plan have channels that are neighbours; those of operators, and gradients, nothing follows early.
+Written written_by(const Snake& snake, const Shape& shape, int precision) {
+  Written written;
+  for (unsigned i = 0; i < shape.grid[2] && snake.parameters == kPackedNumbers; ++i)
+    add_signal(written, {snake.problem[i].y, snake.y_item, snake.y_frame, snake.rate, snake.offset}, snake.lengths,
+               unsigned(snake.items), snake.channels, size_t(element_bytes(precision)));
+  return written;
+}
+
+Written written_by(const Normalise&, const Shape&, int) { return {}; }  // a launch of its own
 
 size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kernel) {
   return size_t(gradient_shared_bytes(kernel, sums.group_taps > 1 ? sums.dilation * (sums.group_taps - 1) : 0));
