@@ -30,6 +30,7 @@ class RecurrentBlock : RecurrentSteps<precision, 1> {
     for (int t = 0; t < p.count; ++t) {
       for (int step = 0; step < steps; ++step) {
         barrier();
+        this->forget();
         work(job, step, t);
       }
       barrier();

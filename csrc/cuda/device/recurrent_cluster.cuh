@@ -177,10 +177,9 @@ class RecurrentCluster : RecurrentSteps<precision, kClusterBlocks> {
     wait_for_phase(full(step), static_cast<int>((static_cast<unsigned>(t) * (steps() / 2) + step / 2) % 2));
   }
 
-  // What follows from a thread's numbers has no register from step to step.
   FASTVOC_DEVICE void forget() {
-    shared = anew(shared), packed = anew(packed), warp = anew(warp), lane = anew(lane), this->row = anew(this->row), this->column = anew(this->column);
-    rank = anew(rank), first = anew(first), streams = anew(streams), group = anew(group), turn = anew(turn);
+    Steps::forget();
+    group = anew(group), turn = anew(turn);
   }
 
   template <int parity>

@@ -37,11 +37,16 @@ class RecurrentSteps {
         column(lane % 4 * 2),
         rank(block_x() % blocks),
         first(block_x() / blocks * p.streams),
-        streams(p.batch - first < p.streams ? p.batch - first : p.streams),
-        ahead(p.ahead + static_cast<long long>(block_x() / blocks) * p.layers * kSamplesAhead * p.streams * gate_rows()) {
-  }
+        streams(p.batch - first < p.streams ? p.batch - first : p.streams) {}
 
   enum Kind { kGates, kResidual, kSkip, kHidden, kOutput };
+
+  // What follows from a thread's numbers has no register from step to step.
+  FASTVOC_DEVICE void forget() {
+    warp = anew(warp), lane = anew(lane), row = anew(row), column = anew(column);
+    if constexpr (kAlone) return;  // where it is enough
+    shared = anew(shared), packed = anew(packed), rank = anew(rank), first = anew(first), streams = anew(streams);
+  }
 
   // A row of tiles times an operand.
   struct Place {
@@ -126,7 +131,8 @@ class RecurrentSteps {
   FASTVOC_DEVICE float* ring_row(int n, int r) const { return p.rings + ((first + n) * p.rows + r) * p.channels; }
 
   FASTVOC_DEVICE float* ahead_of(int l, int sample, int n) const {
-    return ahead + ((static_cast<long long>(l) * kSamplesAhead + sample) * p.streams + n) * gate_rows();
+    const long long before = static_cast<long long>(first) * p.layers * kSamplesAhead;  // of other blocks, or clusters
+    return p.ahead + (before + (l * kSamplesAhead + sample) * p.streams + n) * gate_rows();
   }
 
   FASTVOC_DEVICE const Vector16* pasts(int l, int tile) const {
@@ -496,7 +502,6 @@ class RecurrentSteps {
   const char* packed;
   int warp, lane, row, column;  // row and column: of a tile's sums
   int rank, first, streams;     // rank: among those blocks that make the same streams
-  float* const ahead;
 };
 
 }  // namespace fastvoc::cuda

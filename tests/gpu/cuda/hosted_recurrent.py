@@ -178,7 +178,7 @@ def test_what_no_cluster_makes_is_made_by_blocks() -> None:
         (CLUSTERS, 12, 1, 0),  # channels that do not come in eights
         (CLUSTERS._replace(multiprocessors=7), 16, 1, 0),
         (CLUSTERS._replace(architecture=100), 16, 1, 0),
-        (CLUSTERS._replace(shared_per_block=16 << 10), 16, 1, 0),
+        (CLUSTERS._replace(shared_per_block=8 << 10), 16, 1, 0),
         (H200, 16, 1, 0),
     ):
         with patch.object(device, "IN_PLACE", gpu):
