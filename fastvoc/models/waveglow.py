@@ -566,7 +566,8 @@ def _upsampled(by_row: Tensor, bias: Tensor, bands: int, weight: Tensor) -> tupl
     """
     weight = weight.detach().float()
     with torch.autocast("cpu", enabled=False):
-        return product(by_row, weight[..., None], None).unflatten(2, (bands, -1)), weight @ bias
+        made = product(by_row, weight[..., None], None)
+        return made.reshape(*made.shape[:2], bands, -1), weight @ bias
 
 
 def _joined(earlier: Tensor, later: Tensor, *, by_rows: bool) -> Tensor:
