@@ -179,6 +179,9 @@ if [ "$architecture" = 90 ]; then # kernels that wait for a GPU to say whether t
     step 60 "headline_${choice/-/_}" env FASTVOC_HOPPER=$choice "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short \
       -rfEs $one_is_enough benchmarks/test_headline.py -k eager --budget 1 --device cuda --results "$rows-$choice"
   done
+  step 60 autoregressive_clusters env FASTVOC_HOPPER=clusters "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short \
+    -rfEs $one_is_enough benchmarks/test_autoregressive.py -k one_launch --rounds 5 --device cuda \
+    --results "$rows-clusters"
 fi
 measure 150 headline_compiled benchmarks/test_headline.py -k compiled --budget 1
 contract 60 contract_float32 "cuda and float32" ${cuda[@]+"${cuda[@]}"}

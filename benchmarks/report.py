@@ -8,9 +8,9 @@ A page has places for it, which hold what was written last::
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
 (all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``default``, ``host-time`` (of
 operators on a GPU), ``training``, ``autoregressive`` (WaveNets), ``one-stream`` (of these, on one thread), ``recipes``,
-``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and ``voice-quality`` (what is heard
-of it). Under each stands the command that makes its rows. Beside the pages, the speeds that ``fastvoc bench --compare``
-knows are written into the package.
+``trials`` (of their switches), ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and
+``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the pages, the speeds
+that ``fastvoc bench --compare`` knows are written into the package.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ COMMANDS = {
     "autoregressive": "pytest benchmarks/test_autoregressive.py --rounds 5",
     "one-stream": "pytest benchmarks/test_autoregressive.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
+    "trials": "FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 0.5",
     "streaming": "pytest benchmarks/test_streaming.py",
     "processes": "pytest benchmarks/test_processes.py",
     "scaling": "pytest benchmarks/test_processes.py --longest 3600",

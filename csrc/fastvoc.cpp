@@ -42,6 +42,7 @@ struct Isa {
   const Recurrent* recurrent;
   const Convnext* convnext;
   const Gated* gated;
+  const Gate* gate;
   const GriffinLim* griffin_lim;
 };
 
@@ -51,7 +52,7 @@ struct Isa {
   {FASTVOC_ISA_##number, name, [] { return bool(usable); },          \
    {FASTVOC_OPERATORS(operators, FASTVOC_FORWARD)},                  \
    {FASTVOC_OPERATORS(operators, FASTVOC_BACKWARD)}, &plans_in::plans, &operators::recurrent, &plans_in::convnext, \
-   &plans_in::gated, &operators::griffin_lim},
+   &plans_in::gated, &operators::gate, &operators::griffin_lim},
 
 constexpr Isa kIsas[] = {FASTVOC_ISAS(FASTVOC_ISA_ENTRY)};
 
@@ -242,6 +243,22 @@ int fastvoc_gated_run(const fastvoc_gated* call, const fastvoc_gated_input* x, c
                       const fastvoc_gated_input* s, const void* packed, const fastvoc_gated_output* residual,
                       const fastvoc_gated_output* skip, void* workspace) {
   find_isa(call->isa)->gated->run(*call, *x, *c, *s, packed, *residual, *skip, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_gate_check(const fastvoc_gate* call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  if ((call->sigmoid_first | 1) != 1) return FASTVOC_BAD_OPERATOR;
+  return is_threads(call->threads) && fits({call->blocks, call->length, 2}) ? FASTVOC_OK : FASTVOC_BAD_SIZE;
+}
+
+int fastvoc_gate_run(const fastvoc_gate* call, const float* a, float* g) {
+  find_isa(call->isa)->gate->run(*call, a, g);
+  return FASTVOC_OK;
+}
+
+int fastvoc_gate_backward(const fastvoc_gate* call, const float* a, const float* grad, float* grad_a) {
+  find_isa(call->isa)->gate->backward(*call, a, grad, grad_a);
   return FASTVOC_OK;
 }
 

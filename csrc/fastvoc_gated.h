@@ -1,4 +1,4 @@
-/* The native surface of fastvoc: a gated layer of WaveGlow. Errors, instruction sets and precisions are in fastvoc.h and
+/* The native surface of fastvoc: a gated layer of WaveGlow, and a gate alone. Errors, instruction sets and precisions are in fastvoc.h and
  * fastvoc_plan.h. */
 #ifndef FASTVOC_GATED_H
 #define FASTVOC_GATED_H
@@ -77,6 +77,26 @@ int fastvoc_gated_pack(const fastvoc_gated* call, const fastvoc_gated_weights* w
 int fastvoc_gated_run(const fastvoc_gated* call, const fastvoc_gated_input* x, const fastvoc_gated_input* c,
                       const fastvoc_gated_input* s, const void* packed, const fastvoc_gated_output* residual,
                       const fastvoc_gated_output* skip, void* workspace);
+
+/* gate: g = tanh(first half of a) * sigmoid(second half of a), in `blocks` that lie one behind the other
+ *
+ *   a  (blocks, 2, length)
+ *   g  (blocks, length)
+ *
+ * all float32 and contiguous: with channels as neighbours a block is a row, otherwise an item of a batch.
+ */
+typedef struct {
+  int isa, threads;
+  int sigmoid_first; /* 0, or 1 where the halves go through the functions the other way round */
+  int64_t blocks, length;
+} fastvoc_gate;
+
+/* FASTVOC_OK if the call can be run. The functions below expect a call that was checked. */
+int fastvoc_gate_check(const fastvoc_gate* call);
+int fastvoc_gate_run(const fastvoc_gate* call, const float* a, float* g);
+
+/* The gradient of a, from that of g. */
+int fastvoc_gate_backward(const fastvoc_gate* call, const float* a, const float* grad, float* grad_a);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-"""A training step of HiFi-GAN as each maker makes it, from equal weights on an equal batch.
+"""A training step as each maker makes it, from equal weights on an equal batch: of HiFi-GAN, WaveNet or WaveGlow.
 
 `python -m benchmarks.peers.steps RECIPE MAKER DEVICE THREADS` prints the most memory that a maker's process holds
 beyond what its imports did, in megabytes.
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,12 +29,14 @@ from benchmarks.peers.official_hifigan import (
     generator_loss,
     official_step,
 )
+from benchmarks.peers.plain_likelihood import PARTS
 from fastvoc.audio import mel_l1, mel_spectrogram
 from fastvoc.checkpoints.formats import hifigan
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.learning.weight_norm import folded
 from fastvoc.train.tasks.captured import WARM_UP, CapturedStep
 from fastvoc.train.tasks.gan import GanTask
+from fastvoc.train.tasks.likelihood import TOTAL, LikelihoodTask
 from fastvoc.train.tasks.losses import Example
 
 Parts = dict[str, Callable[[], Any]]
@@ -81,13 +84,20 @@ def makers(device: str) -> dict[str, Maker]:
     }
 
 
+LIKELIHOOD = {
+    "fastvoc": Maker(official=False, precision="float32"),
+    "plain PyTorch": Maker(official=True, precision="float32"),
+}
+"""Makers of a step that has no adversary, by name."""
+
+
 class Step:
     """Networks of a recipe from its seed, and a maker's step over them.
 
     Parameters
     ----------
     recipe : str
-        Of HiFi-GAN.
+        Of HiFi-GAN, or one whose task is likelihood.
     maker : Maker
     device : {"cpu", "cuda"}
     """
@@ -103,14 +113,16 @@ class Step:
         noise = torch.randn(self.config.batch, self.config.segment, generator=torch.Generator().manual_seed(0))
         self.wave = (0.3 * noise).to(device)
         self.maker, self.device = maker, device
-        task = GanTask(self.config, torch.device(device))
-        if maker.official:
+        task = self.config.task.build(self.config, torch.device(device))
+        if isinstance(task, LikelihoodTask):
+            self._step, self._parts = _likely(task, self.wave, maker)
+        elif maker.official:
             self._step, self._parts = _official(task, self.wave, maker)
         else:
             self._step, self._parts = _ours(task, self.wave)
 
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        """Make both updates and return the losses of the discriminators and of the generator."""
+    def __call__(self) -> tuple[Tensor, ...]:
+        """Make all updates and return the losses: of the discriminators and of the generator, or of the one network."""
         return self._step()
 
     def warm_up(self) -> None:
@@ -225,6 +237,29 @@ def _official(
     return step, parts
 
 
+def _likely(
+    task: LikelihoodTask, wave: Tensor, maker: Maker
+) -> tuple[Callable[[], tuple[Tensor]], Callable[[], Parts]]:
+    network = task.generator
+    if maker.official:
+        plain = partial(PARTS[task.config.generator.kind], network)
+        network.negative_log_likelihood = plain  # type: ignore[assignment]
+
+    def step() -> tuple[Tensor]:
+        return (task.step(wave, step=1)[TOTAL],)
+
+    def parts() -> Parts:
+        mel = _mel(task.config, wave)
+
+        def generator() -> None:
+            parts: Any = network.negative_log_likelihood  # type: ignore[assignment]
+            task.learner.backward(torch.stack([*parts(wave, mel).values()]).sum())
+
+        return {"generator": generator, "mels": lambda: _mel(task.config, wave), "optimisers": task.learner.update}
+
+    return step, parts
+
+
 def _mel(config: TrainConfig, wave: Tensor) -> Tensor:
     return mel_spectrogram(wave, config.mel)[..., : wave.shape[-1] // config.mel.hop]
 
@@ -237,7 +272,7 @@ def main(recipe: str, maker: str, device: str, threads: str) -> None:
     """Make two steps, the second of which remembers the first, and print megabytes."""
     torch.set_num_threads(int(threads))
     bare = _most()
-    step = Step(recipe, makers(device)[maker], device)
+    step = Step(recipe, (makers(device) | LIKELIHOOD)[maker], device)
     for _ in range(2):
         step()
     print(round((_most() - bare) / 1e6))

@@ -22,6 +22,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "instruments": ("network", "threads"),
     "kernels": ("precision", "channels", "taps"),
     "recipes": ("minutes",),
+    "trials": ("channels",),
     "training": ("recipe", "batch", "segment", "threads"),
     "quality": ("clip",),
     "precision": ("clip",),

@@ -247,7 +247,7 @@ def autoregressive(rows: list[Row]) -> str:
                 row["batch"],
                 row["precision"],
                 f"**{_hundreds(row['samples_per_second'])}**",
-                speed(row["times_real_time_each"]),
+                _share(row["times_real_time_each"]),
                 *(_hundreds(peers[name]) if name in peers else "–" for name in ("PyTorch", "ONNX Runtime")),
                 ratio(row.get("ratio_to_pytorch"), 1),
             ]
@@ -266,6 +266,40 @@ def recipes(rows: list[Row]) -> str:
         for row in sorted(of(rows, "recipes"), key=lambda row: (row["device"], row["minutes"]))
     ]
     return markdown(["recipe", "minutes", "steps", "mel L1", "MR-STFT", "PESQ", "periodicity", "V/UV F1"], lines)
+
+
+def trials(rows: list[Row]) -> str:
+    """Write what is reached with each switch of a recipe flipped, and which of it seeds do not explain."""
+    lines = []
+    for _, mine in sorted(groups(of(rows, "trials"), "device").items()):
+        last = [row for row in mine if row["minutes"] == max(row["minutes"] for row in mine)]
+        seeds = [row for row in last if row["trial"].startswith("the recipe")]
+        for row in last:
+            values = [f"{row[measure]:.3f}" for measure in _TRIED]
+            said = "" if row in seeds else _beyond(row, seeds)
+            lines.append([row["trial"], row["minutes"], row["steps"], *values, said])
+    return markdown(["trial", "minutes", "steps", *_TRIED.values(), "beyond seeds"], lines)
+
+
+_TRIED = {
+    "mel_l1": "mel L1",
+    "mr_stft": "MR-STFT",
+    "pesq": "PESQ",
+    "periodicity": "periodicity",
+    "quiet_mel_l1": "quiet mel L1",
+    "smoothed_mel_l1": "smoothed mel L1",
+}
+
+
+def _beyond(row: Row, seeds: list[Row]) -> str:
+    """Say in which measures a row is further from the mean of the seeds than these are from each other."""
+    found: dict[str, list[str]] = {"better": [], "worse": []}
+    for measure, name in _TRIED.items():
+        values = [seed[measure] for seed in seeds]
+        gain = (row[measure] - mean(values)) * (1 if measure == "pesq" else -1)
+        if abs(gain) > max(values) - min(values):
+            found["better" if gain > 0 else "worse"].append(name)
+    return "; ".join(f"{word}: {', '.join(names)}" for word, names in found.items() if names) or "no difference"
 
 
 def training(rows: list[Row]) -> str:
@@ -419,6 +453,11 @@ def speed(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def _share(value: float) -> str:
+    """Write times real time, of which there may be few hundredths, to two digits or three."""
+    return speed(value) if value >= 0.1 else f"{value:.2g}"
+
+
 def _hundreds(value: float) -> str:
     """Write samples per second to three digits or so."""
     return f"{value:,.0f}" if value < 1000 else f"{round(value, -2):,.0f}"
@@ -449,6 +488,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "training": training,
     "autoregressive": autoregressive,
     "recipes": recipes,
+    "trials": trials,
     "streaming": streaming,
     "processes": processes,
     "scaling": scaling,

@@ -102,9 +102,11 @@ class GatedStack(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(B, C_in, T), (B, C_condition, T) → (B, C_out, T)."""
         x, skip = self.start(x), None
-        # one product for all layers, which read the condition alike
-        for layer, part in zip(self._each(), self.condition(condition).chunk(len(self.layers), dim=1), strict=True):
-            x, skip = layer(x, part, skip)
+        # one product for all layers, which read the condition alike; cut along the last axis, its gradient is put
+        # together by whole rows where channels are neighbours in memory
+        parts = self.condition(condition).mT.chunk(len(self.layers), dim=-1)
+        for layer, part in zip(self._each(), parts, strict=True):
+            x, skip = layer(x, part.mT, skip)
         return self.end(skip)  # type: ignore[no-any-return]
 
     def begin(self, batch: int) -> Memory:

@@ -24,6 +24,7 @@ from fastvoc.ops.cuda import device
 from fastvoc.ops.gated import cuda
 from fastvoc.ops.gated.packed import ByPhases, Packed, refuses
 from fastvoc.ops.kept import Kept, unreadable
+from fastvoc.ops.layout import in_layout_of
 from fastvoc.ops.op import Slower
 from fastvoc.recurrence import State
 
@@ -274,7 +275,8 @@ class WaveGlow(Generator):
                 f"(batch, samples), with a multiple of {group} samples and a mel frame for each {self.hop}"
             )
         x = wave.reshape(len(wave), -1, group).mT
-        rows = self._grouped(self.upsample(mel))[..., : x.shape[-1]]
+        # in the memory order of x, so that kernels add and multiply rows as they lie
+        rows = in_layout_of(x, self._grouped(self.upsample(mel))[..., : x.shape[-1]])
         left, scales = [], []
         for number, flow in enumerate(self._each()):
             if self.config.leaves(number):

@@ -28,6 +28,7 @@ from fastvoc.models import eight_bits
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept, unreadable
+from fastvoc.ops.layout import in_layout_of
 from fastvoc.ops.network import Quantization
 from fastvoc.ops.op import Slower
 from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights, unasked
@@ -306,6 +307,7 @@ class WaveNet(Generator):
         """
         self._check_condition(condition)
         x = self.embedded(inputs)
+        rows = in_layout_of(x, rows)  # so that kernels add what layers make of them as it lies
         embedding = None if condition is None else self._embedding(condition)[..., None]
         skips: Tensor | None = None
         for layer in self._each():
@@ -442,14 +444,17 @@ class WaveNet(Generator):
         weight = self.input.weight
         first = weight.dtype if weight.dtype in _ON_GPU else torch.float16
         reason = self._why_not_on_gpu(first)
-        if reason is not None or weight.dtype in _ON_GPU:
+        if reason is not None:
             return {_on_gpu(first): reason}
+        by = " by clusters" if CudaWaveNet.clusters(weight.device, self._sizes, 1) else ""
+        if weight.dtype in _ON_GPU:
+            return {_on_gpu(first) + by: None}
         reach = self._reach.of(self, lambda: self._as_matrices().reach)
         if reach <= FLOAT16_REACH:
-            return {_on_gpu(first): None}
+            return {_on_gpu(first) + by: None}
         return {
-            _on_gpu(first): f"values may reach {reach:.3g} in it, and float16 ends at 65504",
-            _on_gpu(torch.bfloat16): self._why_not_on_gpu(torch.bfloat16),
+            _on_gpu(first) + by: f"values may reach {reach:.3g} in it, and float16 ends at 65504",
+            _on_gpu(torch.bfloat16) + by: self._why_not_on_gpu(torch.bfloat16),
         }
 
     def _why_not_on_gpu(self, precision: torch.dtype) -> str | None:
@@ -509,7 +514,7 @@ class WaveNet(Generator):
                 continue
             if way == "steps in PyTorch":
                 return self._run_in_pytorch
-            kernel = next((kernel for kernel in _ON_GPU if way == _on_gpu(kernel)), None)
+            kernel = next((kernel for kernel in _ON_GPU if way.startswith(_on_gpu(kernel))), None)
             packed = self._packed() if kernel is None else self._packed_for_gpu(kernel)
             return lambda block: self._run_native(block, packed)
         asked_for_gpu = ops.forced_backend() == "cuda"

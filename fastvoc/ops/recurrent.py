@@ -235,7 +235,7 @@ class NativeWaveNet:
         self._described = _Described(weights, _PRECISIONS[precision], **others)
         self.sizes, self.rows, self._network = (self._described.sizes, self._described.rows, self._described.pointer)
         native.check("WaveNet", library.fastvoc_recurrent_check(self._network))
-        self._packed = native.memory_of_weights(library.fastvoc_recurrent_packed_size(self._network))
+        self._packed = native.host_memory(library.fastvoc_recurrent_packed_size(self._network), dtype=torch.uint8)
         native.check("WaveNet", library.fastvoc_recurrent_pack(self._network, _pointer(self._packed)))
 
     @staticmethod
@@ -341,6 +341,24 @@ class CudaWaveNet:
         if needed > there:
             return f"a stream of it needs {needed} bytes of shared memory; a block of this GPU has {there}"
         return reason
+
+    @staticmethod
+    def clusters(device: torch.device, sizes: Mapping[str, int], batch: int) -> int:
+        """Return how many clusters of blocks make the samples of a batch, or 0 if blocks make streams alone.
+
+        Parameters
+        ----------
+        device : torch.device
+            That some WaveNet can run on.
+        sizes : mapping of str to int
+            As `WaveNetWeights.sizes`.
+        batch : int
+            Streams.
+        """
+        ffi, library = native.library()
+        described = ffi.new("fastvoc_recurrent *", dict(sizes))
+        gpu = ffi.new("fastvoc_gpu *", cuda.gpu(device)._asdict())
+        return int(library.fastvoc_cuda_recurrent_clusters(described, gpu, batch))
 
     def run(self, steps: Steps) -> None:
         """Make some steps on the current stream of the device.

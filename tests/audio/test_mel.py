@@ -25,6 +25,7 @@ from fastvoc.audio import (
     read_audio,
     suspicion,
 )
+from fastvoc.audio.mels.levels import level_scales
 from fastvoc.audio.mels.spectrogram import mel_filters
 from fastvoc.config import from_dict, to_dict
 
@@ -146,6 +147,29 @@ def test_silence_has_the_lowest_and_a_full_scale_sine_nearly_the_highest_plausib
     if config.dynamic_range is None and config.root_epsilon == config.root_floor == 0:
         silence = mel_spectrogram(torch.zeros(4 * config.fft_size), config)
         assert float(silence.min()) == pytest.approx(low, abs=1e-4)
+
+
+@pytest.mark.parametrize("window", ["periodic", "symmetric", "sine"])
+@pytest.mark.parametrize("power", [1, 2])
+def test_full_scale_is_where_the_window_puts_it(window, power):
+    """With one band as wide as the spectrum, so that it takes all of what the window spreads a sine over."""
+    config = MelConfig(
+        sample_rate=16000, fft_size=1024, hop=256, window_size=1024, bands=1, low=0, high=None, scale="htk",
+        area_normalized=False, window=window, power=power,
+    )  # fmt: skip
+    time = torch.arange(8 * 1024, dtype=torch.float64) / 16000
+    peak = float(config.band_edges[1])  # of the triangle
+    bin_width = 16000 / 1024
+    sine = torch.sin(2 * math.pi * round(peak / bin_width) * bin_width * time)
+    found, highest = mel_spectrogram(sine, config)[:, 4].max(), plausible_range(config)[1]
+    # at most a band's slope below it, over the few bins of the window that matter; and never above
+    assert highest - 0.05 * power < found <= highest + 1e-9
+    noise = torch.randn(1 << 18, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    factor, offset, _ = level_scales(config)[:, 0, 0].tolist()
+    level = float(factor * mel_spectrogram(noise, config).mean() + offset)
+    # in nepers; a mean of magnitudes is √(π/4) of their root mean square, a hundredth of which is chance
+    expected = math.log(math.pi / 4) / 2 if power == 1 else 0
+    assert level == pytest.approx(expected, abs=0.02)
 
 
 def test_what_is_not_this_convention_is_suspected(speech):

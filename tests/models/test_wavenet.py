@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -324,6 +325,41 @@ def test_mels_of_2018_are_those_of_lws() -> None:
 @pytest.mark.parametrize(
     ("setting", "sentence"),
     [
+        ({"fft_size": 0}, "fft_size is 0"),
+        ({"hop_size": 0}, "hop_size is 0"),
+        ({"min_level_db": 100}, "min_level_db is 100"),
+        ({"min_level_db": -1e9}, "floor is 0.0"),
+        ({"fmax": 1e9}, "bands from 125.0 to 1000000000.0 Hz do not fit"),
+        ({"upsample_scales": []}, "rates is"),
+        ({"freq_axis_kernel_size": 2}, "band_taps 2 is even"),
+    ],
+)
+def test_settings_of_2018_that_cannot_be_are_named(tmp_path: Path, setting: dict[str, Any], sentence: str) -> None:
+    torch.save({"state_dict": tensors_of_2018(OF_2018)}, tmp_path / "checkpoint_step000320000_ema.pth")
+    (tmp_path / "hparams.json").write_text(json.dumps(OF_2018 | setting))
+    with pytest.raises(ValueError, match=f"hparams.json: {re.escape(sentence)}") as raised:
+        open_checkpoint(tmp_path)
+    assert "pydantic" not in str(raised.value)
+
+
+def test_files_of_2018_have_any_transform_and_may_repeat_their_mels(tmp_path: Path) -> None:
+    """Their settings have no win_length, and tensors of those that repeat mels look like later ones."""
+    repeated = OF_2018 | {"upsample_conditional_features": False, "fft_size": 512}
+    state = tensors_of_2018(repeated)
+    torch.save({"state_dict": state}, tmp_path / "checkpoint_step000320000_ema.pth")
+    (tmp_path / "hparams.json").write_text(json.dumps(repeated))
+    opened = open_checkpoint(tmp_path)
+    config, mel = opened.config.generator, opened.config.mel
+    assert (config.conditioning, config.skip_scale) == (RepeatedConfig(hop=128), 1.0)
+    assert (mel.window, mel.window_size) == ("sine", 512)
+    torch.testing.assert_close(
+        opened.weights["layers.5.skip.bias"], state["conv_layers.5.conv1x1_skip.bias"] * math.sqrt(0.5)
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
         ({"stacks": 5}, "layers 24 are no multiple of stacks 5"),
         ({"cin_channels": -1}, "cin_channels is -1"),
         ({"input_type": "mulaw"}, "continuous"),
@@ -529,6 +565,29 @@ def test_speakers_and_vectors_are_heard_and_checked() -> None:
         WaveNetConfig(speakers=2)
 
 
+def test_first_weights_are_r9y9s_and_let_the_last_layer_hear_samples() -> None:
+    torch.manual_seed(0)
+    model = replace(MU_LAW, mel_bands=BANDS, conditioning=RepeatedConfig(hop=8)).build()
+    layer: Any = model.layers[20]
+    for part, variance in (
+        (layer.dilated, 2 / 384),
+        (layer.skip, 2 / 128),
+        (layer.condition, 2 / BANDS),
+        (model.input, 1),
+    ):
+        assert float(part.weight.square().mean()) == pytest.approx(variance, rel=0.1)
+        assert not part.bias.any()
+    heard: list[Tensor] = []
+    with torch.no_grad():
+        for classes in (torch.full((1, 512), 127), torch.randint(256, (1, 512))):
+            x, skip = model.embedded(classes), None
+            for layer in model.layers:
+                heard.append(x)
+                x, skip = layer(x, torch.zeros(1, BANDS, 512), None, skip)
+    difference = float((heard[59] - heard[29]).square().mean().sqrt())
+    assert difference > 0.03  # with a sixth of the variance it is 3e-6
+
+
 def test_bfloat16_says_and_does_what_it_can() -> None:
     voice, mel = vocoder("mu-law", torch.bfloat16), mel_of(BANDS, 30)
     wave = voice(mel, seed=1)
@@ -676,6 +735,7 @@ def test_two_threads_for_one_stream_change_no_bit(isa: str, dtype: torch.dtype) 
 
 ON_ONE_CORE = """
 import os
+import re
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of all threads that are to come
 import torch
 import test_wavenet

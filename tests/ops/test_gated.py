@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastvoc.ops import gated, last_backends
+from fastvoc.ops import OPS, gated, last_backends, use_backend
+from fastvoc.ops.case import Case
+from fastvoc.ops.gated.call import Gated
+from fastvoc.ops.layout import to_channels_last
 
 CHANNELS, GATES, SKIPS, TAPS = 3, 2, 4, 3
 
@@ -109,6 +112,54 @@ def test_a_causal_layer_sees_no_later_frame() -> None:
         made, other = (gated(**one, skip_channels=SKIPS, dilation=4, causal=causal)[1] for one in (given, changed))
         differs = (made != other).any(dim=(0, 1)).nonzero()
         assert int(differs.min()) == first
+
+
+LAYERS = [pytest.param(case, id=case.name) for case in OPS["gated"].cases() if case.call(frames=67).x.numel()]
+
+
+def gradients(case: Case[Gated], dtype: torch.dtype, backend: str | None = None) -> list[Tensor]:
+    call = case.call(dtype=dtype, frames=min(case.frames, 67))
+    tensors = [value.requires_grad_() for value in call if isinstance(value, Tensor)]
+    with use_backend(backend):
+        made = [result for result in OPS["gated"](call) if result.numel()]
+    grads = [torch.linspace(-1, 1, result.numel(), dtype=dtype).view_as(result) for result in made]
+    return list(torch.autograd.grad(made, tensors, grads))
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_gradients_of_a_layer_are_as_exact_as_plain_pytorch(case: Case[Gated]) -> None:
+    exact = gradients(case, torch.float64, "reference")
+    for got, plain, true in zip(
+        gradients(case, torch.float32), gradients(case, torch.float32, "reference"), exact, strict=True
+    ):
+        ulp = torch.finfo(torch.float32).eps * true.abs().max()
+        assert (got - true).abs().max() <= 2 * (plain - true).abs().max() + ulp
+
+
+def test_second_derivatives_are_those_of_the_definition() -> None:
+    given = [value.requires_grad_() for value in arguments(5).values()]
+
+    def layer(*values: Tensor) -> tuple[Tensor, Tensor]:
+        return gated(**dict(zip(arguments(), values, strict=True)), skip_channels=SKIPS, dilation=2)
+
+    assert torch.autograd.gradgradcheck(layer, given, fast_mode=True)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_training_keeps_the_input_of_each_convolution_and_of_the_gate(last: bool) -> None:
+    x, weight, out = torch.randn(2, 6, 40), torch.randn(10, 6, 3), torch.randn(9, 5, 1)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.shape[-1] == 40:
+            kept[tensor.data_ptr()] = tensor.shape[1]
+        return tensor
+
+    x = to_channels_last(x) if last else x
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        made = gated(x.requires_grad_(), weight.requires_grad_(), out.requires_grad_(), skip_channels=3)
+    torch.autograd.grad(sum(result.sum() for result in made), [x, weight, out])
+    assert sorted(kept.values()) == [5, 6, 10]
 
 
 X = torch.ones(2, 3, 9)

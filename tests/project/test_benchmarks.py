@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not (REPOSITORY / "benchmarks").is_dir(), reason="the benchmarks are not here")
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import report, test_busy, test_tutorial, test_vocoders  # noqa: E402
+from benchmarks import report, test_busy, test_trials, test_tutorial, test_vocoders  # noqa: E402
 from benchmarks.measuring import first, stopwatch  # noqa: E402
 from benchmarks.measuring.first import First  # noqa: E402
 from benchmarks.measuring.gate import Gate  # noqa: E402
@@ -29,10 +29,12 @@ from benchmarks.peers import engines  # noqa: E402
 from benchmarks.peers.engines import ENGINES, Engine, Setting  # noqa: E402
 from benchmarks.peers.exports import write_files  # noqa: E402
 from benchmarks.peers.plain import PlainGenerator  # noqa: E402
+from benchmarks.peers.prior import PriorHiFiGANConfig  # noqa: E402
 from benchmarks.reporting.rows import newest  # noqa: E402
 from benchmarks.reporting.tables import SLOWER, busy, sentences  # noqa: E402
 from fastvoc import Vocoder  # noqa: E402
 from fastvoc.audio import CONVENTIONS, MelConfig  # noqa: E402
+from fastvoc.audio.mels.spectrogram import mel_filters  # noqa: E402
 from fastvoc.audio.pqmf import PqmfConfig  # noqa: E402
 from fastvoc.checkpoints import Checkpoint, VocoderConfig  # noqa: E402
 from fastvoc.cli import main  # noqa: E402
@@ -290,6 +292,20 @@ def test_the_marks_of_the_repository_are_sections() -> None:
         assert marked <= set(report.COMMANDS), page
 
 
+def test_networks_of_one_sample_after_the_other_stand_beside_their_peers() -> None:
+    case = {"suite": "autoregressive", "kind": "cpu", "device": "a CPU", "network": "wavenet", "threads": 1, "batch": 1}
+    ours = {"engine": "fastvoc", "precision": "bfloat16", "times_real_time_each": 0.571, "ratio_to_pytorch": 45.44}
+    rows = [
+        case | ours | {"samples_per_second": 12596.3},
+        case | {"engine": "PyTorch", "precision": "float32", "samples_per_second": 277.2},
+        case | ours | {"samples_per_second": 15000.0, "threads": 2, "ratio_to_pytorch": None},
+        case | {"samples_per_cpu_second": {"float32": 6650}},  # of the first version
+    ]
+    *_, one, two = report.tables(rows)["autoregressive"].splitlines()
+    assert one == "| WaveNet, r9y9 | 1 | 1 | bfloat16 | **12,600** | 0.57 | 277 | – | 45.4 |"
+    assert two == "| WaveNet, r9y9 | 2 | 1 | bfloat16 | **15,000** | 0.57 | – | – | – |"
+
+
 def test_the_headline_joins_what_two_runs_have_measured() -> None:
     case = {"suite": "headline", "kind": "cuda", "device": "a GPU", "network": "hifigan-v1", "precision": "float16"}
     case |= {"batch": 32, "frames": 344, "threads": 1}
@@ -529,3 +545,54 @@ def test_a_busy_machine_has_a_row_for_each_situation(monkeypatch: pytest.MonkeyP
         "MelGAN, float32, 2 threads: 50 % of its speed behind OpenVINO",
         "MelGAN, float32, 2 threads: 25 % of its speed beside another process",
     ]
+
+
+def test_trials_change_what_they_say_and_nothing_else() -> None:
+    def leaves(values: Any, name: str = "") -> dict[str, Any]:
+        items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+        found = {k: v for key, part in items for k, v in leaves(part, f"{name}.{key}").items()}
+        return found or {name: values}
+
+    read = {trial: leaves(to_dict(test_trials.settings(trial, "cpu", "x", Path()))) for trial in test_trials.TRIALS}
+    base = read.pop("the recipe")
+    for trial, values in read.items():
+        changed = {name for name in base.keys() | values.keys() if base.get(name) != values.get(name)} - {".folder"}
+        named = tuple(f".{name}" for name in test_trials.TRIALS[trial]) or (".generator",)
+        assert changed and all(name.startswith(named) for name in changed), (trial, changed)
+
+
+def test_a_trial_counts_where_it_differs_by_more_than_seeds_do() -> None:
+    measures = {"pesq": 1.1, "periodicity": 0.3, "quiet_mel_l1": 0.8, "smoothed_mel_l1": 0.9}
+    common = {"suite": "trials", "device": "a processor", "channels": 64, "steps": 9, "minutes": 4.0} | measures
+    rows = [
+        common | {"trial": "the recipe", "mel_l1": 0.50, "mr_stft": 1.0},
+        common | {"trial": "the recipe, second seed", "mel_l1": 0.54, "mr_stft": 1.2},
+        common | {"trial": "first", "mel_l1": 0.47, "mr_stft": 1.4},
+        common | {"trial": "second", "mel_l1": 0.49, "mr_stft": 1.29, "pesq": 1.2},
+        common | {"trial": "third", "mel_l1": 0.49, "mr_stft": 1.29},
+        common | {"trial": "first", "mel_l1": 0.9, "mr_stft": 1.0, "minutes": 2.0},
+    ]
+    lines = report.tables(rows)["trials"].splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == [row["trial"] for row in rows[:-1]]
+    said = [line.split("|")[-2].strip() for line in lines]
+    assert said == ["", "", "better: mel L1; worse: MR-STFT", "better: PESQ", "no difference"]
+
+
+def test_the_spectrum_of_a_trial_has_the_mel_that_it_is_made_of() -> None:
+    mel = CONVENTIONS["hifigan"]
+    config = PriorHiFiGANConfig(**SMALL)
+    generator = config.build()
+    generator.prepare(mel)
+    features = some_mel(6)
+    spectrum = generator.spectrum(features)
+    assert spectrum.shape == (1, 513, 6)
+    exact = generator.inverse.double() @ features.double().exp()
+    # in double precision the filters undo their pseudo-inverse: 80 filters are independent
+    back = torch.from_numpy(mel_filters(mel)).double() @ exact
+    torch.testing.assert_close(back, features.double().exp(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(spectrum.double(), exact.abs().clamp(min=1e-5).log(), rtol=0, atol=1e-3)
+    torch.manual_seed(0)
+    wanted = HiFiGANConfig(**SMALL).build().state_dict()
+    torch.manual_seed(0)
+    found = config.build().state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items() if "stem" not in name)

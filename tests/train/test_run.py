@@ -624,6 +624,22 @@ def test_what_a_killed_process_left_half_written_is_swept_away(folder: Path) -> 
     assert not list((folder / "run").rglob("*.partial"))
 
 
+def test_what_others_have_not_completed_is_left_to_them(folder: Path) -> None:
+    run = folder / "run"
+    others = {
+        "music.zip.partial",
+        "downloads/corpus.tar.partial",
+        "another-run/model.safetensors.1-1.partial",
+        "smoke/model.safetensors.1-1.partial",
+        "checkpoints/mine.partial/notes.txt",
+    }
+    for name in others:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(b"half")
+    fastvoc.train(settings(folder, steps=2), device="cpu")
+    assert {name for name in others if (run / name).read_bytes() == b"half"} == others
+
+
 def test_a_checkpoint_that_lacks_its_training_is_named_with_the_remedy(folder: Path) -> None:
     fastvoc.train(settings(folder), device="cpu")
     checkpoint = state.latest(folder / "run")

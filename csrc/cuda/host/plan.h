@@ -97,6 +97,7 @@ struct Kernels {
   void *chain[kChainKernels], *convolution[kConvolutionKernels], *pack, *enter;
   void *weight_gradient[kWeightGradientKernels], *add_parts, *input_gradient;
   void* recurrent[kTfloat32];  // by precision
+  void* recurrent_cluster[kTfloat32];
   void *smooth_snake[kPrecisions], *smooth_snake_gradient[kPrecisions], *normalise[kNormaliseKernels];
 };
 

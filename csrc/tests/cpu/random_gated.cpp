@@ -1,4 +1,4 @@
-// Random gated layers against plain loops, in memory of exactly the promised size. Another number of threads, and where
+// Random gated layers, and gates alone with their gradients, against plain loops, in memory of exactly the promised size. Another number of threads, and where
 // rows are summed in order a signal that is cut, must give the same bits; what is out of range is refused.
 //
 // Built with -DFASTVOC_SANITIZE=ON, so that an access beyond any array, or undefined behaviour, ends the program.
@@ -172,6 +172,26 @@ bool right(const Call& call) {
   return alike(rest.residual, made.residual, call.channels) && alike(rest.skip, made.skip, call.skips);
 }
 
+bool gate_is_right() {
+  fastvoc_gate call{int(draw(0, FASTVOC_ISA_COUNT - 1)), int(draw(1, 5)), toss(), draw(0, 9), size(30, 9000)};
+  if (!fastvoc_isa_usable(call.isa)) call.isa = FASTVOC_ISA_PORTABLE;
+  if (fastvoc_gate_check(&call) != FASTVOC_OK) return false;
+  const int64_t gates = call.blocks * call.length;
+  const std::vector<float> a = filled(2 * gates), grad = filled(gates);
+  std::vector<float> g = unwritten(gates), grad_a = unwritten(2 * gates);
+  fastvoc_gate_run(&call, a.data(), g.data());
+  fastvoc_gate_backward(&call, a.data(), grad.data(), grad_a.data());
+  for (int64_t i = 0; i < gates; ++i) {
+    const int64_t first = i + i / call.length * call.length, second = first + call.length;
+    const int64_t to_tanh = call.sigmoid_first ? second : first, to_sigmoid = call.sigmoid_first ? first : second;
+    const double t = std::tanh(double(a[to_tanh])), s = 1 / (1 + std::exp(-double(a[to_sigmoid])));
+    if (!(std::fabs(g[i] - t * s) < 1e-6)) return false;
+    if (!(std::fabs(grad_a[to_tanh] - grad[i] * s * (1 - t * t)) < 1e-5)) return false;
+    if (!(std::fabs(grad_a[to_sigmoid] - grad[i] * t * s * (1 - s)) < 1e-5)) return false;
+  }
+  return true;
+}
+
 // A number that no call may have is refused, wherever it stands.
 bool refuses_hostile_calls() {
   constexpr int64_t kHuge = int64_t{1} << 62;
@@ -188,6 +208,11 @@ bool refuses_hostile_calls() {
       call.*field = value < 0 ? -1 : 1 << 30;
       if (fastvoc_gated_check(&call) == FASTVOC_OK) return false;
     }
+    for (int64_t fastvoc_gate::*field : {&fastvoc_gate::blocks, &fastvoc_gate::length}) {
+      fastvoc_gate call{FASTVOC_ISA_PORTABLE, 1, 0, 1, 1};
+      call.*field = value;
+      if (fastvoc_gate_check(&call) == FASTVOC_OK) return false;
+    }
   }
   return true;
 }
@@ -201,6 +226,10 @@ int main(int argc, char** argv) {
     return 1;
   }
   for (int number = 0; number < count; ++number) {
+    if (!gate_is_right()) {
+      std::printf("gate %d is wrong\n", number);
+      return 1;
+    }
     const Call call = gated_call();
     if (right(call)) continue;
     std::printf("call %d is wrong: isa %d, precision %d, in order %d, %lld x %lld frames of %lld channels, %lld gates, "

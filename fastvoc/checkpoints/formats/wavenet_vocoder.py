@@ -22,6 +22,7 @@ Files of 2018
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -81,8 +82,8 @@ class HyperParameters:
     global_gain_scale: float = 1.0
     postprocess: str | None = ""
     sample_rate: int = 22050
-    fft_size: int = 1024
-    hop_size: int = 256
+    fft_size: int = Field(1024, gt=0)
+    hop_size: int = Field(256, gt=0)
     frame_shift_ms: int | None = None
     win_length: int | None = 1024
     win_length_ms: float = -1.0
@@ -92,7 +93,7 @@ class HyperParameters:
     window: Literal["hann"] = "hann"
     upsample_scales: tuple[int, ...] = (4, 4, 4, 4)
     freq_axis_kernel_size: int = 3
-    min_level_db: float = -100.0
+    min_level_db: float = Field(-100.0, lt=0)
     ref_level_db: float = 20.0
 
 
@@ -109,29 +110,15 @@ def read(source: Source) -> Checkpoint:
     state = dict(source.state())
     settings, path = source.required("WaveNet (r9y9)", "hparams.json", "config.json")
     told = pick(HyperParameters, settings, str(path))
-    of_2018 = any(name.startswith("upsample_conv.") for name in state)
+    of_2018 = is_of_2018(state, settings)
     generator = network(told, str(path), of_2018=of_2018)
     for unread in [name for name in state if name.startswith(f"conv_layers.{generator.layers - 1}.conv1x1_out.")]:
         del state[unread]  # which the original saves, and nothing reads
     weights = to_native(state, table(generator), generator, str(source.file), bias_free=bias_free(generator))
     if of_2018 and told.legacy:
         _fold_skips(weights, generator.layers)
-    mel = MelConfig(
-        sample_rate=told.sample_rate,
-        fft_size=told.fft_size,
-        hop=told.hop_size,
-        window_size=told.win_length or told.fft_size,
-        bands=told.num_mels,
-        low=told.fmin,
-        high=told.fmax,
-        padding="centre",
-        logarithm="decimal",
-        floor=1e-10,
-        normalization=Normalization(unknown=True),
-    )
-    made: VocoderConfig = from_dict(
-        VocoderConfig, {"generator": generator, "mel": mel_of_2018(told, str(path)) if of_2018 else mel}, str(path)
-    )
+    mel = (mel_of_2018 if of_2018 else mel_of)(told, str(path))
+    made: VocoderConfig = from_dict(VocoderConfig, {"generator": generator, "mel": mel}, str(path))
     notes = (
         "before February 2018, 0.01 was added to mels under the logarithm, of which its settings say nothing"
         if of_2018
@@ -141,11 +128,35 @@ def read(source: Source) -> Checkpoint:
     return Checkpoint(made, weights, "WaveNet (r9y9/wavenet_vocoder)", notes)
 
 
+def is_of_2018(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
+    """Whether one of the versions of 2018 saved it: by what up-samples, or by settings where mels are repeated."""
+    return any(name.startswith("upsample_conv.") for name in state) or (
+        "upsample_scales" in settings and "upsample_params" not in settings
+    )
+
+
 def _fold_skips(weights: dict[str, Tensor], layers: int) -> None:
     """Multiply the skips of each layer by what their sum is multiplied by from there on: √½ at each but the first."""
     for layer in range(layers):
         for part in ("weight", "bias"):
             weights[f"layers.{layer}.skip.{part}"] *= math.sqrt(0.5) ** (layers - max(layer, 1))
+
+
+def mel_of(told: HyperParameters, where: str) -> MelConfig:
+    """Return the mels of later versions, of which mean and scale are not known."""
+    made: MelConfig = from_dict(
+        MelConfig,
+        {
+            **_sizes_of_mel(told),
+            "window_size": told.win_length or told.fft_size,
+            "padding": "centre",
+            "logarithm": "decimal",
+            "floor": 1e-10,
+            "normalization": Normalization(unknown=True),
+        },
+        where,
+    )
+    return made
 
 
 def mel_of_2018(told: HyperParameters, where: str) -> MelConfig:
@@ -158,24 +169,37 @@ def mel_of_2018(told: HyperParameters, where: str) -> MelConfig:
         )
     # the square of lws's window is a Hann window in parts of the sum of as many as overlap
     power, span = 2 / overlapping, -told.min_level_db
-    return MelConfig(
-        sample_rate=told.sample_rate,
-        fft_size=told.fft_size,
-        hop=told.hop_size,
-        window_size=told.fft_size,
-        bands=told.num_mels,
-        low=told.fmin,
-        high=told.fmax,
-        window="sine",
-        padding="end",
-        padding_mode="zero",
-        logarithm="decimal",
-        gain=20,
-        floor=10 ** (told.min_level_db / 20) / math.sqrt(power),
-        normalization=Normalization(
-            mean=told.ref_level_db + told.min_level_db - 10 * math.log10(power), scale=span, clip=(0, 1)
-        ),
+    made: MelConfig = from_dict(
+        MelConfig,
+        {
+            **_sizes_of_mel(told),
+            "window_size": told.fft_size,
+            "window": "sine",
+            "padding": "end",
+            "padding_mode": "zero",
+            "logarithm": "decimal",
+            "gain": 20,
+            "floor": 10 ** (told.min_level_db / 20) / math.sqrt(power),
+            "normalization": {
+                "mean": told.ref_level_db + told.min_level_db - 10 * math.log10(power),
+                "scale": span,
+                "clip": (0, 1),
+            },
+        },
+        where,
     )
+    return made
+
+
+def _sizes_of_mel(told: HyperParameters) -> dict[str, Any]:
+    return {
+        "sample_rate": told.sample_rate,
+        "fft_size": told.fft_size,
+        "hop": told.hop_size,
+        "bands": told.num_mels,
+        "low": told.fmin,
+        "high": told.fmax,
+    }
 
 
 def network(told: HyperParameters, where: str, *, of_2018: bool = False) -> WaveNetConfig:
@@ -192,30 +216,32 @@ def network(told: HyperParameters, where: str, *, of_2018: bool = False) -> Wave
         )
     if told.input_type == "mulaw":
         raise ValueError(f"{where}: input_type is 'mulaw': a continuous μ-law, which fastvoc does not open")
+    smallest = {"smallest_log_scale": told.log_scale_min}
     distribution: MuLawConfig | LogisticsConfig | GaussianConfig
     if told.input_type == "mulaw-quantize":
-        distribution = MuLawConfig(numbering="truncated", classes=told.quantize_channels)
+        distribution = from_dict(MuLawConfig, {"numbering": "truncated", "classes": told.quantize_channels}, where)
     elif told.output_distribution == "Normal":
-        distribution = GaussianConfig(smallest_log_scale=told.log_scale_min)
+        distribution = from_dict(GaussianConfig, smallest, where)
     else:
         if told.out_channels % 3:
             raise ValueError(
                 f"{where}: out_channels {told.out_channels} is no multiple of 3: logit, mean and scale of each logistic"
             )
-        distribution = LogisticsConfig(
-            mixtures=told.out_channels // 3, levels=told.quantize_channels, smallest_log_scale=told.log_scale_min
-        )
+        sizes = {"mixtures": told.out_channels // 3, "levels": told.quantize_channels}
+        distribution = from_dict(LogisticsConfig, sizes | smallest, where)
     if told.out_channels != distribution.outputs:
         raise ValueError(
             f"{where}: out_channels is {told.out_channels}, but its {distribution.kind} has {distribution.outputs}"
         )
-    conditioning: Any = RepeatedConfig(hop=told.hop_size)
+    conditioning: Any = from_dict(RepeatedConfig, {"hop": told.hop_size}, where)
     if told.upsample_conditional_features and of_2018:
-        conditioning = BandTransposedConfig(rates=told.upsample_scales, band_taps=told.freq_axis_kernel_size)
+        rates = {"rates": told.upsample_scales, "band_taps": told.freq_axis_kernel_size}
+        conditioning = from_dict(BandTransposedConfig, rates, where)
     elif told.upsample_conditional_features:
         up = pick(UpsampleParameters, told.upsample_params, f"{where}: upsample_params")
         context = told.cin_pad if up.cin_pad is None else up.cin_pad
-        conditioning = StretchedConfig(rates=up.upsample_scales, context=context, band_taps=up.freq_axis_kernel_size)
+        rates = {"rates": up.upsample_scales, "context": context, "band_taps": up.freq_axis_kernel_size}
+        conditioning = from_dict(StretchedConfig, rates, where)
     conditioned = max(0, told.gin_channels)
     speakers = (told.n_speakers or 0) if conditioned and told.use_speaker_embedding else 0
     values = {

@@ -25,6 +25,7 @@ A100, T4 = device.IN_PLACE, device.Gpu(75, 40, 64 << 10, 64 << 10)
 H200 = device.Gpu(90, 132, 227 << 10, 228 << 10)
 ONE = device.Gpu(90, 1, 227 << 10, 228 << 10)
 """A GPU of one multiprocessor, on which streams share a block."""
+CLUSTERS = H200._replace(hopper=device.HOPPER_CHOICES["clusters"])
 
 PUBLISHED = {"r9y9, mu-law": MU_LAW, "r9y9, logistics": LOGISTICS, "r9y9, gaussian": GAUSSIAN, "nv-wavenet": NV_WAVENET}
 
@@ -138,6 +139,50 @@ def test_chunks_batches_and_lengths_change_no_bit(name: str, monkeypatch: pytest
     assert all(map(torch.equal, ragged, [alone[0], short, alone[2]]))
     streamed = torch.cat(list(voice.stream(mel[0].split([1, 0, 5, 3], dim=-1), seed=20, **own[0])))
     assert torch.equal(streamed, alone[0]) and bool(streamed.isfinite().all())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_clusters_give_the_bits_of_blocks(name: str) -> None:
+    model, batch, count = published(name), 2, 12
+    inputs, made = inputs_for(model.config, batch, count), []
+    rows = torch.randn(batch, model.config.mel_bands, count, generator=torch.Generator().manual_seed(4))
+    for gpu, clusters in (H200, 0), (CLUSTERS, 2), (CLUSTERS._replace(multiprocessors=8), 1):
+        with patch.object(device, "IN_PLACE", gpu):
+            assert CudaWaveNet.clusters(inputs.device, model._sizes, batch) == clusters
+            made.append(parameters_given(model, torch.float16, inputs, rows))
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2]) and bool(made[0].isfinite().all())
+
+
+def test_clusters_draw_stream_and_take_lengths_as_blocks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = WaveNetConfig(**{**SMALL, "channels": 16, "conditioning": RepeatedConfig(hop=8)})
+    torch.manual_seed(0)
+    settings = VocoderConfig(generator=config, mel=mel_config(config))
+    voice, mel = Vocoder(Checkpoint(settings, config.build().state_dict(), "a test")), mel_of(3, BANDS, 6)
+    waves = voice(mel, seed=20)
+    monkeypatch.setattr(device, "IN_PLACE", CLUSTERS._replace(multiprocessors=16))
+    assert next(way for way, reason in voice.explain().items() if reason is None) == (
+        "cuda steps in float16 by clusters"
+    )
+    assert torch.equal(voice(mel, seed=20), waves)
+    ragged = voice(mel, lengths=[6, 2, 5], seed=20)
+    assert torch.equal(ragged[0], waves[0]) and torch.equal(ragged[2], waves[2, : 5 * 8])
+    streamed = torch.cat(list(voice.stream(mel[1].split([1, 0, 3, 2], dim=-1), seed=21)))
+    assert torch.equal(streamed, waves[1])
+
+
+def test_what_no_cluster_makes_is_made_by_blocks() -> None:
+    sizes = network(vocoder("mu-law"))._sizes
+    for gpu, channels, batch, clusters in (
+        (CLUSTERS, 16, 128, 16),
+        (CLUSTERS, 16, 129, 0),  # more than eight streams for each
+        (CLUSTERS, 12, 1, 0),  # channels that do not come in eights
+        (CLUSTERS._replace(multiprocessors=7), 16, 1, 0),
+        (CLUSTERS._replace(architecture=100), 16, 1, 0),
+        (CLUSTERS._replace(shared_per_block=16 << 10), 16, 1, 0),
+        (H200, 16, 1, 0),
+    ):
+        with patch.object(device, "IN_PLACE", gpu):
+            assert CudaWaveNet.clusters(torch.device("cpu"), sizes | {"channels": channels}, batch) == clusters
 
 
 def test_weights_that_change_are_packed_again() -> None:

@@ -157,6 +157,14 @@ def test_nothing_is_spilled_and_matrix_units_multiply(kernels: dict[tuple[str, s
         }
         if is_empty(architecture, name):
             expected["an end at once"] = kernel.size <= 8 and has["BPT"] == 1
+        elif name.startswith("hopper_recurrent"):
+            expected |= {
+                "matrix units": has["HMMA"] >= 4,
+                "matrices loaded whole": has["LDSM"] >= 2,
+                "what is sent to other blocks": has["STAS"] >= 2,
+                "fences of all memory where the cluster meets, and at no step": has["MEMBAR"] <= 3,
+                "a flush of the first level cache there alone": has["CCTL"] == 1,
+            }
         elif name.startswith("hopper"):
             expected |= {"warpgroups that multiply": has["HGMMA"] >= 2, "bulk copies": has["UBLKCP"] >= 1}
         elif not name.startswith(MATRIXLESS):

@@ -358,6 +358,8 @@ def test_trained_eagerly_and_compiled_whole(autocast: torch.dtype | None) -> Non
         "strided_conv1d",
         "strided_conv1d_backward",
         "convnext",
+        "gate",
+        "gate_backward",
         "gated",
         "smooth_snake",
         "smooth_snake_backward",

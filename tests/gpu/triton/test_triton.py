@@ -63,7 +63,7 @@ def interpret(*arguments: str) -> None:
         "conv1d_backward: or upsample_backward:",
         # 41 taps of 1024 channels take the interpreter a minute, and take no path that the others leave out.
         "(strided_conv1d: or strided_conv1d_backward:) and not (scale and (5-triton or 6-triton))",
-        "gated: or convnext: or smooth_snake: or smooth_snake_backward:",
+        "gate: or gate_backward: or gated: or convnext: or smooth_snake: or smooth_snake_backward:",
     ],
 )
 def test_kernels_keep_the_contract(ops: str) -> None:

@@ -702,3 +702,22 @@ def test_what_cannot_be_paired_is_refused(folder, tmp_path):
         loader(folder, mels=str(mels), mel=MEL, segment=500)
     with pytest.raises(ValueError, match="mel; pass the generator's convention"):
         loader(folder, mels=str(mels))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_how_far_mels_are_smoothed_is_drawn_for_each_segment(folder, workers):
+    settings = {"batch": 12, "gain": (-6.0, 2.0), "polarity": True}
+    plain = take(loader(folder, **settings), 10)
+    supply = loader(folder, **settings, smoothing=2, workers=workers)
+    waves, reaches = zip(*islice(supply, 10), strict=True)
+    supply.close()
+    assert torch.equal(torch.stack(waves), plain)  # the same segments as without
+    assert {reach.dtype for reach in reaches} == {torch.int64} and {reach.shape for reach in reaches} == {(12, 2)}
+    kinds, counts = torch.cat(reaches).unique(dim=0, return_counts=True)
+    # nine that are equally likely, of 120: 13.3 each, with a standard deviation of 3.4
+    assert len(kinds) == 9 and kinds.max() == 2 and counts.max() < 13.3 + 5 * 3.4
+
+
+def test_mels_of_another_network_are_not_smoothed(folder):
+    with pytest.raises(ValueError, match="smoothing is of mels of recordings, and those of 'tts' are smooth"):
+        loader(folder, mels="tts", smoothing=1)

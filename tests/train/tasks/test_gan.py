@@ -21,6 +21,7 @@ from fastvoc.train.learning.optimisers import Learner, OptimiserConfig, Schedule
 from fastvoc.train.learning.weight_norm import add_weight_norm, folded, load_plain_weights, plain_weights
 from fastvoc.train.tasks.adversary import Turn
 from fastvoc.train.tasks.gan import GanTask
+from fastvoc.train.tasks.smoothing import smooth
 from fastvoc.train.tasks.task import _precision
 
 MEL = MelConfig(sample_rate=8000, fft_size=64, hop=8, window_size=64, bands=6, low=0, high=4000)
@@ -366,6 +367,34 @@ def test_a_mel_that_is_given_is_taken() -> None:
     assert own["mel"] != given["mel"]
     again = GanTask(config, DEVICE).step((wave, mel_of(wave)), step=1)
     assert {name: value.item() for name, value in again.items()} == {name: value.item() for name, value in own.items()}
+
+
+def test_a_mel_is_smoothed_by_triangles_along_both_axes() -> None:
+    mel = torch.zeros(3, 7, 9)
+    mel[:, 3, 4] = 1
+    mel[2, :, 0] = 8
+    expected = torch.zeros(3, 7, 9)
+    expected[0, 2:5, 2:7] = torch.outer(torch.tensor([1.0, 2, 1]) / 4, torch.tensor([1.0, 2, 3, 2, 1]) / 9)
+    expected[1] = mel[1]
+    expected[2, 3, 3:6] = torch.tensor([1.0, 2, 1]) / 4
+    expected[2, :, :2] += torch.tensor([6.0, 2])  # beyond an end stands what is at it
+    found = smooth(mel, torch.tensor([[1, 2], [0, 0], [0, 1]]), 2)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    assert torch.equal(found[1], mel[1])
+
+
+def test_smoothed_mels_are_those_of_the_waves_and_only_the_generator_is_fed_them() -> None:
+    task = GanTask(hifigan(data__smoothing=2, accumulate=2), dtype=torch.float64)
+    reach = torch.tensor([[0, 2], [1, 0]])
+    first, second = task.examples((batch(), reach))
+    plain = mel_spectrogram(batch(), MEL)
+    for number, example in enumerate((first, second)):
+        assert torch.equal(example.wave, batch()[number : number + 1])
+        wanted = smooth(plain[number : number + 1], reach[number : number + 1], 2)
+        torch.testing.assert_close(example.mel, wanted, rtol=0, atol=1e-12)
+        assert not torch.allclose(example.mel, plain[number : number + 1])
+    numbers = task.step((batch(), reach), step=1)
+    assert all(bool(value.isfinite()) for value in numbers.values())
 
 
 def test_bfloat16_leaves_waves_and_spectra_exact() -> None:
