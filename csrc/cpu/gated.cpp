@@ -65,7 +65,8 @@ struct Sizes {
 
     // As many tiles for each thread, of whole units.
     const bool by_phases = call.phases > 1 || call.condition_taps > 1;
-    const int64_t widest = larger(by_phases ? 0 : condition_row, toom_cook ? gate_row : row), frames = larger(call.frames, 1);
+    const int64_t widest = larger(by_phases ? 0 : condition_row, toom_cook ? gate_row : row);
+    const int64_t frames = larger(call.frames, 1);
     const int64_t held = larger(kHeldFloats / widest, 2 * kChunk);
     tiles = round_up((frames + held - 1) / held, threads);
     height = round_up((frames + tiles - 1) / tiles, kUnit);
@@ -248,7 +249,8 @@ struct Run {
   // Sums of a panel of the condition wait for those of the convolution: `count` rows from `first` on, `step` apart.
   void hold(const Panel& panel, const float* sums, int64_t first, int64_t step, int64_t count) const {
     float* to = added() + first * sizes.added_row + panel.first;
-    ask_for<true>(to, step * sizes.added_row, count, smaller(2 * count, (call.frames - first - 1) / step + 1), 2 * kLanes);
+    const int64_t left = (call.frames - first - 1) / step + 1;
+    ask_for<true>(to, step * sizes.added_row, count, smaller(2 * count, left), 2 * kLanes);
     for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, to += step * sizes.added_row) {
       store(to, load(sums));
       store(to + kLanes, load(sums + kLanes));
@@ -304,7 +306,8 @@ struct Run {
                const int64_t width = smaller(panel.width, product.out_channels - panel.first);
                // of this panel, or of the first rows of the next one
                const int64_t next = chunk + count < height ? chunk + count : 0;
-               const int64_t channel = next ? panel.first : panel.first + panel.width, last = smaller(next + kChunk, height);
+               const int64_t channel = next ? panel.first : panel.first + panel.width;
+               const int64_t last = smaller(next + kChunk, height);
                if (channel < product.out_channels) {
                  if (skip_data)
                    ask_for<false>(skip_data + channel, skip_frame, begin + next, begin + last, panel.width);

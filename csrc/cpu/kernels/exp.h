@@ -5,8 +5,8 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// e^y = 2^n (1 + rest) of |y| <= 87, where 1 + rest is the series of e^r, |r| <= ln(2) / 2, with the coefficients of Cephes
-// (S. Moshier).
+// e^y = 2^n (1 + rest) of |y| <= 87, where 1 + rest is the series of e^r, |r| <= ln(2) / 2, with the coefficients of
+// Cephes (S. Moshier).
 struct Power {
   Lanes exponent;  // n, where floats have theirs
   Vector rest;

@@ -5,8 +5,8 @@
 
 namespace fastvoc::FASTVOC_ISA {
 
-// With e = e^(-2a) - 1, which is exact to the last bits where a is small, tanh(a) = -e / (2 + e): one division for both.
-// Beyond |a| = 10 tanh is 1, and beyond |b| = 87 the sigmoid is 0 or 1; NaN passes through.
+// With e = e^(-2a) - 1, which is exact to the last bits where a is small, tanh(a) = -e / (2 + e): one division for
+// both. Beyond |a| = 10 tanh is 1, and beyond |b| = 87 the sigmoid is 0 or 1; NaN passes through.
 static inline Vector gate_by_exponentials(Vector a, Vector b) {
   Vector y = -2 * a;
   y = y > 20.0f ? splat(20.0f) : y;

@@ -235,9 +235,9 @@ int main(int argc, char** argv) {
     std::printf("call %d is wrong: isa %d, precision %d, in order %d, %lld x %lld frames of %lld channels, %lld gates, "
                 "%lld skips, condition %lld in %lld taps, phases %lld from %lld, taps %lld, dilation %lld, threads %d\n",
                 number, call.isa, call.precision, call.in_order, (long long)call.batch, (long long)call.frames,
-                (long long)call.channels, (long long)call.gates, (long long)call.skips, (long long)call.condition, (long long)call.condition_taps,
-                (long long)call.phases, (long long)call.offset, (long long)call.taps, (long long)call.dilation,
-                call.threads);
+                (long long)call.channels, (long long)call.gates, (long long)call.skips, (long long)call.condition,
+                (long long)call.condition_taps, (long long)call.phases, (long long)call.offset, (long long)call.taps,
+                (long long)call.dilation, call.threads);
     return 1;
   }
   std::printf("%d calls\n", count);
