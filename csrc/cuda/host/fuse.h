@@ -93,7 +93,8 @@ inline int measure_lines(const Draft& draft, Plan& plan) {
                                ? input.offset
                                : input.offset + layer.left + layer.right - layer.dilation * (layer.taps - 1);
     if (!is_count(rate) || offset < -kMostCount || offset > kMostCount) return FASTVOC_BAD_SIZE;
-    plan.line[i + kResults] = {int(layer.out_channels), chunks(layer.out_channels), int(rate), int(offset), 1, 0, -1, -1};
+    const int64_t channels = layer.out_channels;
+    plan.line[i + kResults] = {int(channels), chunks(channels), int(rate), int(offset), 1, 0, -1, -1};
     const Line& line = plan.line[i + kResults];
     for (const int added : {layer.residual, layer.partial}) {
       if (!adds(added)) continue;
@@ -151,7 +152,8 @@ inline int read_lines(Draft& draft, Plan& plan) {
 // Whether a layer that one other adds is nothing but a further sum in it.
 inline bool is_sum(const Draft& draft, int layer) {
   const fastvoc_layer& from = draft.network.layers[layer];
-  return !upsamples(from) && !activates(from) && draft.readers[layer + kResults] == 1 && from.divisor == 1 && from.slope_after == 1 &&
+  if (upsamples(from) || activates(from)) return false;
+  return draft.readers[layer + kResults] == 1 && from.divisor == 1 && from.slope_after == 1 &&
          !from.tanh && !from.gelu;
 }
 

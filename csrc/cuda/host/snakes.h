@@ -23,7 +23,8 @@ struct SnakeSize {
   int64_t items, channels, frames;
 };
 
-constexpr int64_t kMostSnakeElements = 1 << 30;  // of an item: frames behind the last one are counted in 32 bits, and lanes
+// Of an item: frames behind the last one are counted in 32 bits, and lanes.
+constexpr int64_t kMostSnakeElements = 1 << 30;
 inline bool snake_fits(int64_t channels, int64_t frames) {
   return frames <= kMostSnakeElements && (channels + 1) * (frames + 256) <= kMostSnakeElements;
 }

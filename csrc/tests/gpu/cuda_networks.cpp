@@ -172,8 +172,10 @@ void fill_weights(Network& net) {
     const double terms = double(layer.in_channels * layer.taps) / double(layer.stride);
     const bool activates = layer.kind == FASTVOC_SMOOTH_SNAKE;
     std::vector<float> weight(size_t((activates ? 1 : layer.in_channels) * layer.out_channels * layer.taps));
-    for (float& value : weight)
-      value = activates ? std::exp(0.3f * normal(generator())) : normal(generator()) / float(std::sqrt(terms > 1 ? terms : 1));
+    for (float& value : weight) {
+      value = normal(generator());
+      value = activates ? std::exp(0.3f * value) : value / float(std::sqrt(terms > 1 ? terms : 1));
+    }
     net.weights.push_back(std::move(weight));
     if (activates) {
       net.biases.emplace_back();
