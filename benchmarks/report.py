@@ -53,7 +53,7 @@ COMMANDS = {
     "autoregressive": "pytest benchmarks/test_autoregressive.py --rounds 5",
     "one-stream": "pytest benchmarks/test_autoregressive.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
-    "trials": "FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 1.5",
+    "trials": "FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 0.5",
     "streaming": "pytest benchmarks/test_streaming.py",
     "processes": "pytest benchmarks/test_processes.py",
     "scaling": "pytest benchmarks/test_processes.py --longest 3600",

@@ -1,6 +1,6 @@
 """What each part of our recipe does: every switch of `hifigan-best` flipped alone, for equal times of training.
 
-`FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 1.5 --results benchmarks/results` trains each trial
+`FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 0.5 --results benchmarks/results` trains each trial
 for so many minutes from the same first weights, and the recipe itself with three seeds: a difference counts only if it
 is larger than what these differ by. Time is that of `test_recipes.py`. Networks are small, so that a minute on a
 core is hundreds of steps. Four recordings are kept for judging: as they are, 12 dB quieter, and from smoothed mels.

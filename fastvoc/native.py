@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-import mmap
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,6 @@ HEADERS = (
     "fastvoc_cuda_convnext.h",
 )
 """Each builds on those before it."""
-
-LARGE_PAGE = 2 << 20
-"""Bytes of a page that the system gives to who asks for large ones."""
 
 _loading = threading.Lock()
 _scratch = threading.local()
@@ -154,26 +150,6 @@ def host_memory(*shape: int, dtype: torch.dtype) -> Tensor:
         What native code takes the memory for: torch.float32 for `float`, torch.uint8 for bytes.
     """
     return torch.empty(shape, dtype=dtype, device="cpu")
-
-
-def memory_of_weights(size: int) -> Tensor:
-    """Return memory for bytes that calls read from one end to the other, on large pages where the system has them.
-
-    A core that reads more than its caches hold waits for the addresses of small pages, too.
-
-    Parameters
-    ----------
-    size : int
-        In bytes.
-    """
-    advice = getattr(mmap, "MADV_HUGEPAGE", None)
-    if size < LARGE_PAGE or advice is None or torch.are_deterministic_algorithms_enabled():
-        return host_memory(size, dtype=torch.uint8)
-    # whole pages, or else the system does not align them
-    memory = mmap.mmap(-1, -(-size // LARGE_PAGE) * LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel that was built without them
-        memory.madvise(advice)
-    return torch.frombuffer(memory, dtype=torch.uint8)[:size]
 
 
 def floats(tensor: Tensor | None) -> Any:

@@ -145,9 +145,10 @@ class GatedStack(nn.Module):
         """
         count = len(self.layers)
         parts = zip(self.condition.weight[..., 0].chunk(count), self.condition.bias.chunk(count), strict=True)
-        made = [(bias, *(of_condition(weight) if of_condition else (weight, 0.0))) for weight, bias in parts]
-        return [
-            kind(
+
+        def packed(layer: GatedLayer, weight: Tensor, bias: Tensor) -> Layer:
+            weight, added = of_condition(weight) if of_condition else (weight, 0.0)
+            return kind(
                 layer.conv.weight,
                 layer.conv.bias.float() + bias + added,
                 weight,
@@ -157,8 +158,8 @@ class GatedStack(nn.Module):
                 dilation=layer.conv.dilation,
                 before=layer.conv.padding[0],
             )
-            for layer, (bias, weight, added) in zip(self._each(), made, strict=True)
-        ]
+
+        return [packed(layer, *part) for layer, part in zip(self._each(), parts, strict=True)]
 
     def advance(
         self,

@@ -165,7 +165,7 @@ class NativeRun(Native):
         network = described.pointer
         self._plan = native.host_memory(library.fastvoc_plan_size(network), dtype=torch.uint8)
         native.check("plan", library.fastvoc_plan_make(network, _pointer(self._plan)))
-        self._packed = native.memory_of_weights(library.fastvoc_plan_packed_size(_pointer(self._plan)))
+        self._packed = native.host_memory(library.fastvoc_plan_packed_size(_pointer(self._plan)), dtype=torch.uint8)
         threads = torch.get_num_threads()
         code = library.fastvoc_plan_pack(network, _pointer(self._plan), threads, _pointer(self._packed))
         native.check("plan", code)

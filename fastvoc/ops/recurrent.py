@@ -235,7 +235,7 @@ class NativeWaveNet:
         self._described = _Described(weights, _PRECISIONS[precision], **others)
         self.sizes, self.rows, self._network = (self._described.sizes, self._described.rows, self._described.pointer)
         native.check("WaveNet", library.fastvoc_recurrent_check(self._network))
-        self._packed = native.memory_of_weights(library.fastvoc_recurrent_packed_size(self._network))
+        self._packed = native.host_memory(library.fastvoc_recurrent_packed_size(self._network), dtype=torch.uint8)
         native.check("WaveNet", library.fastvoc_recurrent_pack(self._network, _pointer(self._packed)))
 
     @staticmethod

@@ -565,6 +565,29 @@ def test_speakers_and_vectors_are_heard_and_checked() -> None:
         WaveNetConfig(speakers=2)
 
 
+def test_first_weights_are_r9y9s_and_let_the_last_layer_hear_samples() -> None:
+    torch.manual_seed(0)
+    model = replace(MU_LAW, mel_bands=BANDS, conditioning=RepeatedConfig(hop=8)).build()
+    layer: Any = model.layers[20]
+    for part, variance in (
+        (layer.dilated, 2 / 384),
+        (layer.skip, 2 / 128),
+        (layer.condition, 2 / BANDS),
+        (model.input, 1),
+    ):
+        assert float(part.weight.square().mean()) == pytest.approx(variance, rel=0.1)
+        assert not part.bias.any()
+    heard: list[Tensor] = []
+    with torch.no_grad():
+        for classes in (torch.full((1, 512), 127), torch.randint(256, (1, 512))):
+            x, skip = model.embedded(classes), None
+            for layer in model.layers:
+                heard.append(x)
+                x, skip = layer(x, torch.zeros(1, BANDS, 512), None, skip)
+    difference = float((heard[59] - heard[29]).square().mean().sqrt())
+    assert difference > 0.03  # with a sixth of the variance it is 3e-6
+
+
 def test_bfloat16_says_and_does_what_it_can() -> None:
     voice, mel = vocoder("mu-law", torch.bfloat16), mel_of(BANDS, 30)
     wave = voice(mel, seed=1)

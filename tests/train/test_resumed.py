@@ -15,8 +15,10 @@ from fastvoc.config import to_dict
 from fastvoc.train.config import load_config, recipes
 from fastvoc.train.material import material_of
 
-RECIPES = [name for name in recipes() if name not in ("hifigan-finetune", "gansynth", "nsynth", "waveglow")]
-"""Those of other networks and tasks; the others differ in sizes, or start from a vocoder."""
+SIZES = {"hifigan-v2", "hifigan-v3", "bigvgan-v1", "gansynth", "nsynth", "waveglow"}
+"""Recipes that differ from others in sizes."""
+
+RECIPES = [name for name in recipes() if name not in SIZES | {"hifigan-finetune"}]  # which starts from a vocoder
 
 SMALL_NOTES: dict[str, Any] = {
     "generator.latent": 4,

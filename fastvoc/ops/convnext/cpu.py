@@ -64,7 +64,7 @@ class Packed:
         ffi, library = native.library()
         plain = [weight.detach().resolve_neg().float().contiguous() for weight in weights]
         pointers = dict(zip(_FIELDS, map(native.floats, plain), strict=True))
-        self._packed = native.memory_of_weights(described.packed_size)
+        self._packed = native.host_memory(described.packed_size, dtype=torch.uint8)
         workspace = native.scratch(described.workspace_size // 4)
         structure = ffi.new("fastvoc_convnext_weights *", pointers)
         code = library.fastvoc_convnext_pack(described.pointer, structure, _pointer(self._packed), _pointer(workspace))

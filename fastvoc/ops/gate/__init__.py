@@ -40,7 +40,7 @@ def gate(x: Tensor, *, sigmoid_first: bool = False) -> Tensor:
 
     Notes
     -----
-    For its gradient `x` is kept, and both functions are computed again; PyTorch would keep them, too.
+    For its gradient `x` is kept, and both functions are computed again; PyTorch would keep the two of them instead.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from fastvoc.ops.op import run
 class Gate(NamedTuple):
     """One call of `gate`: the hyperbolic tangent of one half of the channels times the sigmoid of the other.
 
-    Its gradient needs `x` alone, where PyTorch would keep the halves, too.
+    Its gradient needs `x`, and computes both functions again.
     """
 
     x: Tensor

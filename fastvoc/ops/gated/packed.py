@@ -95,7 +95,7 @@ class Packed:
         }
         plain = {name: tensor.detach().resolve_neg().float().contiguous() for name, tensor in tensors.items()}
         described = self._described(1, 1, 0)
-        self._packed = native.memory_of_weights(described.packed_size)
+        self._packed = native.host_memory(described.packed_size, dtype=torch.uint8)
         workspace = native.scratch(described.workspace_size // 4)
         structure = ffi.new("fastvoc_gated_weights *", {name: native.floats(plain[name]) for name in plain})
         code = library.fastvoc_gated_pack(described.pointer, structure, _pointer(self._packed), _pointer(workspace))

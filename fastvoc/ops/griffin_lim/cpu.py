@@ -81,7 +81,7 @@ class Packed:
         )
         _, library = native.library()
         plain = filters.detach().resolve_neg().float().contiguous()
-        self._packed = native.memory_of_weights(self._described.packed_size)
+        self._packed = native.host_memory(self._described.packed_size, dtype=torch.uint8)
         code = library.fastvoc_griffin_lim_pack(self._described.pointer, native.floats(plain), _pointer(self._packed))
         native.check("griffin_lim", code)
 
