@@ -286,8 +286,8 @@ _TRIED = {
     "mr_stft": "MR-STFT",
     "pesq": "PESQ",
     "periodicity": "periodicity",
-    "quiet_mel_l1": "mel L1, quiet",
-    "smoothed_mel_l1": "mel L1, smoothed",
+    "quiet_mel_l1": "quiet mel L1",
+    "smoothed_mel_l1": "smoothed mel L1",
 }
 
 
