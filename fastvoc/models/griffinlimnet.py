@@ -80,6 +80,7 @@ class GriffinLimNetConfig:
         size = self.fft_size
         needed = {"fft_size": size, "window_size": size, "padding": "same", "power": 1, "logarithm": "natural"}
         needed |= {"gain": 1, "floor": self.mel_floor, "floor_mode": "clamp", "normalization": Normalization()}
+        needed["window"] = "periodic"
         for name, value in needed.items():
             if getattr(mel, name) != value:
                 raise ValueError(f"generator {self.kind} needs mel.{name} {value}; it is {getattr(mel, name)}")

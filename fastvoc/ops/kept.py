@@ -60,6 +60,8 @@ class Kept(Generic[Made]):
             or kept[0] != key
             or (kept[1] != steps and OptimiserSteps.reached(weights, kept[1]))  # whose values need not be among samples
         ):
+            kept = None  # what is out of date goes before another is made, since each may take gigabytes
+            self._made.pop(form, None)
             kept = key, steps, make()
             self._made[form] = kept
         return kept[2]

@@ -735,7 +735,6 @@ def test_two_threads_for_one_stream_change_no_bit(isa: str, dtype: torch.dtype) 
 
 ON_ONE_CORE = """
 import os
-import re
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of all threads that are to come
 import torch
 import test_wavenet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from torch.nn.utils import prune
 from fastvoc import Autoencoder, ops
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint
 from fastvoc.faces.face import Face
+from fastvoc.ops.kept import Kept
 
 pytestmark = pytest.mark.skipif(ops.backends()["cpu"] is not None, reason=f"no native code: {ops.backends()['cpu']}")
 
@@ -83,6 +85,27 @@ def test_a_second_pruning_is_noticed(name: str) -> None:
         waves.append(kind.call(face))
         torch.testing.assert_close(waves[-1], anew(kind, face), rtol=0, atol=1e-5)
     assert not torch.equal(waves[1], waves[0]) and not torch.equal(waves[2], waves[1])
+
+
+def test_what_is_out_of_date_goes_before_another_is_made() -> None:
+    class Made:
+        pass
+
+    network, kept, made = nn.Linear(2, 2), Kept[Made](), weakref.WeakSet[Made]()
+    alive: list[int] = []
+
+    def make() -> Made:
+        alive.append(len(made))
+        one = Made()
+        made.add(one)
+        return one
+
+    kept.of(network, make)
+    kept.of(network, make)
+    with torch.no_grad():
+        network.weight.add_(1)
+    kept.of(network, make)
+    assert alive == [0, 0]
 
 
 @pytest.mark.parametrize("name", KINDS)

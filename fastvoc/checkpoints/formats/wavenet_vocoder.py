@@ -12,8 +12,8 @@ Oddities
     it. The residual connection of the last layer is saved and read by nobody.
 Files of 2018
     Among them the published 20180510_mixture_lj_checkpoint_step000320000_ema.pth and its 20180212 sister of CMU ARCTIC.
-    Their mels are up-sampled by transposed convolutions over bands and time (``upsample_conv``), and the sum of skips
-    is multiplied by √½ at each layer but the first, which is folded into the skips' weights here. Their mels are
+    Their mels are up-sampled by transposed convolutions over bands and time (``upsample_conv``), or repeated, and the
+    sum of skips is multiplied by √½ at each layer but the first, which is folded into the skips' weights here. Mels are
     decibels in [0, 1] of lws's spectra (3341893): the square of the window is half a Hann window, and frames begin at
     their first sample, of a wave before which `preprocess.py` has put (fft − hop) zeros. Before 26e4305 (February 2018)
     0.01 was added under the logarithm, of which settings say nothing.

@@ -145,6 +145,7 @@ def test_a_fresh_network_begins_with_what_linear_algebra_knows() -> None:
         ),
         ("griffin-lim-net", {"mel": "melgan"}, r"needs mel.logarithm natural; it is decimal"),
         ("griffin-lim-net", {"generator.fft_size": 2048}, r"needs mel.fft_size 2048; it is 1024"),
+        ("griffin-lim-net", {"mel.window": "sine"}, r"needs mel.window periodic; it is sine"),
         ("griffin-lim-net", {"precision": "bfloat16"}, r"needs precision float32, not bfloat16"),
         ("griffin-lim-net", {"precision": "auto"}, r"needs precision float32, not auto"),
     ],
