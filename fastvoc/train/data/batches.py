@@ -34,7 +34,8 @@ class Batch(NamedTuple):
     waves: Tensor
     """(B, segment), float32."""
     others: Tensor | None
-    """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; or pitches, (B,)."""
+    """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; or pitch
+    and instrument of notes, (B, 2), int64."""
     unusable: dict[str, str]
     """Recordings that were found unusable on the way, by path, and why."""
     failure: str = ""

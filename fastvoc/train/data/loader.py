@@ -106,7 +106,7 @@ class Loader:
     """An endless iterator over batches; made by `make_loader`.
 
     `next` gives a Tensor of shape (B, segment), float32; for fine-tuning a tuple of that and its mels,
-    (B, bands, segment // hop), and of notes one of that and their pitches, (B,).
+    (B, bands, segment // hop), and of notes one of that and their pitches and instruments, (B, 2).
 
     Attributes
     ----------
