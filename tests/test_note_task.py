@@ -18,6 +18,7 @@ from torch import Tensor
 
 import fastvoc
 from fastvoc.audio import write_audio
+from fastvoc.audio.instantaneous_frequency import normalise
 from fastvoc.config import to_dict
 from fastvoc.models.gansynth import Convolution
 from fastvoc.noise import normal, uniform
@@ -29,7 +30,7 @@ from fastvoc.train.learning.optimisers import Learner, OptimiserConfig
 from fastvoc.train.material import material_of
 from fastvoc.train.report.log import read_log
 from fastvoc.train.start import begin
-from fastvoc.train.tasks.notes import NoteConfig, NoteTask, blurred, growth, sizes
+from fastvoc.train.tasks.notes import SILENT, NoteConfig, NoteTask, audible, blurred, growth, sizes
 
 GENERATOR = {"kind": "gansynth", "latent": 8, "pitches": 4, "lowest_pitch": 60, "first": [2, 8]}
 GENERATOR |= {"channels": [32, 32, 16, 8]}
@@ -78,19 +79,20 @@ REGRESSION = GROWN | {"task.regression": 10.0, "task.starts_at": 1000, "ema": 0.
 
 def test_notes_of_an_instrument_are_met_at_its_own_point() -> None:
     """By regression alone, before the discriminator takes part: their pictures, and the waves of these."""
-    task, (waves, notes) = NoteTask(config(REGRESSION)), four_notes()
+    fast = {"optimiser.learning_rate": 0.02, "optimiser.betas": [0.9, 0.99], "task.closeness": 1.0}
+    task, (waves, notes) = NoteTask(config(REGRESSION | fast)), four_notes()
     before = copy.deepcopy(task.discriminator.state_dict())
     numbers = [task.step((waves, notes), step=step) for step in range(1, 151)]
     assert set(numbers[0]) == {"progress", "generator", "level", "turn", "wave_level", "generator_gradient"}
     for name in ("level", "turn", "wave_level"):
-        assert float(numbers[-1][name]) < 0.4 * float(numbers[0][name]), name
+        assert float(numbers[-1][name]) < 0.5 * float(numbers[0][name]), name
     assert all(torch.equal(value, before[name]) for name, value in task.discriminator.state_dict().items())
     generator = task.plain_generator()
     with torch.no_grad():
         made = task.waves(generator(timbre(SEED).expand(4, -1), notes[:4, 0]))
     spectra = [torch.fft.rfft(some[:, 100:400] * torch.hann_window(300)).abs() for some in (made, waves[:4])]
     likeness = torch.nn.functional.cosine_similarity(spectra[0][:, None], spectra[1][None], dim=-1)
-    assert torch.equal(likeness.argmax(dim=1), torch.arange(4)) and float(likeness.diagonal().min()) > 0.9
+    assert torch.equal(likeness.argmax(dim=1), torch.arange(4)) and float(likeness.diagonal().min()) > 0.6
 
 
 def test_what_regression_measures() -> None:
@@ -109,12 +111,21 @@ def test_what_regression_measures() -> None:
             asked.append(point)
             return picture
 
-    task.generator = Knowing()  # type: ignore[assignment]
+    known = Knowing()
+    known.weight = torch.nn.Parameter(torch.zeros(()))
+    task.generator = known  # type: ignore[assignment]
+    heard = audible(pictures)
+    assert float(heard.max()) == 1 and float(heard.min()) == 0
+
+    def mean(values: Tensor, weight: Tensor) -> float:
+        return float((values * weight).sum() / weight.sum())
+
     picture = pictures
     found = task.regression(pictures, pitch, instrument, task.turn(1))
     assert float(found["level"]) == 0 and float(found["turn"]) == 0
     # the last samples of a note lie under fewer frames, so that even its own picture does not quite give it back
-    own = float((task.pictures(task.waves(pictures))[:, 0] - pictures[:, 0]).abs().mean())
+    again = task.pictures(task.waves(pictures))
+    own = mean((again - pictures)[:, 0].abs(), heard + SILENT)
     assert float(found["wave_level"]) == pytest.approx(own)
     # its own point, whatever is drawn, at a closeness of 1
     assert torch.equal(asked[0], timbre(SEED).expand(8, -1))
@@ -123,6 +134,12 @@ def test_what_regression_measures() -> None:
     assert float(found["level"]) == pytest.approx(0.1) and float(found["turn"]) == pytest.approx(math.sqrt(0.5))
     picture = pictures + torch.tensor([0.0, 0.8 * 2]).reshape(1, 2, 1, 1)  # a whole turn
     found = task.regression(pictures, pitch, instrument, task.turn(1))
+    assert float(found["turn"]) == pytest.approx(0, abs=1e-5)
+    # what lies where nothing is heard counts a little in levels, and not at all in turns
+    silent = (heard == 0).float()
+    picture = pictures + torch.stack([0.2 * silent, 0.4 * silent], dim=1)
+    found = task.regression(pictures, pitch, instrument, task.turn(1))
+    assert float(found["level"]) == pytest.approx(mean(0.2 * silent, heard + SILENT))
     assert float(found["turn"]) == pytest.approx(0, abs=1e-5)
     # near points are as probable as all others, and correlated with the instrument's
     task.settings = config(REGRESSION).task  # type: ignore[assignment]
@@ -136,6 +153,15 @@ def test_what_regression_measures() -> None:
 def timbre(seed: int) -> Tensor:
     """The point that an instrument of eight numbers draws."""
     return normal(torch.tensor([seed]), 0, channels=8, rows=1)[..., 0]
+
+
+def test_what_is_heard_of_a_note_is_by_decibels() -> None:
+    """Of magnitudes, and of the powers of mel bands."""
+    decibels = torch.tensor([0.0, -25.0, -50.0, -80.0])
+    for power, nats in ((False, math.log(10) / 20), (True, math.log(10) / 10)):
+        levels = normalise(torch.stack([decibels * nats - 1, torch.zeros(4)], dim=-1)[None, None])
+        heard = audible(levels.permute(0, 3, 1, 2), power=power)
+        torch.testing.assert_close(heard, torch.tensor([[[1, 0.5, 0, 0]]]), rtol=0, atol=1e-5)
 
 
 def test_the_discriminator_takes_part_later() -> None:

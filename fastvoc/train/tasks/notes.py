@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from fastvoc.train.config import TrainConfig
 
 
+AUDIBLE = 50.0
+"""dB below the loudest pixel of a note, where regression no longer asks for frequencies."""
+
+SILENT = 0.05
+"""How much levels below that count all the same."""
+
+
 @TASKS.add
 @config
 class NoteConfig:
@@ -87,8 +94,8 @@ class NoteConfig:
                 raise ValueError(f"task notes does not {name}; leave it out")
 
     def hastened(self) -> NoteConfig:
-        """Return the settings of a smoke test, whose networks are full-grown from the first."""
-        return replace(self, steady=0, growth=0)
+        """Return the settings of a smoke test, whose networks are full-grown from the first, and all learn."""
+        return replace(self, steady=0, growth=0, starts_at=0)
 
     def build(self, run: TrainConfig, device: torch.device) -> NoteTask:
         """Build the task with fresh weights."""
@@ -125,6 +132,25 @@ def blurred(picture: Tensor, progress: float, blocks: int) -> Tensor:
     return result
 
 
+def audible(picture: Tensor, *, power: bool = False) -> Tensor:
+    """Return how much each pixel of notes is heard: 1 at the loudest of its note, and 0 from 50 dB below.
+
+    Parameters
+    ----------
+    picture : Tensor, shape (B, 2, T, F)
+        As the networks see it.
+    power : bool
+        Whether its levels are of powers, as those of mel bands, and not of magnitudes.
+
+    Returns
+    -------
+    Tensor, shape (B, T, F)
+    """
+    level = denormalise(picture.permute(0, 2, 3, 1))[..., 0]
+    below = level - level.amax(dim=(1, 2), keepdim=True)
+    return (1 + below / (AUDIBLE * math.log(10) / (10 if power else 20))).clamp(min=0)
+
+
 class NoteTask(Task):
     """A generator of notes and its discriminator."""
 
@@ -152,8 +178,18 @@ class NoteTask(Task):
         return super().learners() | {"discriminator": self.discriminator_learner}
 
     def learner_of(self, network: nn.Module, config: Any) -> Learner:
-        """Make what updates a network, all of whose weights change as much as if each had a variance of 1."""
-        return Learner(network, config, sizes=sizes(network))
+        """Make what updates a network, all of whose weights change as much as if each had a variance of 1.
+
+        With regression the first biases do, too: beside a wide first kernel they would soon hide all that differs.
+        """
+        equalised = sizes(network)
+        assert isinstance(self.config.task, NoteConfig)
+        if self.config.task.regression and isinstance(network, GANSynth):
+            # what they are added to is as small: each tap of the first kernel meets a single pixel
+            layer = network.blocks[0].conv0
+            assert layer.bias is not None
+            equalised[layer.bias] = layer.deviation * math.sqrt(layer.in_channels)
+        return Learner(network, config, sizes=equalised)
 
     def turn(self, step: int) -> Moment:
         """Say how far the networks have grown at a step, counted from 1."""
@@ -267,20 +303,21 @@ class NoteTask(Task):
         -------
         dict of str to Tensor
             ``level`` (mean difference of the first layers), ``turn`` (of the second ones: mean chord between their
-            directions on the circle, as a part of its diameter, by the root of the real magnitude), and
-            ``wave_level`` (as ``level``, once the picture has become a wave, whose overlapping frames must agree).
+            directions on the circle, as a part of its diameter), and ``wave_level`` (as ``level``, once the picture
+            has become a wave, whose overlapping frames must agree). Means are by what is heard (`audible`): of levels
+            by that and a little more, so that a note is silent between its partials; of turns by its square.
         """
         own = normal(instrument, 0, channels=self.generator.config.latent, rows=1)[..., 0].to(picture)
         share = self.settings.closeness
         point = share * own + math.sqrt(1 - share * share) * self._timbres(len(pitch), turn, 2)
         made = self.generator(point, pitch, turn.progress)
-        real = denormalise(picture.permute(0, 2, 3, 1))
-        half_turns = denormalise(made.permute(0, 2, 3, 1))[..., 1] - real[..., 1]
-        loud = (real[..., 0] * (0.25 if self.data.bands == "mel" else 0.5)).exp()
+        heard, shown = audible(picture, power=self.data.bands == "mel"), self.pictures(self.waves(made))
+        half_turns = denormalise((made - picture).permute(0, 2, 3, 1))[..., 1]
+        weight = heard + SILENT
         return {
-            "level": (made[:, 0] - picture[:, 0]).abs().mean(),
-            "turn": ((0.5 * math.pi * half_turns).sin().abs() * loud).mean() / loud.mean(),
-            "wave_level": (self.pictures(self.waves(made))[:, 0] - picture[:, 0]).abs().mean(),
+            "level": ((made - picture)[:, 0].abs() * weight).mean() / weight.mean(),
+            "turn": ((0.5 * math.pi * half_turns).sin().abs() * heard.square()).mean() / heard.square().mean(),
+            "wave_level": ((shown - picture)[:, 0].abs() * weight).mean() / weight.mean(),
         }
 
     def penalty(self, real: Tensor, fake: Tensor, turn: Moment) -> Tensor:
