@@ -16,12 +16,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that benchmarks are the package `benchmarks`
 
-from benchmarks import ceilings as machine
-from benchmarks import report, stopwatch
-from benchmarks.first import BUDGET, FIRST, SHORT_BUDGET, First
-from benchmarks.provenance import Rows
-from benchmarks.stopwatch import interleaved, seconds
-from benchmarks.tables import sentences
+from benchmarks import report
+from benchmarks.measuring import ceilings as machine
+from benchmarks.measuring import stopwatch
+from benchmarks.measuring.first import BUDGET, FIRST, SHORT_BUDGET, First
+from benchmarks.measuring.provenance import Rows
+from benchmarks.measuring.stopwatch import interleaved, seconds
+from benchmarks.reporting.tables import sentences
 
 PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "tf32", "bfloat16")}
 OPTIONAL = {"cpu": (), "cuda": ("float16",)}
@@ -94,7 +95,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "voice_threads" in names:
         metafunc.parametrize("voice_threads", threads, ids=lambda count: f"threads{count}")
     if "network" in names:
-        from benchmarks.networks import NETWORKS
+        from benchmarks.measuring.networks import NETWORKS
 
         metafunc.parametrize("network", _names(option("--networks"), NETWORKS))
     if "precision" in names:
@@ -145,9 +146,9 @@ def files(device: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
 
     It takes the name of the network, and those of engines; by default all that can run here.
     """
-    from benchmarks.exports import write_files
-    from benchmarks.networks import NETWORKS, seeded_vocoder
-    from benchmarks.peers import forms
+    from benchmarks.measuring.networks import NETWORKS, seeded_vocoder
+    from benchmarks.peers.engines import forms
+    from benchmarks.peers.exports import write_files
 
     folder = tmp_path_factory.mktemp("networks")
 

@@ -139,7 +139,7 @@ fi
 
 contract() { # most seconds, name, selection, command in front of Python...
   step "$1" "$2" "${@:4}" "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short -rfE $one_is_enough \
-    tests/test_ops.py::test_every_backend_computes_the_definition -k "$3"
+    tests/ops/test_ops.py::test_every_backend_computes_the_definition -k "$3"
 }
 cuda=() triton=() uninterpretable=
 if [ $mode = rehearsal ]; then
@@ -147,7 +147,7 @@ if [ $mode = rehearsal ]; then
     cuda=(env "FASTVOC_CUDA_ON_CPU=$(cd tests && "$PYTHON" -c 'import hosting; print(hosting.library())')")
   fi
   triton=(env TRITON_INTERPRET=1)
-  uninterpretable=$(cd tests && "$PYTHON" -c 'import test_triton; print(test_triton.uninterpretable() or "")')
+  uninterpretable=$(cd tests/gpu/triton && "$PYTHON" -c 'import test_triton; print(test_triton.uninterpretable() or "")')
 fi
 
 # 1. Is the machine what it seems, and does it multiply as the kernels take for granted?
@@ -179,10 +179,13 @@ if [ "$architecture" = 90 ]; then # kernels that wait for a GPU to say whether t
     step 60 "headline_${choice/-/_}" env FASTVOC_HOPPER=$choice "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short \
       -rfEs $one_is_enough benchmarks/test_headline.py -k eager --budget 1 --device cuda --results "$rows-$choice"
   done
+  step 60 autoregressive_clusters env FASTVOC_HOPPER=clusters "$PYTHON" -m pytest -q -p no:cacheprovider --tb=short \
+    -rfEs $one_is_enough benchmarks/test_autoregressive.py -k one_launch --rounds 5 --device cuda \
+    --results "$rows-clusters"
 fi
 measure 150 headline_compiled benchmarks/test_headline.py -k compiled --budget 1
 contract 60 contract_float32 "cuda and float32" ${cuda[@]+"${cuda[@]}"}
-tests 60 determinism tests/test_cuda_gpu.py tests/test_captured.py
+tests 60 determinism tests/gpu/cuda/test_cuda_gpu.py tests/train/test_captured.py
 measure 90 vocoders benchmarks/test_vocoders.py --seconds 1,10 --budget 1
 if [ "$uninterpretable" ]; then
   left_out contract_triton_models "$uninterpretable"
@@ -194,7 +197,7 @@ else
   contract 90 contract_triton "triton and not float32 and not (gated: or convnext: or smooth_snake)" \
     ${triton[@]+"${triton[@]}"}
 fi
-tests 60 determinism_triton tests/test_triton_gpu.py
+tests 60 determinism_triton tests/gpu/triton/test_triton_gpu.py
 step 60 triton env FASTVOC_BACKEND=triton "$PYTHON" -m fastvoc bench hifigan-v1 hifigan-v2 --device cuda --dtype float16
 measure 60 operators_triton benchmarks/test_ops.py -k "gated: or convnext: or smooth_snake" --rounds 5
 measure 60 operators benchmarks/test_ops.py --rounds 5

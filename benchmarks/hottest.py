@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.networks import NETWORKS, seeded_vocoder, some_mel
+from benchmarks.measuring.networks import NETWORKS, seeded_vocoder, some_mel
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What the model of a GPU expects of plans for it, to be held against what is measured. It needs no GPU.
 
 ``python -m benchmarks.predicted`` prints, for an H200, a table of the times of whole calls in float16, and with
-``--launches`` those of every kernel of them. Networks without a plan run operator by operator. Of WaveGlow they are
+``--launches`` those of every kernel of them. Vocos, which has no plan, runs operator by operator. Of WaveGlow they are
 the upsampling, the layers of its flows and the convolutions around them; what PyTorch does between flows is not in the
 model.
 """
@@ -9,12 +9,10 @@ model.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 
-from benchmarks.networks import NETWORKS
+from benchmarks.measuring.networks import NETWORKS
 from fastvoc import native
 from fastvoc.engine.runs import layers_of
 from fastvoc.models import waveglow
@@ -24,15 +22,11 @@ from fastvoc.ops.convnext.call import Convnext
 from fastvoc.ops.cuda.device import Gpu
 from fastvoc.ops.cuda.network import Network
 from fastvoc.ops.gated import cuda as gated
-from fastvoc.ops.network import INPUT, NOTHING, OTHER_INPUT, Layer, frames_of
-from fastvoc.ops.smooth_snake import cuda as smooth_snake
+from fastvoc.ops.network import INPUT, Layer
 
 H200 = Gpu(90, 132, 227 << 10, 228 << 10)
 CLOCKS_PER_MICROSECOND = 1830
 """At which the matrix units of an H200 reach the peak of its data sheet."""
-
-BYTES_PER_CLOCK, LAUNCH_CLOCKS = 132 * 19, 4000
-"""Of device memory, and of a launch, as in ``csrc/cuda/host/cost.h``: for PyTorch's own kernels between operators."""
 
 RATES = {"bigvgan-24k": 24000, "vocos": 24000}
 """Samples of a second, where they are not 22050; a frame of all of these has 256."""
@@ -65,15 +59,12 @@ def rows(name: str, *, launches: bool) -> list[str]:
     launches : bool
     """
     layers = [] if name in ("vocos", "waveglow") else layers_of(NETWORKS[name].build())
-    planned = bool(layers) and all(layer.kind != "smooth_snake" for layer in layers)
-    plan = Network(layers, H200, torch.float16) if planned else None
+    plan = Network(layers, H200, torch.float16) if layers else None
     rate, table = RATES.get(name, 22050), []
     for batch, seconds in SECONDS:
         frames = rate * seconds // 256 + (name == "vocos")  # whose wave ends in the middle of the last frame
         if plan is not None:
             made = list(zip(plan.launches(batch, frames), plan.clocks(batch, frames), strict=True))
-        elif layers:
-            made = list(of_operators(layers, batch, frames))
         elif name == "waveglow":
             made = of_waveglow(batch, frames)
         else:
@@ -84,25 +75,6 @@ def rows(name: str, *, launches: bool) -> list[str]:
         if launches:
             table += [f"| | | {kernel} | {time:.1f} | |" for (kernel, _), time in zip(made, times, strict=True)]
     return table
-
-
-def of_operators(layers: list[Layer], batch: int, frames: int) -> Iterator[tuple[str, float]]:
-    """Yield the launches of layers that run one by one, in float16 and channels-last."""
-    lengths = frames_of(layers, frames)
-    for number, layer in enumerate(layers):
-        channels, length = layer.out_channels, lengths[number]
-        if layer.kind == "smooth_snake":
-            x = torch.empty(1, dtype=torch.float16).expand(batch, channels, length)
-            yield "smooth_snake_f16", snake_clocks(smooth_snake.described(x, logarithmic=True)())
-            continue
-        added = OTHER_INPUT if layer.residual != NOTHING else NOTHING
-        one = replace(layer, input=INPUT, residual=added, partial=NOTHING, divisor=1.0)
-        yield from of_network([one], batch, lengths[layer.input], enters=number == 0)
-        signal = 2 * batch * channels * length / BYTES_PER_CLOCK
-        if layer.partial != NOTHING:
-            yield "add, by PyTorch", 3 * signal + LAUNCH_CLOCKS
-        if layer.divisor != 1.0:
-            yield "divide, by PyTorch", 2 * signal + LAUNCH_CLOCKS
 
 
 def of_network(layers: list[Layer], batch: int, frames: int, *, enters: bool = False) -> Launches:
@@ -127,13 +99,6 @@ def of_block(config: VocosConfig, batch: int, frames: int) -> Launches:
     gpu = ffi.new("fastvoc_gpu *", H200._asdict())
     clocks = library.fastvoc_cuda_normalise_clocks(gpu, convnext.described(call)())
     return [("normalise_f16", clocks), *of_network(convnext.layers(call), batch, frames)]
-
-
-def snake_clocks(call: object) -> float:
-    """Return the clocks of a call of `smooth_snake`."""
-    ffi, library = native.library()
-    gpu = ffi.new("fastvoc_gpu *", H200._asdict())
-    return float(library.fastvoc_cuda_smooth_snake_clocks(gpu, call))
 
 
 def of_waveglow(batch: int, frames: int, config: waveglow.WaveGlowConfig = waveglow.PUBLISHED) -> Launches:

@@ -7,9 +7,10 @@ A page has places for it, which hold what was written last::
 
 Sections are ``headline``, ``cpu-chart``, ``cuda-chart``, ``vocoders`` (one sound, most threads), ``cpu`` and ``cuda``
 (all vocoders), ``left-out``, ``operators``, ``rooflines``, ``kernels``, ``accelerated``, ``default``, ``host-time`` (of
-operators on a GPU), ``training``, ``recipes``, ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``,
-``voices`` and ``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the
-pages, the speeds that ``fastvoc bench --compare`` knows are written into the package.
+operators on a GPU), ``training``, ``autoregressive`` (WaveNets), ``one-stream`` (of these, on one thread), ``recipes``,
+``trials`` (of their switches), ``streaming``, ``processes``, ``scaling``, ``quality``, ``precision``, ``voices`` and
+``voice-quality`` (what is heard of it). Under each stands the command that makes its rows. Beside the pages, the speeds
+that ``fastvoc bench --compare`` knows are written into the package.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.charts import draw_roofline, draw_vocoders
-from benchmarks.rows import Row, groups, of, read
-from benchmarks.tables import TABLES, training, vocoders
+from benchmarks.reporting.charts import draw_roofline, draw_vocoders
+from benchmarks.reporting.rows import Row, groups, of, read
+from benchmarks.reporting.tables import TABLES, autoregressive, training, vocoders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"(<!-- benchmarks: (\S+) -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
-PAGES = ("benchmarks", "plans", "default-vocoder", "voices", "triton")
+PAGES = ("autoregressive", "benchmarks", "plans", "default-vocoder", "voices", "triton")
 """Of `docs` that have tables."""
 
 VOCODERS = "pytest benchmarks/test_vocoders.py -k {kind} --thorough --seconds 1,10"
@@ -49,7 +50,10 @@ COMMANDS = {
     "host-time": "FASTVOC_CUDA_ON_CPU=libfastvoc.so pytest benchmarks/test_host_time.py",
     "default": "pytest benchmarks/test_default.py",
     "training": "pytest benchmarks/test_training.py --rounds 5",
+    "autoregressive": "pytest benchmarks/test_autoregressive.py --rounds 5",
+    "one-stream": "pytest benchmarks/test_autoregressive.py --rounds 5",
     "recipes": "FASTVOC_SPEECH=folder pytest benchmarks/test_recipes.py --minutes 24",
+    "trials": "FASTVOC_SPEECH=folder pytest benchmarks/test_trials.py --minutes 0.5",
     "streaming": "pytest benchmarks/test_streaming.py",
     "processes": "pytest benchmarks/test_processes.py",
     "scaling": "pytest benchmarks/test_processes.py --longest 3600",
@@ -156,6 +160,8 @@ def _section(name: str, rows: list[Row], pictures: Path, page: Path) -> str:
         body = vocoders(_first_screen(rows))
     elif name in ("cpu", "cuda"):
         body = vocoders([row for row in rows if row["kind"] == name])
+    elif name == "one-stream":
+        body = autoregressive(_of_one_device(of(rows, "autoregressive", batch=1, threads=1)))
     elif name == "training":
         body = training(_of_one_device(of(rows, "training")))
     else:
@@ -193,7 +199,7 @@ def _of_one_device(rows: list[Row]) -> list[Row]:
 
 def _origin(name: str, rows: list[Row]) -> str:
     """Say on what, and when, the rows of a section were made."""
-    suites = {"operators": "ops", "rooflines": "ops"}
+    suites = {"operators": "ops", "rooflines": "ops", "one-stream": "autoregressive"}
     suite = suites.get(name, name if name in TABLES else "vocoders")
     suite = "vocoders" if suite == "left-out" else suite
     mine = [row for row in rows if row["suite"] == suite and (name not in ("cpu", "cuda") or row["kind"] == name)]

@@ -15,10 +15,10 @@ import torch
 from torch.nn.utils.parametrize import remove_parametrizations
 
 import fastvoc
-from benchmarks.gate import FACTORS
-from benchmarks.networks import frames_of, some_mel
-from benchmarks.official_hifigan import OfficialGenerator
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.gate import FACTORS
+from benchmarks.measuring.networks import frames_of, some_mel
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.official_hifigan import OfficialGenerator
 from fastvoc.models.hifigan import V1, V2, V3
 
 NETWORKS = {"hifigan-v1": V1, "hifigan-v2": V2, "hifigan-v3": V3}

@@ -1,18 +1,18 @@
-"""Samples per second of WaveNets: ours, the original's cached generation, a compiled step, and ONNX Runtime.
+"""Samples per second of WaveNets and of NSynth's decoder, of one stream and of sixteen side by side.
 
-All are in one process, in turn, with the same weights and the same random numbers. The original's generation is
-re-created in plain PyTorch (`benchmarks.cached_wavenet`); the compiled and the exported step are lighter than that
-(`benchmarks.wavenet_steps`). All make the same classes, but where a number lies at a boundary, before anything is
-timed. On one thread times are of the process, not of the clock, since one sample waits for the other and nothing else
-does. Two threads for one stream need two cores at once; their times are of the clock, of short calls, of which the
-best say what undisturbed cores do and the median what this machine had free.
-`pytest benchmarks/test_autoregressive.py --results benchmarks/results` keeps the rows.
+All are in one process, in turn, with the same weights and the same random numbers, as a user calls them. Beside
+WaveNets stands the original's cached generation, re-created in plain PyTorch (`benchmarks.peers.cached_wavenet`), and
+beside one stream a step that ONNX Runtime runs, and with ``--thorough`` one that torch.compile has made its own of;
+both are lighter than that (`benchmarks.peers.wavenet_steps`). Beside NSynth's decoder stand its steps in PyTorch. These
+peers are on one thread, since such small steps have no use for another. All make the same classes, but where a number
+lies at a boundary, and two threads the bits of one, before anything is timed.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +23,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.cached_wavenet import CachedWaveNet
-from benchmarks.wavenet_steps import compiled, exported
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.cached_wavenet import CachedWaveNet
+from benchmarks.peers.wavenet_steps import compiled, exported
 from fastvoc import Autoencoder, Vocoder
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import AutoencoderConfig, Checkpoint, VocoderConfig
@@ -40,6 +41,16 @@ MELS = {
 }
 NETWORKS: dict[str, WaveNetConfig] = {"wavenet": replace(MU_LAW, preemphasis=0.0, gain=1.0), "nv-wavenet": NV_WAVENET}
 
+STREAMS = (1, 16)
+
+FRAMES = {1: 4, 16: 1}
+"""Of a call of so many streams."""
+
+ROUNDS_OF_NSYNTH = 2
+"""At most: one code takes seconds."""
+
+Run = Callable[[], Tensor]
+
 
 def vocoders(name: str) -> dict[str, Vocoder]:
     """Return a network with seeded weights in each precision that native steps have."""
@@ -51,135 +62,140 @@ def vocoders(name: str) -> dict[str, Vocoder]:
     return made
 
 
-@pytest.mark.parametrize("batch", [1, 16])
+@pytest.fixture
+def threads(request: pytest.FixtureRequest, device: str) -> Iterator[list[int]]:
+    """Return the numbers of threads that the command line asks for, and set PyTorch's back afterwards."""
+    before, most = torch.get_num_threads(), os.cpu_count() or 1
+    yield sorted({min(int(count), most) for count in request.config.getoption("--threads").split(",")})
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_samples_per_second(
     name: str,
-    batch: int,
+    streams: int,
     device: str,
+    threads: list[int],
     rows: list[dict[str, Any]],
     request: pytest.FixtureRequest,
-    benchmark: Any,
     tmp_path: Path,
 ) -> None:
     if device != "cpu":
         pytest.skip("native steps run on the CPU")
     config, ours = NETWORKS[name], vocoders(name)
     model: Any = ours["float32"].generator
-    others: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "original": CachedWaveNet(model),
-        "compiled step": compiled(model),
-    }
-    if find_spec("onnxruntime"):
-        others["ONNX Runtime"] = exported(model, batch, tmp_path / "step.onnx")
-    mel = torch.rand(batch, 80, 16) * 6 - 8
+    mel, short = torch.rand(streams, 80, FRAMES[streams]) * 6 - 8, torch.rand(streams, 80, 1) * 6 - 8
     draws = ours["float32"].draws
     assert draws is not None
-    numbers = draws(torch.arange(batch), 0, 1)[:, 0]
-    with torch.inference_mode():
-        wave = ours["float32"](mel[..., :1], seed=0)
-        for other, make in others.items():
-            different = float((config.distribution.decode(make(mel[..., :1], numbers)) != wave).float().mean())
-            assert different <= 0.02, f"{other}: other classes; no number for a wrong result"
+    numbers = draws(torch.arange(streams), 0, 1)[:, 0]
 
-    def stepped(make: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], int]:
-        def run() -> int:
+    def native(vocoder: Vocoder) -> Run:
+        return lambda: vocoder(mel, seed=0)
+
+    def stepped(make: Callable[[Tensor, Tensor], Tensor]) -> Run:
+        def run() -> Tensor:
             with torch.inference_mode():
-                return make(mel[..., :1], numbers).numel()
+                return config.distribution.decode(make(short, numbers))
 
         return run
 
-    def native(vocoder: Vocoder) -> Callable[[], int]:
-        return lambda: vocoder(mel, seed=0).numel()
-
-    runs = {key: native(vocoder) for key, vocoder in ours.items()} | {
-        key: stepped(make) for key, make in others.items()
-    }
-    rates: dict[str, list[float]] = {key: [] for key in runs}
-    for _ in range(request.config.getoption("--rounds")):
-        for key, run in runs.items():
-            begin = time.process_time()
-            count = run()
-            rates[key].append(count / (time.process_time() - begin))
-    benchmark.pedantic(runs["float32"], rounds=1)
-    found = {key: median(values) for key, values in rates.items()}
-    rate = MELS[name].sample_rate
-    row = {
-        "suite": "autoregressive",
-        "network": name,
-        "batch": batch,
-        "ways": {
-            key: next(way for way, no in vocoder.explain().items() if no is None) for key, vocoder in ours.items()
-        },
-        "samples_per_cpu_second": {key: round(value) for key, value in found.items()},
-        "times_original": {key: round(found[key] / found["original"], 1) for key in ours},
-        "times_real_time": {key: round(found[key] / rate, 2) for key in ours},
-    }
-    rows.append(row)
-    benchmark.extra_info.update(row)
+    expected = ours["float32"](short, seed=0)
+    for count in threads:
+        torch.set_num_threads(count)
+        others: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
+        if count == 1:
+            others["PyTorch"] = CachedWaveNet(model)
+        if streams == count == 1 and find_spec("onnxruntime"):
+            others["ONNX Runtime"] = exported(model, streams, tmp_path / "step.onnx")
+        if streams == count == 1 and request.config.getoption("--thorough"):
+            others["torch.compile"] = compiled(model)
+        peers = {engine: stepped(make) for engine, make in others.items()}
+        for engine, run in peers.items():
+            different = float((run() != expected).float().mean())
+            assert different <= 0.02, f"{engine}: other classes; no number for a wrong result"
+        assert torch.equal(ours["float32"](short, seed=0), expected), "other bits with two threads"
+        runs = {("fastvoc", kind): native(vocoder) for kind, vocoder in ours.items()}
+        runs |= {(engine, "float32"): run for engine, run in peers.items()}
+        ways = {kind: _way(vocoder) for kind, vocoder in ours.items()}
+        rows += _rows(name, MELS[name].sample_rate, runs, ways, streams, count, request.config.getoption("--rounds"))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_two_threads_for_one_stream(
-    name: str, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest
+@pytest.mark.parametrize("streams", STREAMS)
+def test_codes_become_sound(
+    streams: int, device: str, threads: list[int], rows: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
+    """NSynth's decoder of the published size: native steps beside those in PyTorch, which read past taps in blocks."""
     if device != "cpu":
         pytest.skip("native steps run on the CPU")
-    count, config = 32, NETWORKS[name]  # samples of a call: a few milliseconds, in which nothing else may come between
-    condition, noise = torch.rand(1, count, config.mel_bands) * 6 - 8, torch.rand(1, 1, count)
-    runs: dict[str, Callable[[], Tensor]] = {}
+    config = NSynthConfig(encoder_channels=8, encoder_layers=1)  # the encoder is not asked
+    torch.manual_seed(0)
+    checkpoint = Checkpoint(AutoencoderConfig(generator=config), config.build().state_dict(), "a benchmark")
+    code = torch.randn(streams, 1, config.code_channels)
+    ours = {kind: Autoencoder(checkpoint, dtype=kind) for kind in ("float32", "bfloat16")}
+    ours["int8"] = ours["float32"].quantise([code[:1]], smallest_snr=10)
+    plain = Autoencoder(checkpoint, backend="reference")
 
-    def calls(vocoder: Vocoder) -> Callable[[], Tensor]:
-        model: Any = vocoder.generator
-        packed, made = model._packed(), torch.zeros(1, dtype=torch.int64)
-        rings, history = torch.zeros(1, packed.rows, config.channels), torch.full((1, 1), 128.0)
-        drawn, temperature = torch.empty(1, count), torch.ones(1)
+    def decoded(autoencoder: Autoencoder) -> Run:
+        return lambda: autoencoder.decode(code, seed=0)
 
-        def run() -> Tensor:
-            history.fill_(128.0)
-            packed.run(Steps(made, rings, history, condition, None, noise, temperature, drawn=drawn))
-            return drawn
+    expected = ours["float32"].decode(code, seed=0)
+    rounds = min(ROUNDS_OF_NSYNTH, request.config.getoption("--rounds"))
+    for count in threads:
+        torch.set_num_threads(count)
+        assert torch.equal(ours["float32"].decode(code, seed=0), expected), "other bits with two threads"
+        runs = {("fastvoc", kind): decoded(autoencoder) for kind, autoencoder in ours.items()}
+        if streams == count == 1:
+            different = float((plain.decode(code, seed=0) != expected).float().mean())
+            assert different <= 0.02, "PyTorch: other classes; no number for a wrong result"
+            runs["PyTorch", "float32"] = decoded(plain)
+        rows += _rows("nsynth", 16000, runs, {kind: _way(one) for kind, one in ours.items()}, streams, count, rounds)
 
-        return run
 
-    before = torch.get_num_threads()
-    times: dict[str, list[float]] = {}
-    try:
-        for kind, vocoder in vocoders(name).items():
-            waves = []
-            for threads in (1, 2):
-                torch.set_num_threads(threads)
-                waves.append(calls(vocoder)().clone())
-            assert torch.equal(*waves), "other bits with two threads"
-            runs[kind] = calls(vocoder)
-        for _ in range(40 * request.config.getoption("--rounds")):
-            for kind, run in runs.items():
-                for threads in (1, 2):
-                    torch.set_num_threads(threads)
-                    begin = time.perf_counter()
-                    run()
-                    times.setdefault(f"{kind}, {threads} threads", []).append(time.perf_counter() - begin)
-    finally:
-        torch.set_num_threads(before)
-    rate = MELS[name].sample_rate
-    rows.append(
+def _way(face: Any) -> str:
+    return next(way for way, reason in face.explain().items() if reason is None and "native steps" in way)
+
+
+def _rows(
+    name: str,
+    sample_rate: int,
+    runs: dict[tuple[str, str], Run],
+    ways: dict[str, str],
+    streams: int,
+    threads: int,
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """Time the runs of engines in precisions, and write what each has made."""
+    made = {key: run().numel() for key, run in runs.items()}  # which packs weights
+    times = interleaved([*runs.values()], "cpu", rounds=rounds)
+    rates = {key: made[key] / median(taken) for key, taken in zip(runs, times, strict=True)}
+    plain = rates.get(("PyTorch", "float32"))
+    return [
         {
             "suite": "autoregressive",
-            "network": f"{name}, one stream",
-            "batch": 1,
-            "best_samples_per_second": {key: round(count / min(taken)) for key, taken in times.items()},
-            "median_samples_per_second": {key: round(count / median(taken)) for key, taken in times.items()},
-            "best_times_real_time": {key: round(count / min(taken) / rate, 2) for key, taken in times.items()},
+            "network": name,
+            "engine": engine,
+            "precision": precision,
+            "batch": streams,
+            "threads": threads,
+            "samples_per_second": round(rate, 1),
+            "times_real_time_each": round(rate / streams / sample_rate, 4),
         }
-    )
+        | ({"way": ways[precision]} if engine == "fastvoc" else {})
+        | ({"ratio_to_pytorch": round(rate / plain, 2)} if engine == "fastvoc" and plain else {})
+        for (engine, precision), rate in rates.items()
+    ]
 
 
-@pytest.mark.parametrize("batch", [1, 132, 1056])
+@pytest.mark.parametrize("batch", [1, 128, 1056])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_launch_for_all_samples(
     name: str, batch: int, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> None:
-    """The kernel of a GPU alone: one stream, as many as an H200 has multiprocessors, and eight on each."""
+    """The kernel of a GPU alone: one stream, about as many as an H200 has multiprocessors, and eight on each.
+
+    128 are also what its clusters take, eight each, where ``FASTVOC_HOPPER=clusters`` asks for them.
+    """
     if device != "cuda":
         pytest.skip("the CPU has native steps")
     count, config = 2048, NETWORKS[name]
@@ -204,47 +220,20 @@ def test_one_launch_for_all_samples(
             begin = time.perf_counter()
             packed.run(steps)
             torch.cuda.synchronize()
-            rates.setdefault(str(precision), []).append(batch * count / (time.perf_counter() - begin))
-    found = {key: median(values) for key, values in rates.items()}
-    rows.append(
+            rates.setdefault(str(precision).removeprefix("torch."), []).append(
+                batch * count / (time.perf_counter() - begin)
+            )
+    by = " by clusters" if CudaWaveNet.clusters(packed.device, packed.sizes, batch) else ""
+    rows += [
         {
             "suite": "autoregressive",
-            "network": f"{name}, cuda steps",
+            "network": name,
+            "engine": "fastvoc",
+            "way": f"cuda steps in {precision}{by}",
+            "precision": precision,
             "batch": batch,
-            "samples_per_second": {key: round(value) for key, value in found.items()},
-            "each_times_real_time": {
-                key: round(value / batch / MELS[name].sample_rate, 2) for key, value in found.items()
-            },
+            "samples_per_second": round(median(values)),
+            "times_real_time_each": round(median(values) / batch / MELS[name].sample_rate, 2),
         }
-    )
-
-
-@pytest.mark.parametrize("batch", [1, 8, 32])
-def test_codes_become_sound(
-    batch: int, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest
-) -> None:
-    """NSynth's decoder of the published size: native steps beside those in PyTorch, which read past taps in blocks."""
-    if device != "cpu":
-        pytest.skip("native steps run on the CPU")
-    config = NSynthConfig(encoder_channels=8, encoder_layers=1)  # the encoder is not asked
-    torch.manual_seed(0)
-    weights = config.build().state_dict()
-    code = torch.randn(batch, 1, config.code_channels)
-    rates: dict[str, list[float]] = {}
-    for _ in range(min(3, request.config.getoption("--rounds"))):
-        for dtype in ("float32", "bfloat16"):
-            for way, backend in (("native", None), ("PyTorch", "reference")):
-                checkpoint = Checkpoint(AutoencoderConfig(generator=config), weights, "a benchmark")
-                autoencoder = Autoencoder(checkpoint, dtype=dtype, backend=backend)
-                autoencoder.decode(code[:1, :1], seed=0, temperature=0.0) if way == "native" else None  # packs weights
-                begin = time.process_time()
-                wave = autoencoder.decode(code, seed=0)
-                rates.setdefault(f"{way}, {dtype}", []).append(wave.numel() / (time.process_time() - begin))
-    rows.append(
-        {
-            "suite": "autoregressive",
-            "network": "nsynth",
-            "batch": batch,
-            "samples_per_cpu_second": {key: round(median(values)) for key, values in rates.items()},
-        }
-    )
+        for precision, values in rates.items()
+    ]

@@ -23,11 +23,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gate import Gate
-from benchmarks.networks import MEL, NETWORKS, frames_of, seeded_vocoder, some_mel
-from benchmarks.peers import ENGINES, Run, Setting, onnx_runtime
-from benchmarks.plain import PlainGenerator
-from benchmarks.stopwatch import FEWEST, seconds
+from benchmarks.measuring.gate import Gate
+from benchmarks.measuring.networks import MEL, NETWORKS, frames_of, seeded_vocoder, some_mel
+from benchmarks.measuring.stopwatch import FEWEST, seconds
+from benchmarks.peers.engines import ENGINES, Run, Setting, onnx_runtime
+from benchmarks.peers.plain import PlainGenerator
 from benchmarks.test_vocoders import arithmetic, start
 from fastvoc import Vocoder
 

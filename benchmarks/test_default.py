@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.networks import MEL, frames_of, runs_on, some_mel
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.networks import MEL, frames_of, runs_on, some_mel
+from benchmarks.measuring.stopwatch import interleaved
 from fastvoc import Vocoder
 
 

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.ceilings import peak_flops
-from benchmarks.gate import Gate
-from benchmarks.networks import MEL, NETWORKS, runs_on, seeded_vocoder, some_mel
-from benchmarks.peers import Setting
-from benchmarks.plain import PlainGenerator
-from benchmarks.stopwatch import interleaved, on_device
+from benchmarks.measuring.ceilings import peak_flops
+from benchmarks.measuring.gate import Gate
+from benchmarks.measuring.networks import MEL, NETWORKS, runs_on, seeded_vocoder, some_mel
+from benchmarks.measuring.stopwatch import interleaved, on_device
+from benchmarks.peers.engines import Setting
+from benchmarks.peers.plain import PlainGenerator
 from benchmarks.test_vocoders import arithmetic, start
 from fastvoc import Vocoder
 from fastvoc.cli.checkpoint.info import multiply_accumulates

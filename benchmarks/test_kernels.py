@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import multiply_add
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.ceilings import multiply_add
+from benchmarks.measuring.stopwatch import interleaved
 from fastvoc import native, ops
 from fastvoc.ops import backends
 from fastvoc.ops.network import INPUT, Layer, describe, with_weights

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.ceilings import peak_flops
+from benchmarks.measuring.ceilings import peak_flops
 from fastvoc.ops import OPS, use_backend
 from fastvoc.ops.case import Case
 from fastvoc.ops.contract import backend_of, errors

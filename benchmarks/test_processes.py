@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.networks import MEL, frames_of, some_mel
-from benchmarks.peers import ENGINES, Setting
-from benchmarks.provenance import REPOSITORY
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.networks import MEL, frames_of, some_mel
+from benchmarks.measuring.provenance import REPOSITORY
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.engines import ENGINES, Setting
 from benchmarks.test_vocoders import arithmetic
 
 GROWTH = 1.5
@@ -34,7 +34,7 @@ STREAM_MBYTES = 64
 """By which a stream's memory may vary over its length: what allocators keep."""
 
 IMPORTS = {
-    "fastvoc": ["torch", "fastvoc.vocoder"],
+    "fastvoc": ["torch", "fastvoc.faces.vocoder"],
     "ONNX Runtime": ["onnxruntime"],
     "OpenVINO": ["openvino"],
     "transformers": ["torch", "transformers.models.speecht5.modeling_speecht5"],
@@ -124,8 +124,8 @@ def test_a_stream_takes_the_same_memory_at_any_length(
 
 
 def probe(asked: dict[str, Any]) -> dict[str, Any]:
-    """Run `benchmarks.probe` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.probe", json.dumps(asked | {"begun": time.monotonic()})]
+    """Run `benchmarks.peers.probe` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.peers.probe", json.dumps(asked | {"begun": time.monotonic()})]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stderr.strip().splitlines()[-1]}\n{done.stderr[-2000:]}"
     return dict(json.loads(done.stdout.splitlines()[-1]))

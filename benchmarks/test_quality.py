@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.networks import NETWORKS, some_mel
-from benchmarks.networks import seeded_vocoder as seeded
+from benchmarks.measuring.networks import NETWORKS, some_mel
+from benchmarks.measuring.networks import seeded_vocoder as seeded
 from fastvoc import Vocoder, native
 from fastvoc.audio import CONVENTIONS, mel_l1, mel_to_wave, multi_resolution_stft, pesq, read_audio, stoi
 from fastvoc.ops import backends

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.networks import MEL, NETWORKS, frames_of, seeded_vocoder, some_mel
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.networks import MEL, NETWORKS, frames_of, seeded_vocoder, some_mel
+from benchmarks.measuring.stopwatch import interleaved
 from fastvoc.engine import Plan
 
 SMALLEST_SNR = 35.0

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks.measuring.contest import Contestant, compete
 from fastvoc.train.config import load_config
-from fastvoc.train.report.validation import validate
-from fastvoc.train.start import Run, start
+from fastvoc.train.start import start
 
 RECIPES = ("hifigan-v2", "hifigan-best")
 BATCH = {"cpu": 1, "cuda": 16}
@@ -28,50 +26,8 @@ CHANNELS = {"cpu": 128, "cuda": 512}
 
 CLIPS = 4
 
-TURN = 10.0
-"""Seconds."""
-
 MARKS = (0.25, 0.5, 1.0)
 """Shares of the time after which recipes are judged."""
-
-
-@dataclass(eq=False)
-class Contestant:
-    """A recipe, what it has used of its time, and how many steps that was."""
-
-    recipe: str
-    run: Run
-    device: str
-    used: float = 0.0
-    steps: int = 0
-
-    def train(self, until: float) -> None:
-        """Train until so many seconds are used."""
-        task, loader = self.run.task, self.run.loader
-        while self.used < until:
-            begin = self._now()
-            self.steps += 1
-            task.step(next(loader), step=self.steps, epoch=loader.epoch)
-            self.used += self._now() - begin
-
-    def judged(self) -> dict[str, Any]:
-        """Return how good the vocoder is now, as a row."""
-        [clips] = self.run.clips.values()
-        numbers = validate(self.run.task.plain_generator(), clips, self.run.config.mel)
-        return {
-            "suite": "recipes",
-            "recipe": self.recipe,
-            "channels": CHANNELS[self.device],
-            "batch": BATCH[self.device],
-            "minutes": round(self.used / 60, 1),
-            "steps": self.steps,
-        } | {name: round(value, 4) for name, value in numbers.items()}
-
-    def _now(self) -> float:
-        if self.device == "cpu":
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
 
 
 def test_recipes_at_equal_time(
@@ -93,10 +49,8 @@ def test_recipes_at_equal_time(
         }
         run = start(load_config(recipe, changes), torch.device(device))
         contestants.append(Contestant(recipe, run, device))
-    for mark in MARKS:
-        end = 60 * minutes * mark
-        while (until := min(contestant.used for contestant in contestants)) < end:
-            for contestant in contestants:
-                contestant.train(min(until + TURN, end))
-        rows += [contestant.judged() for contestant in contestants]
+    sizes = {"channels": CHANNELS[device], "batch": BATCH[device]}
+    for used in compete(contestants, minutes, MARKS):
+        same = {"suite": "recipes", "minutes": used} | sizes
+        rows += [same | {"recipe": one.name} | one.judged() for one in contestants]
     assert all(math.isfinite(row["mel_l1"]) for row in rows)

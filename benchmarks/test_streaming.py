@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks import NETWORKS, runs_on, seeded_vocoder, some_mel
-from benchmarks.plain import PlainGenerator
-from benchmarks.stopwatch import interleaved, seconds
+from benchmarks.measuring.networks import NETWORKS, runs_on, seeded_vocoder, some_mel
+from benchmarks.measuring.stopwatch import interleaved, seconds
+from benchmarks.peers.plain import PlainGenerator
 from fastvoc import Vocoder
 from fastvoc.engine import Stream
 from fastvoc.graph import INPUT, Graph, Opaque

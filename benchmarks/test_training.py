@@ -1,11 +1,13 @@
-"""A training step of HiFi-GAN: ours against the official one in plain PyTorch, in turn, in one process.
+"""A training step: ours against the official one in plain PyTorch, in turn, in one process.
 
 Correctness comes first: from equal weights and an equal batch, the losses of every maker's first step must be those of
 the official one in single precision. On CUDA the batch is the official 16 segments; on a CPU one is enough to see the
-ratio. What torch.compile makes is measured with the smallest network, or all with ``--thorough``: most of its minutes
-are the discriminators', which are the same.
+ratio. WaveNet and WaveGlow, which have no adversary, are measured against what their originals compute, too. What
+torch.compile makes is measured with the smallest network, or all with ``--thorough``: most of its minutes are the
+discriminators', which are the same.
 
     pytest benchmarks/test_training.py --rounds 5 --results benchmarks/results
+    pytest benchmarks/test_training.py -k likelihood --rounds 5 --threads 1 --clock processor
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.first import FIRST
-from benchmarks.steps import Step, makers
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.first import FIRST
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers.steps import LIKELIHOOD, Maker, Step, makers
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -37,6 +39,23 @@ def test_training_step(recipe: str, device: str, rows: list[dict[str, Any]], req
     option = request.config.getoption
     compiles = option("--thorough") or (recipe == SMALLEST and not request.config.stash[FIRST].chooses)
     names = {name: maker for name, maker in makers(device).items() if compiles or not maker.compiled}
+    _measure(recipe, names, "official, eager", device, rows, request)
+
+
+@pytest.mark.parametrize("recipe", ["wavenet-mulaw", "waveglow-small", "waveglow"])
+def test_likelihood_step(recipe: str, device: str, rows: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
+    _measure(recipe, LIKELIHOOD, "plain PyTorch", device, rows, request)
+
+
+def _measure(
+    recipe: str,
+    names: dict[str, Maker],
+    peer: str,
+    device: str,
+    rows: list[dict[str, Any]],
+    request: pytest.FixtureRequest,
+) -> None:
+    option = request.config.getoption
     steps, memory, losses = {}, {}, {}
     for name, maker in names.items():
         if reason := maker.missing(device):
@@ -49,7 +68,7 @@ def test_training_step(recipe: str, device: str, rows: list[dict[str, Any]], req
         memory[name] = _peak(recipe, name, steps[name], device, held)
     for name, found in losses.items():
         relative = RELATIVE[names[name].precision]
-        assert found == pytest.approx(losses["official, eager"], rel=relative), name
+        assert found == pytest.approx(losses[peer], rel=relative), name
 
     rounds, budget = option("--rounds"), option("--budget")
     columns = interleaved(list(steps.values()), device, rounds=rounds, budget=budget)
@@ -81,7 +100,7 @@ def _peak(recipe: str, name: str, step: Step, device: str, held: int) -> float:
         torch.cuda.reset_peak_memory_stats()
         step()
         return round((torch.cuda.max_memory_allocated() - held) / 1e9, 2)
-    command = [sys.executable, "-m", "benchmarks.steps", recipe, name, device, str(torch.get_num_threads())]
+    command = [sys.executable, "-m", "benchmarks.peers.steps", recipe, name, device, str(torch.get_num_threads())]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return round(float(done.stdout) / 1e3, 2)

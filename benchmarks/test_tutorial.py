@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gate import FACTORS
-from benchmarks.networks import MEL, seeded_vocoder, some_mel
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.gate import FACTORS
+from benchmarks.measuring.networks import MEL, seeded_vocoder, some_mel
+from benchmarks.measuring.stopwatch import interleaved
 from fastvoc.models.melgan import KERAS
 
 MELS, FRAMES, BATCH = 128, 50, 32

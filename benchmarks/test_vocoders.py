@@ -21,12 +21,12 @@ import pytest
 import torch
 from torch import _dynamo
 
-from benchmarks.ceilings import peak_flops
-from benchmarks.gate import Gate
-from benchmarks.networks import NETWORKS, frames_of, runs_on, seeded_vocoder, some_mel
-from benchmarks.peers import ENGINES, Run, Setting
-from benchmarks.plain import PlainGenerator
-from benchmarks.stopwatch import interleaved, seconds
+from benchmarks.measuring.ceilings import peak_flops
+from benchmarks.measuring.gate import Gate
+from benchmarks.measuring.networks import NETWORKS, frames_of, runs_on, seeded_vocoder, some_mel
+from benchmarks.measuring.stopwatch import interleaved, seconds
+from benchmarks.peers.engines import ENGINES, Run, Setting
+from benchmarks.peers.plain import PlainGenerator
 from fastvoc.cli.checkpoint.info import multiply_accumulates
 
 

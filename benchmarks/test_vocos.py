@@ -21,20 +21,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks import peers
-from benchmarks.peers import Run, Setting
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers import engines
+from benchmarks.peers.engines import Run, Setting
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
 from fastvoc.models.vocos import MEL_24K
 
 ENGINES: dict[str, tuple[Callable[[Setting], Run], tuple[str, ...], bool]] = {
-    "PyTorch": (peers.eager, ("float32",), False),
-    "PyTorch, autocast": (peers.eager, ("bfloat16",), False),
-    "torch.compile": (peers.compiled, ("float32", "bfloat16"), True),
-    "ONNX Runtime": (peers.onnx_runtime, ("float32",), False),
-    "OpenVINO": (peers.openvino, ("float32", "bfloat16"), False),
+    "PyTorch": (engines.eager, ("float32",), False),
+    "PyTorch, autocast": (engines.eager, ("bfloat16",), False),
+    "torch.compile": (engines.compiled, ("float32", "bfloat16"), True),
+    "ONNX Runtime": (engines.onnx_runtime, ("float32",), False),
+    "OpenVINO": (engines.openvino, ("float32", "bfloat16"), False),
 }
 """What starts an engine, in which precisions it runs, and whether that takes long."""
 
@@ -127,7 +127,7 @@ def files(vocoder: Vocoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain = PlainVocos(vocoder.generator)
     torch.save(plain, folder / "plain.pt")
     mel = torch.zeros(1, MEL_24K.mel_bands, 64)
-    if peers.ENGINES["ONNX Runtime"].absent("cpu") is None:
+    if engines.ENGINES["ONNX Runtime"].absent("cpu") is None:
         torch.onnx.export(
             Spectrum(plain),
             (mel,),
@@ -165,7 +165,7 @@ def test_vocos(
 
     runs: dict[str, Run] = {"fastvoc": lambda: ours(piece)}
     for name, (start, precisions, patient) in ENGINES.items():
-        absent = peers.ENGINES[name].absent("cpu") if name in peers.ENGINES else None
+        absent = engines.ENGINES[name].absent("cpu") if name in engines.ENGINES else None
         if operands in precisions and absent is None and (option("--thorough") or not patient):
             run = start(replace(setting))
             exported = name in ("ONNX Runtime", "OpenVINO")

@@ -29,12 +29,12 @@ import torch
 from torch import Tensor
 
 import fastvoc
-from benchmarks.exports import write_onnx
-from benchmarks.plain import PlainGenerator
-from benchmarks.quantised_peers import onnx_runtime, openvino, quantise_for_onnx_runtime, quantise_for_openvino
+from benchmarks.peers.exports import write_onnx
+from benchmarks.peers.plain import PlainGenerator
+from benchmarks.peers.quantised_engines import onnx_runtime, openvino, quantise_for_onnx_runtime, quantise_for_openvino
 from benchmarks.test_quantised import snr
 from fastvoc.audio import pesq, resample
-from fastvoc.voice import Voice
+from fastvoc.faces.voice import Voice
 
 VOICE = os.environ.get("FASTVOC_PIPER", "")
 TEXT = "The birch canoe slid on the smooth planks, and four hours of steady work faced us before the evening came."
@@ -150,7 +150,7 @@ _MEMORY = r"""
 import json, re, sys
 import numpy as np, onnx, onnxruntime, torch
 import fastvoc
-from fastvoc.voice import Voice
+from fastvoc.faces.voice import Voice
 name, path, ids, threads = json.loads(sys.argv[1])
 torch.set_num_threads(threads)
 peak = lambda: int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) / 1024

@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import peers
-from benchmarks.ceilings import peak_flops
-from benchmarks.peers import Run
-from benchmarks.stopwatch import interleaved
+from benchmarks.measuring.ceilings import peak_flops
+from benchmarks.measuring.stopwatch import interleaved
+from benchmarks.peers import engines
+from benchmarks.peers.engines import Run
 from fastvoc import Vocoder
 from fastvoc.audio import CONVENTIONS
 from fastvoc.checkpoints import Checkpoint, VocoderConfig
@@ -165,7 +165,7 @@ def checkpoint() -> Checkpoint:
 def plain(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[PlainWaveGlow, Path]:
     folder = tmp_path_factory.mktemp("waveglow")
     made = PlainWaveGlow(cast(WaveGlow, Vocoder(checkpoint).generator))
-    if peers.ENGINES["ONNX Runtime"].absent("cpu") is None:
+    if engines.ENGINES["ONNX Runtime"].absent("cpu") is None:
         torch.onnx.export(
             made,
             (torch.zeros(1, 80, 64), torch.zeros(1, 8, 64 * 32)),
@@ -201,7 +201,7 @@ def test_waveglow(
 
     runs: dict[str, Run] = {"fastvoc": lambda: ours(mel, seed=1)}
     for name, (start, precisions, patient) in ENGINES.items():
-        absent = peers.ENGINES[name].absent("cpu")
+        absent = engines.ENGINES[name].absent("cpu")
         if operands in precisions and absent is None and (option("--thorough") or not patient):
             runs[name] = start(*plain, mel, z, operands)
     scale = float(exact.square().mean().sqrt())

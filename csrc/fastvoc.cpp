@@ -42,6 +42,7 @@ struct Isa {
   const Recurrent* recurrent;
   const Convnext* convnext;
   const Gated* gated;
+  const Gate* gate;
   const GriffinLim* griffin_lim;
 };
 
@@ -51,7 +52,7 @@ struct Isa {
   {FASTVOC_ISA_##number, name, [] { return bool(usable); },          \
    {FASTVOC_OPERATORS(operators, FASTVOC_FORWARD)},                  \
    {FASTVOC_OPERATORS(operators, FASTVOC_BACKWARD)}, &plans_in::plans, &operators::recurrent, &plans_in::convnext, \
-   &plans_in::gated, &operators::griffin_lim},
+   &plans_in::gated, &operators::gate, &operators::griffin_lim},
 
 constexpr Isa kIsas[] = {FASTVOC_ISAS(FASTVOC_ISA_ENTRY)};
 
@@ -203,10 +204,12 @@ int fastvoc_convnext_run(const fastvoc_convnext* call, const float* x, int64_t x
 
 int fastvoc_gated_check(const fastvoc_gated* call) {
   if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
-  for (const int64_t count : {call->channels, call->gates, call->skips, call->condition, call->taps, call->dilation})
+  for (const int64_t count : {call->channels, call->gates, call->skips, call->taps, call->dilation, call->condition,
+                              call->condition_taps, call->phases})
     if (!is_count(count)) return FASTVOC_BAD_SIZE;
   if (!is_threads(call->threads) || call->frames < 1 || !fits({call->frames})) return FASTVOC_BAD_SIZE;
   if ((call->in_order | call->residual | 1) != 1) return FASTVOC_BAD_OPERATOR;
+  if (call->offset < 0 || call->offset >= call->phases) return FASTVOC_BAD_SIZE;
   const int64_t span = call->dilation * (call->taps - 1);
   if (call->before < 0 || call->before > span) return FASTVOC_BAD_PADDING;
   const int64_t widest = std::max({call->channels, 2 * call->gates, call->skips, call->condition});
@@ -214,7 +217,9 @@ int fastvoc_gated_check(const fastvoc_gated* call) {
   if (!fits({call->frames + span + 1024 * call->threads, widest + 64}) ||
       !fits({call->batch, call->frames + span, widest}) ||
       !weight_fits(call->channels, 2 * call->gates + 64, 4 * call->taps) ||
-      !weight_fits(call->condition, 2 * call->gates + 64, 1) ||
+      !weight_fits(call->condition + 64, 2 * call->gates + 64, call->condition_taps) ||
+      !fits({call->phases, call->condition + 64, 2 * call->gates + 128, call->condition_taps}) ||
+      !fits({call->frames + call->condition_taps + 1024 * call->threads, call->condition + 64}) ||
       !weight_fits(call->gates, std::max(call->channels, call->skips), 1) ||
       !tiles_fit(call->threads, 16 * span, 8 * widest))
     return FASTVOC_BAD_SIZE;
@@ -238,6 +243,22 @@ int fastvoc_gated_run(const fastvoc_gated* call, const fastvoc_gated_input* x, c
                       const fastvoc_gated_input* s, const void* packed, const fastvoc_gated_output* residual,
                       const fastvoc_gated_output* skip, void* workspace) {
   find_isa(call->isa)->gated->run(*call, *x, *c, *s, packed, *residual, *skip, workspace);
+  return FASTVOC_OK;
+}
+
+int fastvoc_gate_check(const fastvoc_gate* call) {
+  if (!fastvoc_isa_usable(call->isa)) return FASTVOC_BAD_ISA;
+  if ((call->sigmoid_first | 1) != 1) return FASTVOC_BAD_OPERATOR;
+  return is_threads(call->threads) && fits({call->blocks, call->length, 2}) ? FASTVOC_OK : FASTVOC_BAD_SIZE;
+}
+
+int fastvoc_gate_run(const fastvoc_gate* call, const float* a, float* g) {
+  find_isa(call->isa)->gate->run(*call, a, g);
+  return FASTVOC_OK;
+}
+
+int fastvoc_gate_backward(const fastvoc_gate* call, const float* a, const float* grad, float* grad_a) {
+  find_isa(call->isa)->gate->backward(*call, a, grad, grad_a);
   return FASTVOC_OK;
 }
 

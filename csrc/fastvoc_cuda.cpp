@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "cuda/device/recurrent.h"
 #include "cuda/host/driver.h"
 #include "cuda/host/plan.h"
 
@@ -27,9 +28,11 @@ bool find_all(Kernels& kernels) {
     if (!find(fastvoc::cuda::kConvolutions[i].name, &kernels.convolution[i])) return false;
   for (int i = 0; i < fastvoc::cuda::kWeightGradientKernels; ++i)
     if (!find(fastvoc::cuda::kWeightGradients[i].name, &kernels.weight_gradient[i])) return false;
-  if (!find("recurrent_f16", &kernels.recurrent[fastvoc::cuda::kFloat16]) ||
-      !find("recurrent_bf16", &kernels.recurrent[fastvoc::cuda::kBfloat16]))
+#define FASTVOC_FIND_RECURRENT(word, precision)                                 \
+  if (!find("recurrent_" #word, &kernels.recurrent[fastvoc::cuda::precision]) || \
+      !find("hopper_recurrent_" #word, &kernels.recurrent_cluster[fastvoc::cuda::precision])) \
     return false;
+  FASTVOC_RECURRENTS(FASTVOC_FIND_RECURRENT)
 #define FASTVOC_FIND_SNAKE(word, precision)                                                     \
   if (!find("smooth_snake_" #word, &kernels.smooth_snake[fastvoc::cuda::precision]) ||          \
       !find("smooth_snake_gradient_" #word, &kernels.smooth_snake_gradient[fastvoc::cuda::precision])) \

@@ -23,9 +23,10 @@ const char* fastvoc_cuda_missing(void);
 /* What the driver said of the last FASTVOC_DRIVER_ERROR of this thread. */
 const char* fastvoc_cuda_message(void);
 
-/* What a plan does with kernels that only architecture 90 can run: none of them; or beside those of convolutions also
- * those of chains, and those of convolutions whose warpgroups work in turn. */
-enum { FASTVOC_HOPPER_OFF = 1, FASTVOC_HOPPER_CHAINS = 2, FASTVOC_HOPPER_IN_TURN = 4 };
+/* What is done with kernels that only architecture 90 can run: none of them; or beside those of convolutions also
+ * those of chains, those of convolutions whose warpgroups work in turn, and those of recurrent networks whose samples
+ * the blocks of a cluster make together. */
+enum { FASTVOC_HOPPER_OFF = 1, FASTVOC_HOPPER_CHAINS = 2, FASTVOC_HOPPER_IN_TURN = 4, FASTVOC_HOPPER_CLUSTERS = 8 };
 
 typedef struct {
   int architecture;              /* 10 * major + minor */
@@ -51,7 +52,7 @@ int64_t fastvoc_cuda_plan_packed_size(const void* plan);
 int64_t fastvoc_cuda_plan_workspace_size(const void* plan, int64_t batch, int64_t frames);
 
 /* Bring the weights into the order of the kernels, on a stream. Here `weight` and `bias` of a layer are in device memory:
- * float32, or if `narrow` of the plan's precision. */
+ * float32, or if `narrow` of the plan's precision; those of a smooth_snake are float32. */
 int fastvoc_cuda_plan_pack(const fastvoc_network* network, const void* plan, void* kernels, int narrow, void* packed,
                            void* stream);
 
@@ -185,6 +186,11 @@ int fastvoc_cuda_recurrent_check(const fastvoc_recurrent* network, const fastvoc
 
 /* Bytes of shared memory that a block needs for one stream, of any network that fastvoc_recurrent_check takes. */
 int64_t fastvoc_cuda_recurrent_shared(const fastvoc_recurrent* network);
+
+/* How many clusters of blocks make the samples of a batch, or 0 if blocks make streams alone: where clusters were not
+ * asked for, or there are more than eight streams for each, fewer than 8 multiprocessors, too little shared memory, or
+ * channels that do not come in eights. */
+int64_t fastvoc_cuda_recurrent_clusters(const fastvoc_recurrent* network, const fastvoc_gpu* gpu, int64_t batch);
 
 /* Bytes, aligned to 256; -1 if the batch is refused. */
 int64_t fastvoc_cuda_recurrent_packed_size(const fastvoc_recurrent* network);

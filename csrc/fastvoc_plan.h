@@ -19,8 +19,8 @@ extern "C" {
  *
  *   y = tanh?(leaky_relu_after((partial? + (convolution + bias? + residual?)) / divisor))
  *
- * where the convolution is conv1d's or upsample's, of leaky_relu(input); or, on the CPU, smooth_snake of the input stands
- * in its place, whose taps are 2, and to which nothing is added.
+ * where the convolution is conv1d's or upsample's, of leaky_relu(input); or smooth_snake of the input stands in its place,
+ * whose taps are 2, and to which nothing is added; on a GPU it is not the last layer.
  *
  * A plan is a network compiled for one instruction set. Signals are cut into tiles, and a tile passes many layers
  * while it is in the cache; what later tiles still need of it is kept, so that nothing is computed twice. What is kept

@@ -117,6 +117,12 @@ struct Gated {
               const fastvoc_gated_output& skip, void* workspace);
 };
 
+// The gate of such a layer, and its gradient.
+struct Gate {
+  void (*run)(const fastvoc_gate& call, const float* a, float* g);
+  void (*backward)(const fastvoc_gate& call, const float* a, const float* grad, float* grad_a);
+};
+
 // Griffin-Lim. `check` knows which transforms there are.
 struct GriffinLim {
   int (*check)(const fastvoc_griffin_lim& call);
@@ -136,6 +142,7 @@ struct GriffinLim {
 #define FASTVOC_NAMESPACES(number, name, operators, plans_in, usable)   \
   namespace operators { FASTVOC_OPERATORS(operators, FASTVOC_DECLARE) } \
   namespace operators { extern const Recurrent recurrent; }             \
+  namespace operators { extern const Gate gate; }                       \
   namespace operators { extern const GriffinLim griffin_lim; }          \
   namespace plans_in { extern const Plans plans; extern const Convnext convnext; extern const Gated gated; }
 FASTVOC_ISAS(FASTVOC_NAMESPACES)

@@ -12,28 +12,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastvoc import audio, blocks, checkpoints, engine, models, noise, ops
     from fastvoc.acceleration import accelerate
-    from fastvoc.autoencoder import Autoencoder
-    from fastvoc.code_decoder import CodeDecoder
-    from fastvoc.instrument import Instrument
-    from fastvoc.opening import open
+    from fastvoc.faces.autoencoder import Autoencoder
+    from fastvoc.faces.code_decoder import CodeDecoder
+    from fastvoc.faces.instrument import Instrument
+    from fastvoc.faces.opening import open
+    from fastvoc.faces.vocoder import Vocoder
+    from fastvoc.faces.voice import Voice
     from fastvoc.ops import explain, use_backend
     from fastvoc.train.config import load_config
     from fastvoc.train.run import train
-    from fastvoc.vocoder import Vocoder
-    from fastvoc.voice import Voice
 
     __version__: str
 
 _HOMES = {
-    "Autoencoder": "fastvoc.autoencoder",
-    "CodeDecoder": "fastvoc.code_decoder",
-    "Instrument": "fastvoc.instrument",
-    "Vocoder": "fastvoc.vocoder",
+    "Autoencoder": "fastvoc.faces.autoencoder",
+    "CodeDecoder": "fastvoc.faces.code_decoder",
+    "Instrument": "fastvoc.faces.instrument",
+    "Vocoder": "fastvoc.faces.vocoder",
     "accelerate": "fastvoc.acceleration",
-    "Voice": "fastvoc.voice",
+    "Voice": "fastvoc.faces.voice",
     "explain": "fastvoc.ops",
     "load_config": "fastvoc.train.config",
-    "open": "fastvoc.opening",
+    "open": "fastvoc.faces.opening",
     "use_backend": "fastvoc.ops",
 }
 

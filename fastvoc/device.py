@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -76,6 +80,16 @@ def sent(numbers: Sequence[int], device: torch.device, dtype: torch.dtype = torc
     # from memory that is not pinned, a copy waits for the work before it
     pinned = device.type == "cuda"
     return torch.tensor(numbers, dtype=dtype, device="cpu", pin_memory=pinned).to(device, non_blocking=True)
+
+
+@functools.cache
+def memory_size() -> int:
+    """Return how many bytes of memory a process may have: the machine's, or its control group's if these are fewer."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            sizes.append(int(Path(limit).read_text()))
+    return min(sizes, default=sys.maxsize)
 
 
 def _local_rank() -> int:

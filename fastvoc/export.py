@@ -25,7 +25,7 @@ from fastvoc.recurrence import is_recurrent
 from fastvoc.writing import complete_file
 
 if TYPE_CHECKING:
-    from fastvoc.vocoder import Vocoder
+    from fastvoc.faces.vocoder import Vocoder
 
 OPSET = 18
 """Of the operators that a file uses; ONNX Runtime has them since version 1.14 and OpenVINO since 2023.0."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Tests import each other by name, whatever room they are in; no two files have the same one.
+sys.path[:0] = sorted({str(path.parent) for path in (REPOSITORY / "tests").rglob("*.py")})
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 // gated on the CPU: a layer of WaveGlow over tiles of rows, with the gate in the registers between its products.
 //
 //     rows     [row][channel]          x in the form in which the convolution reads it
-//     added    [row][tanh | sigmoid]   the product of the condition
+//     added    [row][tanh | sigmoid]   the product of the condition; where rows are of several phases, of one after the
+//                                      other, whose weights are so many that each is to be read once
 //     gates    [row][gate]             in the form in which the products behind the gate read it
 //
 // The rows of tanh and of the sigmoid stand side by side in panels of two vectors, whatever the order of the weights: so
@@ -11,9 +12,10 @@
 #include "../fastvoc_gated.h"
 
 #include "../isa.h"
-#include "kernels/tanh.h"
+#include "kernels/gate.h"
 #include "kernels/toom_cook.h"
 #include "plan/ahead.h"
+#include "recurrent/gate.h"
 
 namespace fastvoc::FASTVOC_ISA {
 namespace {
@@ -27,17 +29,22 @@ constexpr int64_t kTypicalBlocks = 8;
 
 template <class P>
 struct Sizes {
+  // Rows that products read at once, though some may not be there.
+  static constexpr int64_t kUnit = std::is_same_v<P, Float32> ? kRows : kReadRows;
+
   fastvoc_call conv, condition, residual, skip;
-  bool toom_cook;
+  bool toom_cook, reads_x;  // where it lies, which that method does
   int64_t gates;                         // whole vectors
-  int64_t row, condition_row, gate_row;  // elements from one row to the next
+  int64_t row, condition_row, gate_row, added_row;  // elements from one row to the next
+  int64_t condition_rows;  // of one item, where they are of several phases; else 0
   int64_t height, tiles;
   // Shares of threads in a convolution by Toom and Cook's method: rows in whole blocks, and panels.
   int64_t row_shares, panel_shares, share_rows;
   // In the packed weights, in bytes.
   int64_t bias, residual_bias, skip_bias, conv_weight, condition_weight, residual_weight, skip_weight, packed;
+  int64_t condition_size;  // of one phase
   // In the workspace, in bytes.
-  int64_t rows, added, gated, own, own_size, workspace;
+  int64_t rows, condition_frames, added, gated, own, own_size, workspace;
 
   explicit Sizes(const fastvoc_gated& call) {
     const int threads = call.threads;
@@ -46,17 +53,19 @@ struct Sizes {
     conv.taps = call.taps;
     conv.dilation = call.dilation;
     condition = product_of(call.isa, threads, call.condition, 2 * gates);
+    condition.taps = call.condition_taps;
     residual = product_of(call.isa, threads, call.gates, call.channels);
     skip = product_of(call.isa, threads, call.gates, call.skips);
     toom_cook = std::is_same_v<P, Float32> && !call.in_order && call.taps > 2 &&
                 toom_cook_pays(conv, kTypicalBlocks * toom_cook_block(conv));
+    reads_x = toom_cook && call.channels >= kLanes;  // it reads whole vectors
     row = P::row_length(conv);
     condition_row = P::row_length(condition);
     gate_row = larger(gates, larger(P::row_length(residual), P::row_length(skip)));
 
-    // As many tiles for each thread, of whole blocks of the rows that products read.
-    constexpr int64_t kUnit = std::is_same_v<P, Float32> ? kRows : kReadRows;
-    const int64_t widest = larger(condition_row, toom_cook ? 0 : row), frames = larger(call.frames, 1);
+    // As many tiles for each thread, of whole units.
+    const bool by_phases = call.phases > 1 || call.condition_taps > 1;
+    const int64_t widest = larger(by_phases ? 0 : condition_row, toom_cook ? gate_row : row), frames = larger(call.frames, 1);
     const int64_t held = larger(kHeldFloats / widest, 2 * kChunk);
     tiles = round_up((frames + held - 1) / held, threads);
     height = round_up((frames + tiles - 1) / tiles, kUnit);
@@ -72,18 +81,22 @@ struct Sizes {
     residual_bias = place(call.channels * sizeof(float));
     skip_bias = place(call.skips * sizeof(float));
     conv_weight = place(toom_cook ? toom_cook_packed_floats(conv) * sizeof(float) : P::packed_bytes(conv, row));
-    condition_weight = place(P::packed_bytes(condition, condition_row));
+    condition_size = round_up(P::packed_bytes(condition, condition_row), 64);
+    condition_weight = place(call.phases * condition_size);
     residual_weight = place(P::packed_bytes(residual, gate_row));
     skip_weight = place(P::packed_bytes(skip, gate_row));
     packed = bytes;
 
     const int64_t padded = tiles * height;
     bytes = 0;
-    rows = place((padded + span_of(conv)) * row * sizeof(typename P::Element) + kLanes * sizeof(float));
-    added = place(padded * 2 * gates * sizeof(float));
+    rows = place(reads_x ? 0 : (padded + span_of(conv)) * row * sizeof(typename P::Element) + kLanes * sizeof(float));
+    condition_rows = by_phases ? (call.offset + frames - 1) / call.phases + call.condition_taps : 0;
+    condition_frames = place((condition_rows + kUnit) * condition_row * sizeof(typename P::Element));
+    added_row = 2 * gates + (by_phases ? 16 : 0);  // lest rows of one phase share a set of the cache
+    added = place(padded * added_row * sizeof(float));
     gated = place(padded * gate_row * sizeof(typename P::Element));
     own = bytes;
-    own_size = round_up(height * condition_row * sizeof(typename P::Element), 64);
+    own_size = by_phases ? 0 : round_up(height * condition_row * sizeof(typename P::Element), 64);
     row_shares = panel_shares = 1;
     share_rows = frames;
     if (toom_cook) {
@@ -91,12 +104,13 @@ struct Sizes {
       row_shares = smaller(threads, blocks);
       share_rows = (blocks + row_shares - 1) / row_shares * block;
       panel_shares = smaller(threads / row_shares, gates / kLanes);
-      own_size = larger(own_size, round_up(toom_cook_workspace_floats(conv, smaller(share_rows, frames)), 16) *
+      own_size = larger(own_size, round_up(toom_cook_workspace_floats(conv, smaller(share_rows, frames), true), 16) *
                                       int64_t(sizeof(float)));
     }
     bytes += threads * own_size;
     // weights in the order of panels, before they are packed, take the same memory
-    workspace = larger(bytes, 2 * gates * larger(call.channels * call.taps, call.condition) * int64_t(sizeof(float)));
+    workspace = larger(bytes, 2 * gates * larger(call.channels * call.taps, call.condition * call.condition_taps) *
+                                  int64_t(sizeof(float)));
   }
 };
 
@@ -138,8 +152,12 @@ void pack(const fastvoc_gated& call, const fastvoc_gated_weights& weights, void*
     } else {
       P::pack(sizes.conv, sizes.row, ordered, at<Element>(packed, sizes.conv_weight));
     }
-    interleave(call, weights.condition, call.condition, ordered);
-    P::pack(sizes.condition, sizes.condition_row, ordered, at<Element>(packed, sizes.condition_weight));
+    const int64_t length = call.condition * call.condition_taps;
+    for (int64_t phase = 0; phase < call.phases; ++phase) {
+      interleave(call, weights.condition + phase * 2 * call.gates * length, length, ordered);
+      P::pack(sizes.condition, sizes.condition_row, ordered,
+              at<Element>(packed, sizes.condition_weight + phase * sizes.condition_size));
+    }
     for (int64_t c = 0; call.residual && c < call.channels; ++c)
       at<float>(packed, sizes.residual_bias)[c] = weights.residual_bias[c];
     if (call.residual)
@@ -158,6 +176,14 @@ void store_row(const float* from, int64_t count, typename P::Element* to, int64_
   for (; c < length; ++c) P::store(to + c, c < count ? from[c] : 0.0f);
 }
 
+// Rows are a few lines each, farther apart than what hardware sees through: those of the next chunk are asked for while
+// it is multiplied. For reading, or for `Writing`.
+template <bool Writing>
+void ask_for(const float* rows, int64_t frame, int64_t first, int64_t end, int64_t width) {
+  for (int64_t r = first; r < end; ++r)
+    for (int64_t i = 0; i < width; i += 16) __builtin_prefetch(rows + r * frame + i, Writing, 2);
+}
+
 template <class P>
 struct Run {
   using Element = typename P::Element;
@@ -170,6 +196,7 @@ struct Run {
   void* workspace;
 
   Element* rows() const { return at<Element>(workspace, sizes.rows); }
+  Element* condition_frames() const { return at<Element>(workspace, sizes.condition_frames); }
   float* added() const { return at<float>(workspace, sizes.added); }
   Element* gated() const { return at<Element>(workspace, sizes.gated); }
 
@@ -194,13 +221,15 @@ struct Run {
     });
   }
 
-  // Rows [first, first + count) of a panel of the convolution become gates.
+  // Rows [first, first + count) of a panel of the convolution become gates, to the digits that operands have.
   void gate(int64_t panel, const float* sums, int64_t first, int64_t count) const {
-    const float* a = added() + first * 2 * sizes.gates + panel;
+    const float* a = added() + first * sizes.added_row + panel;
+    ask_for<false>(a, sizes.added_row, count, smaller(2 * count, call.frames - first), 2 * kLanes);
     Element* to = gated() + first * sizes.gate_row + panel / 2;
-    for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, a += 2 * sizes.gates, to += sizes.gate_row) {
-      const Vector half = 0.5f * (load(sums + kLanes) + load(a + kLanes));
-      P::store(to, tanh(load(sums) + load(a)) * (0.5f + 0.5f * tanh(half)));
+    for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, a += sizes.added_row, to += sizes.gate_row) {
+      const Vector first_half = load(sums) + load(a), second = load(sums + kLanes) + load(a + kLanes);
+      P::store(to, std::is_same_v<P, Float32> ? gate_by_exponentials(first_half, second)
+                                              : rational_gate(first_half, second));
     }
   }
 
@@ -212,11 +241,28 @@ struct Run {
       store_row<P>(from + r * c.frame, r < height ? call.condition : 0, own + r * row, row);
     multiply(sizes.condition, own, row, height, sizes.condition_weight, nullptr,
              [&](const Panel& panel, const float* sums, int64_t chunk, int64_t count) {
-               float* to = added() + (begin + chunk) * 2 * sizes.gates + panel.first;
-               for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, to += 2 * sizes.gates) {
-                 store(to, load(sums));
-                 store(to + kLanes, load(sums + kLanes));
-               }
+               hold(panel, sums, begin + chunk, 1, count);
+             });
+  }
+
+  // Sums of a panel of the condition wait for those of the convolution: `count` rows from `first` on, `step` apart.
+  void hold(const Panel& panel, const float* sums, int64_t first, int64_t step, int64_t count) const {
+    float* to = added() + first * sizes.added_row + panel.first;
+    ask_for<true>(to, step * sizes.added_row, count, smaller(2 * count, (call.frames - first - 1) / step + 1), 2 * kLanes);
+    for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, to += step * sizes.added_row) {
+      store(to, load(sums));
+      store(to + kLanes, load(sums + kLanes));
+    }
+  }
+
+  // All rows of one phase.
+  void condition_of(int64_t phase) const {
+    const int64_t begin = phase < call.offset, first = begin * call.phases + phase - call.offset;
+    if (first >= call.frames) return;
+    multiply(sizes.condition, condition_frames() + begin * sizes.condition_row, sizes.condition_row,
+             (call.frames - first - 1) / call.phases + 1, sizes.condition_weight + phase * sizes.condition_size, nullptr,
+             [&](const Panel& panel, const float* sums, int64_t chunk, int64_t count) {
+               hold(panel, sums, first + chunk * call.phases, call.phases, count);
              });
   }
 
@@ -227,7 +273,7 @@ struct Run {
              });
   }
 
-  void convolve_by_toom_cook(int64_t share, int64_t worker) const {
+  void convolve_by_toom_cook(int64_t batch, int64_t share, int64_t worker) const {
     const int64_t begin = share / sizes.panel_shares * sizes.share_rows;
     const int64_t count = smaller(sizes.share_rows, call.frames - begin);
     const int64_t part = share % sizes.panel_shares, panels = sizes.gates / kLanes;
@@ -236,14 +282,18 @@ struct Run {
     fastvoc_call conv = sizes.conv;
     conv.out_channels = (last - first) * 2 * kLanes;
     const int64_t width = toom_cook_packed_floats(sizes.conv) / panels;  // of a panel
-    if constexpr (std::is_same_v<P, Float32>)
-      toom_cook(conv, rows() + begin * sizes.row, sizes.row, count,
-                at<float>(packed, sizes.conv_weight) + first * width,
-                at<float>(packed, sizes.bias) + first * 2 * kLanes,
-                at<float>(workspace, sizes.own + worker * sizes.own_size), [](int64_t, auto run) { run(); },
-                [&](const Panel& panel, const float* sums, int64_t row, int64_t rows_of) {
-                  gate(first * 2 * kLanes + panel.first, sums, begin + row, rows_of);
-                });
+    if constexpr (std::is_same_v<P, Float32>) {
+      const float* const from = sizes.reads_x ? x.data + batch * x.batch : rows();
+      const int64_t row = sizes.reads_x ? x.frame : sizes.row;
+      toom_cook(
+          conv, from + begin * row, row, count, at<float>(packed, sizes.conv_weight) + first * width,
+          at<float>(packed, sizes.bias) + first * 2 * kLanes,
+          at<float>(workspace, sizes.own + worker * sizes.own_size), [](int64_t, auto run) { run(); },
+          [&](const Panel& panel, const float* sums, int64_t r, int64_t height) {
+            gate(first * 2 * kLanes + panel.first, sums, begin + r, height);
+          },
+          true);
+    }
   }
 
   // `to` = `skip` + product of the gates, of rows [begin, begin + height).
@@ -252,10 +302,25 @@ struct Run {
     multiply(product, gated() + begin * sizes.gate_row, sizes.gate_row, height, weight, at<float>(packed, bias),
              [&](const Panel& panel, const float* sums, int64_t chunk, int64_t count) {
                const int64_t width = smaller(panel.width, product.out_channels - panel.first);
-               for (int64_t r = 0; r < count; ++r, sums += panel.width) {
-                 const int64_t frame = begin + chunk + r;
-                 const float* const from = skip_data ? skip_data + frame * skip_frame + panel.first : nullptr;
-                 float* const to = to_data + frame * to_frame + panel.first;
+               // of this panel, or of the first rows of the next one
+               const int64_t next = chunk + count < height ? chunk + count : 0;
+               const int64_t channel = next ? panel.first : panel.first + panel.width, last = smaller(next + kChunk, height);
+               if (channel < product.out_channels) {
+                 if (skip_data)
+                   ask_for<false>(skip_data + channel, skip_frame, begin + next, begin + last, panel.width);
+                 ask_for<true>(to_data + channel, to_frame, begin + next, begin + last, panel.width);
+               }
+               const float* from = skip_data ? skip_data + (begin + chunk) * skip_frame + panel.first : nullptr;
+               float* to = to_data + (begin + chunk) * to_frame + panel.first;
+               const int64_t from_row = skip_frame, to_row = to_frame;  // which no store can change
+               if (from && width == 2 * kLanes) {
+                 for (int64_t r = 0; r < count; ++r, sums += 2 * kLanes, from += from_row, to += to_row) {
+                   store(to, load(from) + load(sums));
+                   store(to + kLanes, load(from + kLanes) + load(sums + kLanes));
+                 }
+                 return;
+               }
+               for (int64_t r = 0; r < count; ++r, sums += panel.width, from += from ? from_row : 0, to += to_row) {
                  int64_t i = 0;
                  for (; i + kLanes <= width; i += kLanes)
                    store(to + i, from ? load(from + i) + load(sums + i) : load(sums + i));
@@ -281,7 +346,7 @@ struct Run {
       });
     };
     const int64_t read = call.frames + span_of(sizes.conv), padded = sizes.tiles * sizes.height;
-    in_threads(padded + span_of(sizes.conv), [&](int64_t r, int64_t) {
+    in_threads(sizes.reads_x ? 0 : padded + span_of(sizes.conv), [&](int64_t r, int64_t) {
       store_row<P>(x.data + batch * x.batch + r * x.frame, r < read ? call.channels : 0, rows() + r * sizes.row,
                    sizes.row);
     });
@@ -289,15 +354,24 @@ struct Run {
     for (int64_t r = 0; r < padded; ++r)
       for (int64_t i = r < call.frames ? sizes.gates : 0; i < sizes.gate_row; ++i)
         P::store(gated() + r * sizes.gate_row + i, 0.0f);
+    const bool by_phases = sizes.condition_rows > 0;
+    if (by_phases) {
+      in_threads(sizes.condition_rows + sizes.kUnit, [&](int64_t r, int64_t) {
+        store_row<P>(c.data + batch * c.batch + r * c.frame, r < sizes.condition_rows ? call.condition : 0,
+                     condition_frames() + r * sizes.condition_row, sizes.condition_row);
+      });
+      in_threads(call.phases, [&](int64_t phase, int64_t) { condition_of(phase); });
+    }
     if (!sizes.toom_cook)
       return each_tile([&](int64_t begin, int64_t height, int64_t worker) {
-        condition(batch, begin, height, worker);
+        if (!by_phases) condition(batch, begin, height, worker);
         convolve(begin, height);
         connect(batch, begin, height);
       });
-    each_tile([&](int64_t begin, int64_t height, int64_t worker) { condition(batch, begin, height, worker); });
+    if (!by_phases)
+      each_tile([&](int64_t begin, int64_t height, int64_t worker) { condition(batch, begin, height, worker); });
     in_threads(sizes.row_shares * sizes.panel_shares,
-               [&](int64_t share, int64_t worker) { convolve_by_toom_cook(share, worker); });
+               [&](int64_t share, int64_t worker) { convolve_by_toom_cook(batch, share, worker); });
     each_tile([&](int64_t begin, int64_t height, int64_t) { connect(batch, begin, height); });
   }
 };

@@ -27,7 +27,8 @@ class Network {
   std::vector<std::vector<float>> weights, biases;
   int64_t in_channels = 0;
 
-  // A stem, or none; stages of upsampling and random layers; a head, or none. Plans for GPUs know no smooth_snake.
+  // A stem, or none; stages of upsampling and random layers; a head, or none. Plans for GPUs do not end with a
+  // smooth_snake.
   static Network random(bool smooths = false) {
     Network net;
     net.smooths = smooths;
@@ -157,6 +158,19 @@ class Network {
     return y;
   }
 
+  // A smooth_snake of each channel.
+  static Rows smoothed(const fastvoc_layer& layer, const Rows& x, const std::vector<float>& weight) {
+    Rows y = x;
+    const size_t channels = size_t(layer.in_channels);
+    for (size_t c = 0; c < channels && x.frames() > 0; ++c) {
+      std::vector<double> signal;
+      for (size_t v = c; v < x.values.size(); v += channels) signal.push_back(x.values[v]);
+      signal = smooth_snake_of(signal, weight[2 * c], weight[2 * c + 1]);
+      for (size_t t = 0; t < signal.size(); ++t) y.values[t * channels + c] = signal[t];
+    }
+    return y;
+  }
+
  private:
   bool smooths = false;
   bool narrow = false;  // whether operands have fewer bits than float32
@@ -200,18 +214,6 @@ class Network {
     if (layer.padding_mode == FASTVOC_ZERO) return -1;
     if (layer.padding_mode == FASTVOC_REPLICATE) return frame < 0 ? 0 : frames - 1;
     return frame < 0 ? -frame : 2 * (frames - 1) - frame;
-  }
-
-  static Rows smoothed(const fastvoc_layer& layer, const Rows& x, const std::vector<float>& weight) {
-    Rows y = x;
-    const size_t channels = size_t(layer.in_channels);
-    for (size_t c = 0; c < channels && x.frames() > 0; ++c) {
-      std::vector<double> signal;
-      for (size_t v = c; v < x.values.size(); v += channels) signal.push_back(x.values[v]);
-      signal = smooth_snake_of(signal, weight[2 * c], weight[2 * c + 1]);
-      for (size_t t = 0; t < signal.size(); ++t) y.values[t * channels + c] = signal[t];
-    }
-    return y;
   }
 
   static Rows convolved(const fastvoc_layer& layer, const Rows& x, const std::vector<double>& weight) {

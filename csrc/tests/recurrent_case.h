@@ -43,7 +43,8 @@ struct RecurrentCase {
   // Random numbers of a sample.
   int64_t kinds() const { return network.distribution == FASTVOC_LOGISTICS ? 2 : 1; }
 
-  RecurrentCase() {
+  // Channels come in so many.
+  explicit RecurrentCase(int64_t multiple = 1) {
     auto& n = network;
     kept.reserve(32);
     n.distribution = int(draw(0, 2));
@@ -51,6 +52,7 @@ struct RecurrentCase {
     n.outputs = n.distribution == FASTVOC_CLASSES     ? draw(1, 70)
                 : n.distribution == FASTVOC_LOGISTICS ? 3 * draw(1, 5)
                                                       : 2;
+    n.channels = (n.channels + multiple - 1) / multiple * multiple;
     n.layers = draw(1, 5), n.taps = draw(1, 4), n.condition = draw(0, 20);
     n.input_taps = draw(1, 3);
     if (draw(0, 5) == 0) n.channels = n.gated = 128, n.layers = 3;  // large enough for two threads

@@ -101,7 +101,7 @@ def _source(config: MelConfig | FeatureConfig, convention: MelConfig | str | Non
 
 def _converted(mel: Tensor, source: MelConfig | FeatureConfig, target: MelConfig | FeatureConfig) -> Tensor:
     """Convert a mel that `_source` has allowed; features are what they are."""
-    if isinstance(source, FeatureConfig) or isinstance(target, FeatureConfig):
+    if source is target or isinstance(source, FeatureConfig) or isinstance(target, FeatureConfig):
         return mel
     return convert_mel(mel, source, target)
 

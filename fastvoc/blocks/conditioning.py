@@ -81,6 +81,11 @@ class RepeatedConfig:
         return Repeated(self.hop)
 
 
+def _check_odd(band_taps: int) -> None:
+    if band_taps % 2 == 0:
+        raise ValueError(f"band_taps {band_taps} is even; a band has as many neighbours above as below")
+
+
 @config
 class StretchedConfig:
     """A convolution over frames, then in turn repetition and smoothing (r9y9/wavenet_vocoder a35fff7, upsample.py)."""
@@ -95,8 +100,7 @@ class StretchedConfig:
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
-        if self.band_taps % 2 == 0:
-            raise ValueError(f"band_taps {self.band_taps} is even; a band has as many neighbours above as below")
+        _check_odd(self.band_taps)
         return self
 
     @property
@@ -107,6 +111,31 @@ class StretchedConfig:
     def build(self, channels: int) -> Rows:
         """Make the module."""
         return Stretched(self, channels)
+
+
+@config
+class BandTransposedConfig:
+    """Transposed convolutions over bands and time in turn, with a ReLU behind each (r9y9/wavenet_vocoder v0.1.1)."""
+
+    kind: Literal["band-transposed"] = "band-transposed"
+    rates: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=16)] = (4, 4, 4, 4)
+    """How many rows a row becomes, stage by stage; no row meets its neighbours."""
+    band_taps: Annotated[int, Field(ge=1, le=31)] = 3
+    """Neighbouring bands that meet, an odd number."""
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        _check_odd(self.band_taps)
+        return self
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        return math.prod(self.rates)
+
+    def build(self, channels: int) -> Rows:
+        """Make the module."""
+        return BandTransposed(self, channels)
 
 
 @config
@@ -163,7 +192,7 @@ class Stretched(Rows):
         super().__init__(config.hop, config.context + reach, config.context + reach)
         self.config = config
         self.first = Conv1d(channels, channels, 2 * config.context + 1)
-        self.smooth = nn.ModuleList(_Smoothing(config.band_taps, 2 * rate + 1) for rate in config.rates)
+        self.smooth = nn.ModuleList(_Smoothing(config.band_taps, rate) for rate in config.rates)
 
     def _stages(self) -> Iterator[_Smoothing]:
         return (cast(_Smoothing, stage) for stage in self.smooth)
@@ -184,10 +213,10 @@ class Stretched(Rows):
 
     def unpadded(self, frames: Tensor) -> Tensor:
         """Make rows of all but `context` frames at each end: (B, C, n) → (B, C, (n − 2·context)·hop)."""
-        x = F.conv1d(frames, self.first.weight, self.first.bias)[:, None]
-        for rate, smooth in zip(self.config.rates, self._stages(), strict=True):
-            x = smooth.forward(x.repeat_interleave(rate, dim=-1))
-        return x[:, 0]
+        x = F.conv1d(frames, self.first.weight, self.first.bias)
+        for smooth in self._stages():
+            x = smooth(x)
+        return x
 
     def between(self, frames: Tensor, first: int, *, ended: bool) -> Tensor:
         """Make the rows of some frames of a stream."""
@@ -211,15 +240,32 @@ class Stretched(Rows):
 
 
 class _Smoothing(nn.Module):
-    """One small kernel over bands and time, which begins as a mean."""
+    """Repetition, and one small kernel over bands and time behind it, which begins as a mean.
 
-    def __init__(self, high: int, wide: int) -> None:
+    Of the 2·rate + 1 rows that a result is a sum of, those that repeat one row have their weights summed first: each
+    result is a sum of three rows, and all of them a product with a matrix. The gradient of the kernel would else be
+    that of a convolution of one channel, which took a quarter of a training step of a small network.
+    """
+
+    def __init__(self, high: int, rate: int) -> None:
         super().__init__()
+        wide = 2 * rate + 1
+        self.rate = rate
         self.weight = nn.Parameter(torch.full((1, 1, high, wide), 1 / (high * wide)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, C, T) → (B, 1, C, T)."""
-        return F.conv2d(x, self.weight, padding=(self.weight.shape[2] // 2, self.weight.shape[3] // 2))
+        """(B, C, T) → (B, C, T·rate)."""
+        weight, count, channels = self.weight[0, 0], x.shape[-1], x.shape[1]
+        # the tap k of the result j of a row reads the row before it, itself, or the one behind it
+        taps = torch.arange(weight.shape[1], device=weight.device)
+        offsets = torch.arange(self.rate, device=weight.device)[:, None] + taps
+        sums = F.one_hot(offsets // self.rate, 3).permute(2, 1, 0).to(weight)  # (3, taps, rate)
+        matrices = torch.einsum("hk,skj->hsj", weight, sums)
+        high = len(weight) // 2
+        padded = F.pad(x, (1, 1, high, high))
+        rows = torch.stack([padded[..., first : first + count] for first in range(3)], dim=-1)
+        y = torch.stack([rows[:, h : h + channels] @ matrix for h, matrix in enumerate(matrices)])
+        return y.sum(0).flatten(-2) if len(y) > 1 else y[0].flatten(-2)
 
 
 def _smoothed(x: Tensor, weight: list[list[float]]) -> Tensor:
@@ -232,6 +278,62 @@ def _smoothed(x: Tensor, weight: list[list[float]]) -> Tensor:
         for tap, value in enumerate(taps):
             y = y + padded[:, row : row + channels, tap : tap + count] * value
     return y
+
+
+class BandTransposed(Rows):
+    """Transposed convolutions over bands and time, each as wide in time as its rate, with a ReLU behind it."""
+
+    def __init__(self, config: BandTransposedConfig, channels: int) -> None:
+        super().__init__(config.hop, 0, 0)
+        self.config, self.channels = config, channels
+        self.stages = nn.ModuleList(_Spreading(config.band_taps, rate) for rate in config.rates)
+
+    @property
+    def multiply_accumulates(self) -> float:
+        """How many a sample takes: of each value of each stage, as many as bands meet."""
+        count, rows = 0, 1
+        for rate in self.config.rates:
+            rows *= rate
+            count += self.channels * rows * self.config.band_taps
+        return count / self.hop
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, C, T) → (B, C, T·hop)."""
+        x = frames[:, None]
+        for stage in self.stages:
+            x = stage(x)
+        return x[:, 0]
+
+    def between(self, frames: Tensor, first: int, *, ended: bool) -> Tensor:
+        """Make the rows of some frames of a stream."""
+        x = frames[..., first:]
+        for stage in self.stages:
+            x = cast(_Spreading, stage).row_by_row(x)
+        return x
+
+
+class _Spreading(nn.Module):
+    """One small kernel that makes `rate` rows of each from neighbouring bands; it begins as a mean."""
+
+    def __init__(self, band_taps: int, rate: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1, 1, band_taps, rate), 1 / band_taps))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, C, T) → (B, 1, C, T·rate)."""
+        high, rate = self.weight.shape[2:]
+        return F.conv_transpose2d(x, self.weight, self.bias, stride=(1, rate), padding=(high // 2, 0)).relu()
+
+    def row_by_row(self, x: Tensor) -> Tensor:
+        """Do the same value by value in one order: (B, C, T) → (B, C, T·rate)."""
+        weight, channels = self.weight[0, 0], x.shape[1]
+        high = len(weight) // 2
+        padded = F.pad(x, (0, 0, high, high))
+        y = self.bias.expand(*x.shape, weight.shape[1])
+        for tap, values in enumerate(weight.flip(0)):
+            y = y + padded[:, tap : tap + channels, :, None] * values
+        return y.relu().flatten(-2)
 
 
 class Transposed(Rows):
@@ -308,7 +410,7 @@ class RowsSettings(Protocol):
 
 
 ROWS = Kinds("conditioning")
-for _rows in (RepeatedConfig, StretchedConfig, TransposedConfig):
+for _rows in (RepeatedConfig, StretchedConfig, BandTransposedConfig, TransposedConfig):
     ROWS.add(_rows)
 
 RowsConfig = Annotated[RowsSettings, ROWS]

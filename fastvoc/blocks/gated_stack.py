@@ -6,7 +6,7 @@ Prenger, Valle and Catanzaro 2018, arXiv:1811.00002, §2.2; original: NVIDIA/wav
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from fastvoc import ops
 from fastvoc.blocks.conv import Conv1d
 from fastvoc.ops.gated import cuda
-from fastvoc.ops.gated.packed import Packed
+from fastvoc.ops.gated.packed import ByPhases, Packed
 
 Layer = TypeVar("Layer", Packed, cuda.Packed)
 
@@ -102,9 +102,11 @@ class GatedStack(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """(B, C_in, T), (B, C_condition, T) → (B, C_out, T)."""
         x, skip = self.start(x), None
-        # one product for all layers, which read the condition alike
-        for layer, part in zip(self._each(), self.condition(condition).chunk(len(self.layers), dim=1), strict=True):
-            x, skip = layer(x, part, skip)
+        # one product for all layers, which read the condition alike; cut along the last axis, its gradient is put
+        # together by whole rows where channels are neighbours in memory
+        parts = self.condition(condition).mT.chunk(len(self.layers), dim=-1)
+        for layer, part in zip(self._each(), parts, strict=True):
+            x, skip = layer(x, part.mT, skip)
         return self.end(skip)  # type: ignore[no-any-return]
 
     def begin(self, batch: int) -> Memory:
@@ -130,14 +132,25 @@ class GatedStack(nn.Module):
                 return made
         return None
 
-    def packed(self, kind: Callable[..., Layer]) -> list[Layer]:
-        """Return the layers with their weights packed, as `Packed` or what has its arguments makes them."""
+    def packed(
+        self, kind: Callable[..., Layer], of_condition: Callable[[Tensor], tuple[Tensor, Tensor | float]] | None = None
+    ) -> list[Layer]:
+        """Return the layers with their weights packed, as `Packed` or what has its arguments makes them.
+
+        Parameters
+        ----------
+        kind : callable
+        of_condition : callable, optional
+            Makes another weight of that of a layer's condition, (2 C, C_condition), and what this adds to the bias.
+        """
         count = len(self.layers)
         parts = zip(self.condition.weight[..., 0].chunk(count), self.condition.bias.chunk(count), strict=True)
-        return [
-            kind(
+
+        def packed(layer: GatedLayer, weight: Tensor, bias: Tensor) -> Layer:
+            weight, added = of_condition(weight) if of_condition else (weight, 0.0)
+            return kind(
                 layer.conv.weight,
-                layer.conv.bias.float() + bias,
+                layer.conv.bias.float() + bias + added,
                 weight,
                 layer.out.weight[..., 0],
                 layer.out.bias,
@@ -145,14 +158,14 @@ class GatedStack(nn.Module):
                 dilation=layer.conv.dilation,
                 before=layer.conv.padding[0],
             )
-            for layer, (weight, bias) in zip(self._each(), parts, strict=True)
-        ]
+
+        return [packed(layer, *part) for layer, part in zip(self._each(), parts, strict=True)]
 
     def advance(
         self,
         memory: Memory,
         x: Tensor,
-        condition: Tensor,
+        condition: Tensor | ByPhases,
         *,
         before: int,
         ended: bool,
@@ -167,7 +180,8 @@ class GatedStack(nn.Module):
         x : Tensor, shape (B, C_in, n)
             There may be none.
         condition : Tensor, shape (B, C_condition, m)
-            Of these rows, and of `reach` before them, or of all that there are.
+            Of these rows, and of `reach` before them, or of all that there are; or such rows `ByPhases`, where that is
+            what was packed.
         before : int
             Rows of `condition` that are not of these.
         ended : bool
@@ -177,6 +191,7 @@ class GatedStack(nn.Module):
         """
         if packed is not None:
             return self._advance_packed(packed, memory, x, condition, before=before, ended=ended)
+        assert isinstance(condition, Tensor)
         rows, skip = product(x, self.start.weight, self.start.bias), x.new_zeros(len(x), self.start.bias.numel(), 0)
         weights, biases = (part.chunk(len(self.layers)) for part in (self.condition.weight, self.condition.bias))
         kept = Memory()
@@ -196,7 +211,7 @@ class GatedStack(nn.Module):
         packed: Sequence[Packed | cuda.Packed],
         memory: Memory,
         x: Tensor,
-        condition: Tensor,
+        condition: Tensor | ByPhases,
         *,
         before: int,
         ended: bool,
@@ -220,7 +235,7 @@ class GatedStack(nn.Module):
         skips = x.new_empty(batch, place + max(counts), channels, dtype=dtype)
         first = product(x, self.start.weight.to(dtype), self.start.bias.to(dtype))
         own[:, known[0] : known[0] + counts[0]] = first.mT
-        given, kept, skip = condition.mT, Memory(), skips[:, :0]
+        kept, skip = Memory(), skips[:, :0]
         for number, (run, (left, right)) in enumerate(zip(packed, paddings, strict=True)):
             rows, count, before = own[:, : sizes[number]], counts[number + 1], max(0, before - right)
             rows[:, : known[number]] = memory[2 * number].mT
@@ -233,13 +248,18 @@ class GatedStack(nn.Module):
             skip = skips[:, place : place + count]
             run(
                 rows[:, : count + left + right],
-                given[:, before : before + count],
+                _rows_of(condition, before, count),
                 skip if number else None,
                 other[:, begin : begin + count, : run.channels],
                 skip,
             )
             own, other = other, own
         return kept, product(skip.mT, self.end.weight.to(dtype), self.end.bias.to(dtype))
+
+
+def _rows_of(condition: Tensor | ByPhases, first: int, count: int) -> Any:
+    """Return some rows as packed layers take them."""
+    return condition.following(first) if isinstance(condition, ByPhases) else condition.mT[:, first : first + count]
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

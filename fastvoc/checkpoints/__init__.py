@@ -23,6 +23,8 @@ from fastvoc.checkpoints.checkpoint import (
     InstrumentConfig,
     Int8Layer,
     VocoderConfig,
+    chosen_layers,
+    int8_layers,
     settings_of_run,
 )
 from fastvoc.checkpoints.comparison import open_module
@@ -46,6 +48,8 @@ __all__ = [
     "Int8Layer",
     "Source",
     "VocoderConfig",
+    "chosen_layers",
+    "int8_layers",
     "open_checkpoint",
     "open_module",
     "open_state",

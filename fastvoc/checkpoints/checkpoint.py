@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from fastvoc.models import (
     GeneratorSettings,
     InstrumentNetwork,
 )
+from fastvoc.ops.network import Quantization
 
 FORMAT_NUMBER: Literal[1] = 1
 """The newest native format that this version reads, and the one that it writes."""
@@ -81,6 +83,16 @@ class Int8Layer:
 
     zero_point: int = Field(ge=0, le=255)
     """Which of the 256 numbers is 0."""
+
+
+def int8_layers(chosen: Mapping[int, Quantization]) -> tuple[Int8Layer, ...]:
+    """Write layers that were chosen to multiply in 8 bits as settings."""
+    return tuple(Int8Layer(layer=n, scale=step.scale, zero_point=step.zero_point) for n, step in chosen.items())
+
+
+def chosen_layers(int8: Iterable[Int8Layer]) -> dict[int, Quantization]:
+    """Return what was written so."""
+    return {layer.layer: Quantization(layer.scale, layer.zero_point) for layer in int8}
 
 
 @config
@@ -145,6 +157,10 @@ class AutoencoderConfig:
 
     sample_rate: int = Field(16000, gt=0, le=1 << 20)
     """Samples per second of the waves that it was trained on, in Hz."""
+
+    int8: tuple[Int8Layer, ...] = ()
+    """Convolutions of the decoder that multiply in 8 bits; the others then multiply in bfloat16. None by default;
+    `Autoencoder.quantise` chooses them."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -163,7 +163,7 @@ class AutoencoderCommand(Command):
         import torch
 
         import fastvoc
-        from fastvoc.autoencoder import Autoencoder
+        from fastvoc.faces.autoencoder import Autoencoder
 
         opened = fastvoc.open(
             self.autoencoder,
@@ -195,7 +195,7 @@ class InstrumentCommand(Command):
         import torch
 
         import fastvoc
-        from fastvoc.instrument import Instrument
+        from fastvoc.faces.instrument import Instrument
 
         opened = fastvoc.open(
             self.instrument,

@@ -14,7 +14,7 @@ from fastvoc.cli.command import Command, UsageError, choose_device, describe_lim
 from fastvoc.cli.terminal import complain, show
 
 if TYPE_CHECKING:
-    from fastvoc.voice import Voice
+    from fastvoc.faces.voice import Voice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ class Piper(Command):
         import torch
 
         from fastvoc.audio import write_audio
+        from fastvoc.faces.voice import Voice
         from fastvoc.noise import LARGEST_SEED, fresh_seed
-        from fastvoc.voice import Voice
 
         seed = fresh_seed() if self.seed is None else self.seed
         if not 0 <= seed <= LARGEST_SEED:

@@ -186,10 +186,11 @@ class NativeRun(Native):
         """(1, C, n) → (1, C', m), in windows, between which Python handles signals."""
         frames, done = mel.shape[-1], 0
         states = self.start(1)
-        rows = self._rows(1, self._ready(states, frames, ended=True, known=frames))
+        total = self._ready(states, frames, ended=True, known=frames)
+        rows = self._rows(1, total)
         for start in range(0, max(frames, 1), WINDOW):
             window, ended = mel[..., start : start + WINDOW], start + WINDOW >= frames
-            count = self._ready(states, window.shape[-1], ended=ended, known=frames)
+            count = total - done if ended else self._ready(states, window.shape[-1], ended=False, known=frames)
             self._run(states, window, rows[..., done : done + count], ended=ended)
             done += count
         return rows.to(self._made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastvoc.engine.runs import ON_GPU, as_layers, input_of, layers_of, operands, outside, outside_operators, split
+from fastvoc.engine.runs import as_layers, input_of, layers_of, operands, outside, outside_operators, split
 from fastvoc.engine.stream import Stream
 from fastvoc.graph import Graph, Native, Network
 from fastvoc.ops import use_backend
@@ -45,7 +45,7 @@ class CudaPlan:
         weight = next(generator.parameters())
         self.precision = precision or weight.dtype
         """Of the operands of multiplications."""
-        graph = split(generator.graph().fused(), lambda run: _Run(run, weight, self.precision), ON_GPU)
+        graph = split(generator.graph().fused(), lambda run: _Run(run, weight, self.precision))
         (self._run,) = (node for node in graph.nodes if isinstance(node, _Run))
         self._stream = Stream(graph, hop=generator.hop, like=weight.new_empty(1, generator.mel_bands, 0))
         if weight.is_cuda:
@@ -68,7 +68,7 @@ class CudaPlan:
         if reason is not None and not isinstance(reason, Slower):
             return reason
         try:
-            if other := outside(generator, ON_GPU):
+            if other := outside(generator):
                 return other
         except TypeError as error:
             return str(error)
@@ -144,7 +144,8 @@ def overflows(generator: Network, mel: Tensor) -> str | None:
     layers = layers_of(generator)
     with torch.inference_mode(), use_backend("reference"):
         mel = input_of(generator, mel.to(next(generator.parameters())))
-        values = [*operands(layers, mel), *(layer.weight for layer in layers)]
+        multiplied = [layer.weight for layer in layers if layer.kind != "smooth_snake"]
+        values = [*operands(layers, mel), *multiplied]
         largest = float(torch.stack([value.abs().max() for value in values]).max())
     if largest <= FLOAT16_REACH:
         return None

@@ -29,22 +29,17 @@ from fastvoc.ops.network import NOTHING, Layer
 FEWEST = 2
 """Convolutions of a run: a single one is as fast by its operator."""
 
-Known = tuple[type[Node], ...]
-
-ON_CPU: Known = (Convolution, SmoothSnake)
-ON_GPU: Known = (Convolution,)
+KNOWN = (Convolution, SmoothSnake)
 """What plans can run."""
 
 
-def runs_of(graph: Graph, known: Known = ON_CPU, fewest: int = FEWEST) -> dict[int, int]:
+def runs_of(graph: Graph, fewest: int = FEWEST) -> dict[int, int]:
     """Return the last node of each run by its first: layers of one signal, of which one result is read outside.
 
     Parameters
     ----------
     graph : Graph
         From `Graph.fused`.
-    known : tuple of type
-        Nodes that are layers.
     fewest : int
         Layers of a run, at least.
     """
@@ -54,7 +49,7 @@ def runs_of(graph: Graph, known: Known = ON_CPU, fewest: int = FEWEST) -> dict[i
         last, read, sources = first - 1, first, set[int]()
         for number in range(first, len(graph.nodes)):
             sources |= {source for source in graph.inputs[number] if source < first}
-            if not isinstance(graph.nodes[number], known) or len(sources) > 1 or any(map(graph.constant, sources)):
+            if not isinstance(graph.nodes[number], KNOWN) or len(sources) > 1 or any(map(graph.constant, sources)):
                 break
             # it may end where nothing before is read later
             if read <= number:
@@ -71,9 +66,7 @@ def has_packed(graph: Graph) -> bool:
     return any(type(node).packed is not Node.packed for node in graph.nodes)
 
 
-def split(
-    graph: Graph, make: Callable[[Graph], Native], known: Known = ON_CPU, dtype: torch.dtype | None = None
-) -> Graph:
+def split(graph: Graph, make: Callable[[Graph], Native], dtype: torch.dtype | None = None) -> Graph:
     """Return a graph in which each run is one node, made of a graph of its own, and others are packed that can be.
 
     Where some can be, single layers are runs too: their weights are then packed once as all others are.
@@ -83,12 +76,10 @@ def split(
     graph : Graph
         From `Graph.fused`.
     make : callable
-    known : tuple of type
-        Nodes that are layers.
     dtype : torch.dtype, optional
         What packed weights are multiplied in; without it none are packed.
     """
-    ends = runs_of(graph, known, FEWEST if dtype is None or not has_packed(graph) else 1)
+    ends = runs_of(graph, FEWEST if dtype is None or not has_packed(graph) else 1)
     whole, place = Graph(), {INPUT: INPUT, CONDITION: CONDITION}
     number = 0
     while number < len(graph.nodes):
@@ -107,7 +98,7 @@ def split(
     return whole
 
 
-def outside(network: Network, known: Known = ON_CPU) -> str | None:
+def outside(network: Network) -> str | None:
     """Return what keeps a network from being one run, or None.
 
     Functions of rows may stand before it, and behind it what has a single convolution, such as a transform.
@@ -122,7 +113,7 @@ def outside(network: Network, known: Known = ON_CPU) -> str | None:
         return reason
     if any(CONDITION in inputs for inputs in graph.inputs):
         return "it is conditioned on a vector per utterance"
-    ends = runs_of(graph, known)
+    ends = runs_of(graph)
     first = next(iter(ends), 0)
     for node, block in zip(graph.nodes, graph.blocks, strict=True):
         if node.amplifies:

@@ -7,8 +7,9 @@ its decoder only what was. The samples are quantised by a mu-law of its own, and
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -20,16 +21,21 @@ from fastvoc import native, ops
 from fastvoc.audio import MelConfig
 from fastvoc.blocks import Conv1d, Taps, draw_class
 from fastvoc.config import config
+from fastvoc.models import eight_bits
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.kept import Kept, unreadable
-from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights
+from fastvoc.ops.network import Quantization
+from fastvoc.ops.recurrent import NativeWaveNet, Steps, WaveNetWeights, unasked
 from fastvoc.recurrence import State
 
 CLASSES = 256
 """Values of a quantised sample."""
 
 _MU, _HALF = 255, CLASSES // 2
+
+_EXAMPLE = 1024
+"""Samples that a choice of 8 bits looks at, of each code."""
 
 _BLOCK = 64
 """Samples for which the taps on samples further back than that are multiplied at once."""
@@ -194,6 +200,7 @@ class NSynth(Generator):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self._native: Kept[NativeWaveNet] = Kept()
+        self._int8 = eight_bits.EightBits(self.decoder, config.layers, "NSynth")
         for name, value in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(value)
@@ -278,11 +285,21 @@ class NSynth(Generator):
         noise: Tensor | None = None,
         temperature: Tensor | None = None,
     ) -> tuple[State, Tensor]:
-        """Take the next codes, (B, code_channels, T), and return the new state and their samples, (B, 1, T·hop)."""
+        """Take the next codes, (B, code_channels, T), and return the new state and their samples, (B, 1, T·hop).
+
+        Raises
+        ------
+        NotImplementedError
+            If a backend was asked for that cannot run the decoder.
+        """
         if noise is None or temperature is None:
             raise ValueError("NSynth: noise and temperature are needed: each sample is drawn")
-        if self.explain_steps()["native steps"] is None:
+        ways = self.explain_steps()
+        if ways["native steps"] is None:
             return self._advance_native(state, mel, noise, temperature)
+        if ways["steps in PyTorch"] is not None:
+            asked = "cuda steps" if ops.forced_backend() == "cuda" else "native steps"
+            raise NotImplementedError(f"NSynth: {ways[asked]}; with backend 'reference' it makes steps in PyTorch")
         classes = torch.empty(mel.shape[0], mel.shape[-1] * self.hop, dtype=torch.int64, device=mel.device)
         for frame, code in enumerate(mel.unbind(dim=-1)):
             own = slice(frame * self.hop, (frame + 1) * self.hop)
@@ -296,13 +313,47 @@ class NSynth(Generator):
 
     def explain_steps(self) -> dict[str, str | None]:
         """Say what makes samples, best first, each with the reason why it cannot."""
-        asked = ops.forced_backend()
-        other = None if asked in (None, "cpu") else f"backend {asked!r} was asked for"
+        native_steps = unasked("cpu") or self._why_not_native()
         return {
-            "native steps": other or NativeWaveNet.refuses(self.decoder.stem.weight) or unreadable(self.decoder),
+            **({self._int8.way: native_steps or self._int8.outdated or self.refuses_int8()} if self._int8 else {}),
+            "native steps": native_steps,
             "cuda steps": "its input has a skip of its own, and its head reads the code; the kernel has neither",
-            "steps in PyTorch": None,
+            "steps in PyTorch": unasked("reference"),
         }
+
+    def _why_not_native(self) -> str | None:
+        return NativeWaveNet.refuses(self.decoder.stem.weight) or unreadable(self.decoder)
+
+    def refuses_int8(self) -> str | None:
+        """Return why no convolution of the decoder can multiply in 8 bits here, or None."""
+        return self._why_not_native() or eight_bits.refuses()
+
+    def choose_int8(self, mels: Sequence[Tensor], *, smallest_snr: float) -> dict[int, Quantization]:
+        """Choose the decoder's convolutions that multiply in 8 bits for codes, (B, code_channels, T).
+
+        As `fastvoc.models.eight_bits.choose` says.
+        """
+        network = copy.deepcopy(self).float()
+        with torch.inference_mode():
+            examples = [network._example(code) for code in mels]
+            return eight_bits.choose(network._as_matrices(), examples, smallest_snr=smallest_snr, name="NSynth")
+
+    def _example(self, code: Tensor) -> eight_bits.Example:
+        """Take the middle of a code, as much as makes some thousand samples."""
+        frames = min(max(1, _EXAMPLE // self.hop), code.shape[-1])
+        first = (code.shape[-1] - frames) // 2
+        rows = code[..., first : first + frames].float().repeat_interleave(self.hop, dim=-1).mT.contiguous()
+        noise = self.draws(torch.arange(len(code), device="cpu"), 0, frames).float().contiguous()
+        return eight_bits.Example(rows, noise, float(_HALF))
+
+    def take_int8(self, chosen: Mapping[int, Quantization]) -> None:
+        """Multiply these convolutions of the decoder in 8 bits, as `fastvoc.models.eight_bits.EightBits.take` says."""
+        self._int8.take(chosen)
+
+    @property
+    def keeps_int8(self) -> bool:
+        """Whether convolutions multiply in 8 bits, and the weights are still those they were chosen for."""
+        return bool(self._int8) and self._int8.outdated is None
 
     @property
     def is_exact_in_batches(self) -> bool:
@@ -316,7 +367,7 @@ class NSynth(Generator):
     def _advance_native(self, state: State, mel: Tensor, noise: Tensor, temperature: Tensor) -> tuple[State, Tensor]:
         """`advance` in native code, one call for each frame, between which Python handles signals."""
         stem, *layers = state
-        packed = self._native.of(self.decoder, self._native_weights)
+        packed = self._packed()
         # in a ring, row t modulo its length is of time t: rows in order are a ring at time 0
         rings = torch.cat([rows.float() for rows in layers], dim=1)
         history = (stem[..., 0].float() * _HALF + _HALF).round().contiguous()
@@ -343,7 +394,14 @@ class NSynth(Generator):
         levels = scaled(history, stem.dtype)[..., None]
         return (levels, *(one.to(stem.dtype) for one in rows)), expand(drawn, mel.dtype)[:, None]
 
-    def _native_weights(self) -> NativeWaveNet:
+    def _packed(self) -> NativeWaveNet:
+        """Return the weights as native code reads them, packed again whenever they have changed."""
+        dtype, scales = self.decoder.stem.weight.dtype, None
+        if self._int8 and self.explain_steps()[self._int8.way] is None:
+            dtype, scales = torch.bfloat16, self._int8.scales
+        return self._native.of(self.decoder, lambda: NativeWaveNet(self._as_matrices(), dtype, scales), form=scales)
+
+    def _as_matrices(self) -> WaveNetWeights:
         """Return the decoder as native code has it: tanh before the sigmoid, a table for each tap of the input."""
         decoder, width = self.decoder, self.config.channels
         single = torch.promote_types(decoder.stem.weight.dtype, torch.float32)
@@ -353,34 +411,31 @@ class NSynth(Generator):
         def swapped(rows: Tensor) -> Tensor:
             return rows.roll(width, dims=0)
 
-        return NativeWaveNet(
-            WaveNetWeights(
-                distribution="CLASSES",
-                dilations=tuple(layer.dilated.dilation for layer in layers),
-                residual_scale=1.0,
-                skip_scale=1.0,
-                smallest_log_scale=0.0,
-                input=levels[:, None] * decoder.stem.weight.to(single),
-                input_bias=decoder.stem.bias,
-                dilated=torch.stack([swapped(layer.dilated.convolution) for layer in layers]),
-                dilated_bias=torch.stack(
-                    [swapped(layer.dilated.bias.to(single) + layer.condition.bias) for layer in layers]
-                ),
-                conditions=torch.stack([swapped(layer.condition.weight[0].T) for layer in layers]),
-                residual=torch.stack([layer.out.weight[0, :, :width].T for layer in layers]),
-                residual_bias=torch.stack([layer.out.bias[:width] for layer in layers]),
-                skip=torch.stack([layer.out.weight[0, :, width:].T for layer in layers]),
-                skip_bias=torch.stack(
-                    [part.bias[-self.config.skip_channels :].to(single) for part in self._skips()]
-                ).sum(dim=0),
-                first_skip=decoder.skip.weight[0].T,
-                hidden_weight=decoder.hidden.weight[0].T,
-                hidden_bias=decoder.hidden.bias.to(single) + decoder.condition.bias,
-                hidden_condition=decoder.condition.weight[0].T,
-                output=decoder.classes.weight[0].T,
-                output_bias=decoder.classes.bias,
+        return WaveNetWeights(
+            distribution="CLASSES",
+            dilations=tuple(layer.dilated.dilation for layer in layers),
+            residual_scale=1.0,
+            skip_scale=1.0,
+            smallest_log_scale=0.0,
+            input=levels[:, None] * decoder.stem.weight.to(single),
+            input_bias=decoder.stem.bias,
+            dilated=torch.stack([swapped(layer.dilated.convolution) for layer in layers]),
+            dilated_bias=torch.stack(
+                [swapped(layer.dilated.bias.to(single) + layer.condition.bias) for layer in layers]
             ),
-            decoder.stem.weight.dtype,
+            conditions=torch.stack([swapped(layer.condition.weight[0].T) for layer in layers]),
+            residual=torch.stack([layer.out.weight[0, :, :width].T for layer in layers]),
+            residual_bias=torch.stack([layer.out.bias[:width] for layer in layers]),
+            skip=torch.stack([layer.out.weight[0, :, width:].T for layer in layers]),
+            skip_bias=torch.stack([part.bias[-self.config.skip_channels :].to(single) for part in self._skips()]).sum(
+                dim=0
+            ),
+            first_skip=decoder.skip.weight[0].T,
+            hidden_weight=decoder.hidden.weight[0].T,
+            hidden_bias=decoder.hidden.bias.to(single) + decoder.condition.bias,
+            hidden_condition=decoder.condition.weight[0].T,
+            output=decoder.classes.weight[0].T,
+            output_bias=decoder.classes.bias,
         )
 
     def _skips(self) -> list[Taps]:

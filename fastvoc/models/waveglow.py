@@ -9,24 +9,38 @@ from typing import Annotated, Literal, NamedTuple, NoReturn, cast
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import Self
 
 from fastvoc import ops
 from fastvoc.blocks import GatedStack, Upsample
 from fastvoc.blocks.gated_stack import product
 from fastvoc.config import config
+from fastvoc.device import memory_size
 from fastvoc.graph import hooks_of
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
 from fastvoc.ops.cuda import device
 from fastvoc.ops.gated import cuda
-from fastvoc.ops.gated.packed import Packed, refuses
+from fastvoc.ops.gated.packed import ByPhases, Packed, refuses
 from fastvoc.ops.kept import Kept, unreadable
+from fastvoc.ops.layout import in_layout_of
 from fastvoc.ops.op import Slower
 from fastvoc.recurrence import State
 
 Layers = list[list[Packed]] | list[list[cuda.Packed]]
 """Those of each flow, as native code reads them."""
+
+
+class Prepared(NamedTuple):
+    """What is made of the weights before waves are."""
+
+    unmix: list[Tensor]
+    """The inverse of the 1×1 convolution of each flow."""
+    packed: Layers | None
+    """None where operators run the layers."""
+    by_phases: bool = False
+    """Whether these read mel frames, which are upsampled in their weights."""
 
 
 @config
@@ -182,7 +196,7 @@ class WaveGlow(Generator):
         self.config = config
         self.upsample = FollowingUpsample(config.mel_bands, config.upsample_kernel_size, config.hop)
         self.flows = nn.ModuleList(Flow(channels, config) for channels in config.widths())
-        self._packed: Kept[Layers] = Kept()
+        self._kept: Kept[Prepared] = Kept()
 
     @property
     def hop(self) -> int:
@@ -235,8 +249,8 @@ class WaveGlow(Generator):
         Tensor, shape (B, T·hop)
         """
         # summed in order: Toom and Cook's method rounds a little more, and this is held to be exact
-        packed = self._for_native_code(mel, in_order=True)
-        _, wave = self._make(self.begin(len(mel)), mel, z, packed, last=True)
+        prepared = self._prepared(mel, z, in_order=True)
+        _, wave = self._make(self.begin(len(mel)), mel, z, prepared, last=True)
         return wave[:, 0]
 
     def transform(self, wave: Tensor, mel: Tensor) -> Likelihood:
@@ -261,7 +275,8 @@ class WaveGlow(Generator):
                 f"(batch, samples), with a multiple of {group} samples and a mel frame for each {self.hop}"
             )
         x = wave.reshape(len(wave), -1, group).mT
-        rows = self._grouped(self.upsample(mel))[..., : x.shape[-1]]
+        # in the memory order of x, so that kernels add and multiply rows as they lie
+        rows = in_layout_of(x, self._grouped(self.upsample(mel))[..., : x.shape[-1]])
         left, scales = [], []
         for number, flow in enumerate(self._each()):
             if self.config.leaves(number):
@@ -329,10 +344,10 @@ class WaveGlow(Generator):
         if noise is None or temperature is None:
             raise ValueError("WaveGlow makes waves of noise; it needs noise and temperature")
         # the blocks of Toom and Cook's method would have to wait in a stream
-        packed = self._for_native_code(mel, in_order=not last or state[1].shape[-1] > 0)
-        single = mel if packed is None else mel.to(packed[0][0].dtype)
+        prepared = self._prepared(mel, noise, in_order=not last or state[1].shape[-1] > 0)
+        single = mel if prepared.packed is None else mel.to(prepared.packed[0][0].dtype)
         state, wave = self._make(
-            state, mel, noise.to(single) * temperature.to(single)[:, None, None], packed, last=last
+            state, mel, noise.to(single) * temperature.to(single)[:, None, None], prepared, last=last
         )
         if not wave.is_meta and not bool(wave.isfinite().all()):
             raise ValueError(
@@ -341,16 +356,23 @@ class WaveGlow(Generator):
             )
         return state, wave
 
-    def _make(self, state: State, mel: Tensor, z: Tensor, packed: Layers | None, *, last: bool) -> tuple[State, Tensor]:
-        """Run the flows backwards, some frames at a time."""
-        unmix, waves, rows, given = self._inverses(), [], self._rows_per_frame, mel
+    def _make(self, state: State, mel: Tensor, z: Tensor, prepared: Prepared, *, last: bool) -> tuple[State, Tensor]:
+        """Run the flows backwards, some frames at a time; nothing in here waits for a GPU."""
+        waves, rows, given, packed, frames = [], self._rows_per_frame, mel, prepared.packed, None
         mel = mel if packed is None else mel.to(packed[0][0].dtype)
+        if prepared.by_phases:
+            frames = ByPhases(torch.cat([state[0].to(mel), mel], dim=-1).mT.contiguous(), rows, 0)
         window = WINDOW if mel.device.type == "cpu" else GPU_WINDOW
         for start in range(0, max(1, mel.shape[-1]), window):
             stop = start + window
             ended = last and stop >= mel.shape[-1]
             state, wave = self._advance(
-                state, mel[..., start:stop], z[..., start * rows : stop * rows], unmix, packed, ended=ended
+                state,
+                mel[..., start:stop],
+                z[..., start * rows : stop * rows],
+                prepared,
+                None if frames is None else frames.following(start * rows - state[1].shape[-1]),
+                ended=ended,
             )
             waves.append(wave)
         return state, torch.cat(waves, dim=-1).to(given.dtype)
@@ -360,19 +382,24 @@ class WaveGlow(Generator):
         state: State,
         mel: Tensor,
         z: Tensor,
-        unmix: list[Tensor],
-        packed: Layers | None,
+        prepared: Prepared,
+        by_phases: ByPhases | None,
         *,
         ended: bool,
     ) -> tuple[State, Tensor]:
         """Take as many frames as are computed at once."""
-        group, wide = self.config.group, self.mel_bands * self.config.group
-        frames, pending = torch.cat([state[0].to(mel), mel], dim=-1), state[2]
-        fresh = self._grouped(self.upsample.following(frames)) if mel.shape[-1] else mel.new_zeros(len(mel), wide, 0)
-        before = state[1].shape[-1]
+        group, wide, packed = self.config.group, self.mel_bands * self.config.group, prepared.packed
+        frames, pending, earlier, later = torch.cat([state[0].to(mel), mel], dim=-1), state[2], state[1].to(mel), z
+        if by_phases is not None:  # rows of the upsampled mel are not made
+            wide, earlier = 0, earlier[:, -group:]
+        else:
+            none = mel.new_zeros(len(mel), wide, 0)
+            fresh = self._grouped(self.upsample.following(frames)) if mel.shape[-1] else none
+            later = torch.cat([fresh, z], dim=1)
+        before = earlier.shape[-1]
         # what flows are given, in rows
-        given = _joined(state[1].to(mel), torch.cat([fresh, z], dim=1), by_rows=packed is not None)
-        rest, noise = given[:, :wide], _at_least_single(given[:, wide:])
+        given = _joined(earlier, later, by_rows=packed is not None)
+        rest, noise = given[:, :wide] if by_phases is None else by_phases, _at_least_single(given[:, wide:])
         place, left = 3, group - 2 * cast(Flow, self.flows[-1]).width
         x, kept = (
             noise[:, left:, before:],
@@ -393,7 +420,7 @@ class WaveGlow(Generator):
             x, count = torch.cat([waiting, x], dim=-1), made.shape[-1]
             memories += [x[..., count:].clone(), *memory]
             x, before, place = (
-                flow.backward(x[..., :count], made, unmix[number]),
+                flow.backward(x[..., :count], made, prepared.unmix[number]),
                 max(0, before - stack.reach),
                 place + size,
             )
@@ -409,7 +436,9 @@ class WaveGlow(Generator):
         """Say what runs the layers, best first, each with the reason why it cannot."""
         x = self.upsample.weight.new_zeros(1, self.mel_bands, 64)
         operators: dict[str, str | None] = ops.explain("conv1d", x, x.new_zeros(1, self.mel_bands, 1))
-        return {"native layers": self._why_not_native(), **operators}
+        native = self._why_not_native()
+        of_frames = native or self._why_not_by_phases()
+        return {"native layers of mel frames": of_frames, "native layers": native, **operators}
 
     def _why_not_native(self) -> str | None:
         """Return why native code cannot run the layers, as a sentence, or None."""
@@ -442,26 +471,61 @@ class WaveGlow(Generator):
         return weights / self.config.group + self.upsample.weight.numel() / self.hop
 
     def forget(self) -> None:
-        """Drop the packed weights, so that the next samples are made with weights as they are then."""
-        self._packed.forget()
+        """Drop what is kept of the weights, so that the next samples are made with weights as they are then."""
+        self._kept.forget()
 
-    def _for_native_code(self, mel: Tensor, *, in_order: bool) -> Layers | None:
-        """Return the layers of all flows as native code reads them, or None where operators run them.
+    def _prepared(self, mel: Tensor, z: Tensor, *, in_order: bool) -> Prepared:
+        """Return what is made of the weights, once where no gradient is asked for.
 
-        Sums are `in_order`, or else as few products as there are ways to; only float32 has such ways.
+        Sums of native code are `in_order`, or else as few products as there are ways to.
         """
-        if torch.is_grad_enabled() and (mel.requires_grad or any(weight.requires_grad for weight in self.parameters())):
-            return None
+        wanted = mel.requires_grad or z.requires_grad or any(weight.requires_grad for weight in self.parameters())
+        if torch.is_grad_enabled() and wanted:
+            return Prepared(self._inverses(), None)
         if self._why_not_native() is not None:
-            return None
-        in_order = in_order or self.upsample.weight.dtype != torch.float32
-        make = partial(self._packed_layers, in_order=in_order)
-        return self._packed.of(self, make, form=(in_order, self._is_on_gpu()))
+            if unreadable(self):
+                return Prepared(self._inverses(), None)
+            return self._kept.of(self, lambda: Prepared(self._inverses(), None))
+        on_gpu, by_phases = self._is_on_gpu(), not in_order and self._why_not_by_phases() is None
+        in_order = in_order or not (by_phases or self.upsample.weight.dtype == torch.float32)
 
-    def _packed_layers(self, *, in_order: bool) -> Layers:
+        def make() -> Prepared:
+            layers: Layers
+            if on_gpu:
+                layers = [flow.network.packed(cuda.Packed) for flow in self._each()]
+            else:
+                upsampled = partial(_upsampled, *self._upsampling(), self.mel_bands) if by_phases else None
+                layers = [flow.network.packed(partial(Packed, in_order=in_order), upsampled) for flow in self._each()]
+            return Prepared(self._inverses(), layers, by_phases)
+
+        return self._kept.of(self, make, form=(in_order, on_gpu))
+
+    def _why_not_by_phases(self) -> str | None:
+        """Return why layers do not read mel frames, instead of rows of the upsampled mel, or None."""
         if self._is_on_gpu():
-            return [flow.network.packed(cuda.Packed) for flow in self._each()]
-        return [flow.network.packed(partial(Packed, in_order=in_order)) for flow in self._each()]
+            return "kernels of a GPU read rows of the upsampled mel"
+        settings, taps = self.config, self.upsample.past + 1
+        if settings.channels < FEWEST_BY_PHASES:
+            return f"layers have {settings.channels} channels; it is worth its weights from {FEWEST_BY_PHASES} on"
+        if taps >= settings.group:
+            return f"a row has {settings.group} samples, no more than the {taps} frames of which they are upsampled"
+        gates = 2 * settings.channels * settings.layers * settings.flows
+        size = gates * self._rows_per_frame * self.mel_bands * taps * self.upsample.weight.element_size()
+        if size > memory_size() // MEMORY_SHARE:
+            return f"their weights would take {size / 1e9:.1f} GB, more than 1/{MEMORY_SHARE} of this machine's memory"
+        return None
+
+    def _upsampling(self) -> tuple[Tensor, Tensor]:
+        """Return what upsamples the mel as a product for each row of a frame, and what it adds to all.
+
+        (rows per frame, bands · group, bands · frames of the mel), (bands · group,).
+        """
+        group, up = self.config.group, self.upsample
+        frames = up.past + 1
+        taps = F.pad(up.weight.detach().float(), (0, frames * self.hop - up.weight.shape[-1]))
+        # the latest of the frames meets the first taps
+        by_row = taps.reshape(*taps.shape[:2], frames, -1, group).flip(2).permute(3, 1, 4, 0, 2)
+        return by_row.flatten(1, 2).flatten(2), up.bias.detach().float().repeat_interleave(group)
 
     def _inverses(self) -> list[Tensor]:
         """Invert the 1×1 convolutions, in double precision where there is any."""
@@ -482,12 +546,30 @@ class WaveGlow(Generator):
         return x.reshape(*x.shape[:2], -1, self.config.group).transpose(2, 3).flatten(1, 2)
 
 
+FEWEST_BY_PHASES = 32
+"""Channels of layers that read mel frames; narrower ones take little time, and sum as streams do."""
+
+MEMORY_SHARE = 5
+"""Weights for mel frames may take so much of a machine's memory: those of the published network are 2 GB in float32,
+products of 320 numbers for each of the 32 rows of a frame, instead of one of 640 for all of them."""
+
 WINDOW = 96
 """Frames that run through all flows before the next. With 256 channels their features, 20 MB, stay in a third-level
 cache, and their rows are whole blocks of Toom and Cook's method for each dilation: 768 rows for the last."""
 
 GPU_WINDOW = 512
 """The same where a GPU computes, which they are to fill; 32 of them then take 2 GB."""
+
+
+def _upsampled(by_row: Tensor, bias: Tensor, bands: int, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply what upsamples the mel, as `WaveGlow._upsampling` gives it, into the weight of a layer's condition.
+
+    Returns that of mel frames, (rows per frame, 2 C, bands, frames), and what it adds to the layer's bias.
+    """
+    weight = weight.detach().float()
+    with torch.autocast("cpu", enabled=False):
+        made = product(by_row, weight[..., None], None)
+        return made.reshape(*made.shape[:2], bands, -1), weight @ bias
 
 
 def _joined(earlier: Tensor, later: Tensor, *, by_rows: bool) -> Tensor:

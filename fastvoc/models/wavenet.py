@@ -7,6 +7,7 @@ conditioning and numbering of samples. `WaveNet.forward` is the whole network ov
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
-from fastvoc import native, ops
+from fastvoc import ops
 from fastvoc.blocks import Conv1d
 from fastvoc.blocks.conditioning import RowsConfig, StretchedConfig, TransposedConfig
 from fastvoc.blocks.distributions import DistributionConfig, GaussianConfig, LogisticsConfig, MuLawConfig
@@ -26,14 +27,18 @@ from fastvoc.config import config
 from fastvoc.models import eight_bits
 from fastvoc.models.generator import Generator, Positive
 from fastvoc.noise import Draws
-from fastvoc.ops.kept import Kept, Samples, unreadable
+from fastvoc.ops.kept import Kept, unreadable
+from fastvoc.ops.layout import in_layout_of
 from fastvoc.ops.network import Quantization
 from fastvoc.ops.op import Slower
-from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights
+from fastvoc.ops.recurrent import CudaWaveNet, NativeWaveNet, Steps, WaveNetWeights, unasked
 from fastvoc.recurrence import State
 
 FRAMES = 32
 """Frames whose samples are made at once, between which Python handles signals: a third of a second at 22050 Hz."""
+
+_EXAMPLE = 16
+"""Frames that a choice of 8 bits looks at, of each mel."""
 
 _DISTRIBUTIONS: dict[str, Literal["CLASSES", "LOGISTICS", "GAUSSIAN"]] = {
     "mu-law": "CLASSES",
@@ -196,11 +201,26 @@ class WaveNet(Generator):
         )
         self.hidden = Conv1d(config.skip_channels, config.head_channels, 1)
         self.output = Conv1d(config.head_channels, config.distribution.outputs, 1)
+        self._begin_weights()
         self._native: Kept[NativeWaveNet] = Kept()
         self._for_gpu: Kept[CudaWaveNet] = Kept()
         self._reach: Kept[float] = Kept()
-        self._int8: dict[int, Quantization] = {}
-        self._int8_of: int | None = None
+        self._int8 = eight_bits.EightBits(self, config.layers, "WaveNet")
+
+    def _begin_weights(self) -> None:
+        """Begin with normal weights of variance 2 / fan-in and no biases (r9y9/wavenet_vocoder a35fff7, modules.py).
+
+        Those of `Conv1d` have a sixth of that variance: a layer then adds next to nothing to the residual path, which
+        is halved in power behind it, so that deep layers hear nothing. Classes begin as vectors of variance 1, as
+        nv-wavenet's, and the last matrix as `Conv1d` does, so that probabilities are near equal.
+        """
+        for part in (self.input, self.layers, self.hidden):
+            for convolution in part.modules():
+                if isinstance(convolution, Conv1d):
+                    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+                    nn.init.zeros_(convolution.bias)
+        if self.config.distribution.classes:
+            nn.init.normal_(self.input.weight)
 
     @property
     def hop(self) -> int:
@@ -287,6 +307,7 @@ class WaveNet(Generator):
         """
         self._check_condition(condition)
         x = self.embedded(inputs)
+        rows = in_layout_of(x, rows)  # so that kernels add what layers make of them as it lies
         embedding = None if condition is None else self._embedding(condition)[..., None]
         skips: Tensor | None = None
         for layer in self._each():
@@ -410,13 +431,12 @@ class WaveNet(Generator):
 
     def explain_steps(self) -> dict[str, str | None]:
         """Say what makes samples, best first, each with the reason why it cannot."""
-        native_steps = _unasked("cpu") or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
-        narrow = f"native steps with {len(self._int8)} of {2 * self.config.layers} convolutions in int8"
+        native_steps = unasked("cpu") or NativeWaveNet.refuses(self.input.weight) or unreadable(self)
         return {
-            **({narrow: native_steps or self._why_no_int8()} if self._int8 else {}),
+            **({self._int8.way: native_steps or self._int8.outdated or self.refuses_int8()} if self._int8 else {}),
             "native steps": native_steps,
             **self._explain_gpu(),
-            "steps in PyTorch": _unasked("reference"),
+            "steps in PyTorch": unasked("reference"),
         }
 
     def _explain_gpu(self) -> dict[str, str | None]:
@@ -424,18 +444,21 @@ class WaveNet(Generator):
         weight = self.input.weight
         first = weight.dtype if weight.dtype in _ON_GPU else torch.float16
         reason = self._why_not_on_gpu(first)
-        if reason is not None or weight.dtype in _ON_GPU:
+        if reason is not None:
             return {_on_gpu(first): reason}
+        by = " by clusters" if CudaWaveNet.clusters(weight.device, self._sizes, 1) else ""
+        if weight.dtype in _ON_GPU:
+            return {_on_gpu(first) + by: None}
         reach = self._reach.of(self, lambda: self._as_matrices().reach)
         if reach <= FLOAT16_REACH:
-            return {_on_gpu(first): None}
+            return {_on_gpu(first) + by: None}
         return {
-            _on_gpu(first): f"values may reach {reach:.3g} in it, and float16 ends at 65504",
-            _on_gpu(torch.bfloat16): self._why_not_on_gpu(torch.bfloat16),
+            _on_gpu(first) + by: f"values may reach {reach:.3g} in it, and float16 ends at 65504",
+            _on_gpu(torch.bfloat16) + by: self._why_not_on_gpu(torch.bfloat16),
         }
 
     def _why_not_on_gpu(self, precision: torch.dtype) -> str | None:
-        reason = _unasked("cuda") or CudaWaveNet.refuses(self.input.weight, precision, self._sizes)
+        reason = unasked("cuda") or CudaWaveNet.refuses(self.input.weight, precision, self._sizes)
         return None if isinstance(reason, Slower) and ops.forced_backend() == "cuda" else reason
 
     @property
@@ -457,41 +480,26 @@ class WaveNet(Generator):
         """Return why no convolution can multiply in 8 bits here, or None."""
         if self.condition_channels:
             return "it is conditioned on speakers, for which nothing chooses convolutions yet"
-        reason = NativeWaveNet.refuses(self.input.weight) or unreadable(self)
-        if reason is None and not native.multiplies_bfloat16():
-            reason = "this processor does not multiply 8-bit integers (AVX512_VNNI)"
-        return reason
+        return NativeWaveNet.refuses(self.input.weight) or unreadable(self) or eight_bits.refuses()
 
     def choose_int8(self, mels: Sequence[Tensor], *, smallest_snr: float) -> dict[int, Quantization]:
         """Choose the convolutions that multiply in 8 bits, as `fastvoc.models.eight_bits.choose` says."""
-        return eight_bits.choose(self, mels, smallest_snr=smallest_snr)
+        network = copy.deepcopy(self).float()
+        with torch.inference_mode():
+            examples = [network._example(mel) for mel in mels]
+            return eight_bits.choose(network._as_matrices(), examples, smallest_snr=smallest_snr)
+
+    def _example(self, mel: Tensor) -> eight_bits.Example:
+        """Take the middle frames of a mel: enough values for a range, and little time."""
+        frames = min(_EXAMPLE, mel.shape[-1])
+        first = (mel.shape[-1] - frames) // 2
+        rows = self.rows(mel)[..., first * self.hop : (first + frames) * self.hop].mT.float().contiguous()
+        noise = self.draws(torch.arange(len(mel), device="cpu"), 0, frames).float().contiguous()
+        return eight_bits.Example(rows, noise, float(self.config.distribution.silence))
 
     def take_int8(self, chosen: Mapping[int, Quantization]) -> None:
-        """Multiply these convolutions in 8 bits, as long as the weights are as they are now, and others in bfloat16.
-
-        Raises
-        ------
-        ValueError
-            If there is no such convolution, or 0 is not the middle of its steps.
-        """
-        for number, steps in chosen.items():
-            if number not in range(2 * self.config.layers):
-                raise ValueError(
-                    f"WaveNet: convolution {number} is to multiply in 8 bits, but there are only "
-                    f"{2 * self.config.layers}"
-                )
-            if steps.zero_point != eight_bits.ZERO:
-                raise ValueError(
-                    f"WaveNet: convolution {number} has the zero point {steps.zero_point}; it must be {eight_bits.ZERO}"
-                )
-        self._int8 = dict(chosen)
-        known = self._int8 and self.input.weight.device.type == "cpu" and not native.missing()
-        self._int8_of = Samples(self.parameters()).take() if known else None
-
-    def _why_no_int8(self) -> str | None:
-        if self._int8_of != Samples(self.parameters()).take():
-            return "the generator has changed since the layers were chosen; quantise it again"
-        return self.refuses_int8()
+        """Multiply these convolutions in 8 bits, as `fastvoc.models.eight_bits.EightBits.take` says."""
+        self._int8.take(chosen)
 
     @property
     def is_exact_in_batches(self) -> bool:
@@ -506,7 +514,7 @@ class WaveNet(Generator):
                 continue
             if way == "steps in PyTorch":
                 return self._run_in_pytorch
-            kernel = next((kernel for kernel in _ON_GPU if way == _on_gpu(kernel)), None)
+            kernel = next((kernel for kernel in _ON_GPU if way.startswith(_on_gpu(kernel))), None)
             packed = self._packed() if kernel is None else self._packed_for_gpu(kernel)
             return lambda block: self._run_native(block, packed)
         asked_for_gpu = ops.forced_backend() == "cuda"
@@ -555,15 +563,14 @@ class WaveNet(Generator):
         factor, gain = self.config.preemphasis, self.config.gain
         if not factor:
             return samples if gain == 1 else samples / gain
-        waves = []
-        for row, latest in zip(samples.tolist(), level, strict=True):
-            y, wave = float(latest), []
-            for x in row:
-                y = x + factor * y
-                wave.append(y)
-            latest.fill_(y)
-            waves.append(wave)
-        return torch.tensor(waves, dtype=torch.float64).div_(gain).to(samples)
+        from scipy.signal import lfilter  # which takes a while to import, and adds in the order of the samples
+
+        waves, _ = lfilter(
+            [1.0], [1.0, -factor], samples.double().numpy(force=True), zi=factor * level.numpy(force=True)
+        )
+        made = torch.from_numpy(waves)
+        level.copy_(made[:, -1:])
+        return made.div_(gain).to(samples)
 
     def _run_native(self, block: _Block, packed: NativeWaveNet | CudaWaveNet) -> Tensor:
         drawn = torch.empty(block.rows.shape[:2], dtype=torch.float32, device=block.rings.device)
@@ -585,8 +592,7 @@ class WaveNet(Generator):
         """Return the weights as native code reads them, packed again whenever they have changed."""
         dtype, scales = self.input.weight.dtype, None
         if self._int8 and next(iter(self.explain_steps().values())) is None:
-            chosen = [self._int8.get(number) for number in range(2 * self.config.layers)]
-            dtype, scales = torch.bfloat16, tuple(0.0 if steps is None else steps.scale for steps in chosen)
+            dtype, scales = torch.bfloat16, self._int8.scales
         return self._native.of(self, lambda: NativeWaveNet(self._as_matrices(), dtype, scales), form=scales)
 
     def _packed_for_gpu(self, precision: torch.dtype) -> CudaWaveNet:
@@ -644,12 +650,6 @@ class WaveNet(Generator):
 def _on_gpu(precision: torch.dtype) -> str:
     """Name the way to make samples on a GPU."""
     return f"cuda steps in {str(precision).removeprefix('torch.')}"
-
-
-def _unasked(backend: str) -> str | None:
-    """Return that another backend was asked for, if one was."""
-    asked = ops.forced_backend()
-    return None if asked in (None, backend) else f"backend {asked!r} was asked for"
 
 
 class _Block(NamedTuple):

@@ -6,6 +6,7 @@ from fastvoc.ops import flops
 from fastvoc.ops.availability import backends
 from fastvoc.ops.conv1d import conv1d
 from fastvoc.ops.convnext import convnext
+from fastvoc.ops.gate import gate
 from fastvoc.ops.gated import gated
 from fastvoc.ops.griffin_lim import griffin_lim
 from fastvoc.ops.op import OPS, Op, explain, forced_backend, known_backend, last_backends, use_backend
@@ -22,6 +23,7 @@ __all__ = [
     "convnext",
     "explain",
     "forced_backend",
+    "gate",
     "gated",
     "griffin_lim",
     "known_backend",

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastvoc import native
 from fastvoc.ops.availability import backends
 from fastvoc.ops.cuda import device as cuda
-from fastvoc.ops.op import Slower
+from fastvoc.ops.op import Slower, forced_backend
 
 SHORTEST, LONGEST = 1 << 10, 1 << 16
 """Samples that are made on one thread after a second one was late: once, and again and again, which is three seconds at
@@ -342,6 +342,24 @@ class CudaWaveNet:
             return f"a stream of it needs {needed} bytes of shared memory; a block of this GPU has {there}"
         return reason
 
+    @staticmethod
+    def clusters(device: torch.device, sizes: Mapping[str, int], batch: int) -> int:
+        """Return how many clusters of blocks make the samples of a batch, or 0 if blocks make streams alone.
+
+        Parameters
+        ----------
+        device : torch.device
+            That some WaveNet can run on.
+        sizes : mapping of str to int
+            As `WaveNetWeights.sizes`.
+        batch : int
+            Streams.
+        """
+        ffi, library = native.library()
+        described = ffi.new("fastvoc_recurrent *", dict(sizes))
+        gpu = ffi.new("fastvoc_gpu *", cuda.gpu(device)._asdict())
+        return int(library.fastvoc_cuda_recurrent_clusters(described, gpu, batch))
+
     def run(self, steps: Steps) -> None:
         """Make some steps on the current stream of the device.
 
@@ -368,6 +386,12 @@ class CudaWaveNet:
                 current,
             )
         native.check("WaveNet", code)
+
+
+def unasked(backend: str) -> str | None:
+    """Return that another backend was asked for than the one of some steps, if one was."""
+    asked = forced_backend()
+    return None if asked in (None, backend) else f"backend {asked!r} was asked for"
 
 
 def _pointer(memory: Tensor) -> Any:

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastvoc.faces.vocoder import Vocoder
     from fastvoc.train.run import train
-    from fastvoc.vocoder import Vocoder
 
 __all__ = ["train"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
 from fastvoc.audio.partials import hertz_of_pitch, strongest_pitch
-from fastvoc.instrument import Instrument
+from fastvoc.faces.instrument import Instrument
 from fastvoc.train.data.notes import read_all, read_notes
 from fastvoc.train.data.recordings import evenly
 from fastvoc.train.report.note_scores import NoteScores, score_notes, train_classifier

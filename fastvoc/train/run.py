@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from fastvoc import opening
 from fastvoc.device import read_device
-from fastvoc.face import Face
+from fastvoc.faces import opening
+from fastvoc.faces.face import Face
 from fastvoc.train.config import TrainConfig, load_config
 from fastvoc.train.data.readers import refuse_unguarded
 from fastvoc.train.health import Interruption, NotFinite, Numbers, RunFailed

@@ -42,6 +42,9 @@ SMOKE = "smoke"
 OUTPUTS = {BEST, CHECKPOINTS, SAMPLES, TENSORBOARD, SMOKE}
 """Folders that a run makes in its own."""
 
+_HALF = re.compile(rf"(^probe|^(step|rescue)-\d+(\.old)?|\.\d+-\d+){re.escape(PARTIAL)}$")
+"""Names of what is not complete: a probe, checkpoints, and files as `fastvoc.writing.temporary_path` calls them."""
+
 FREE = {
     *("folder", "steps", "report_every", "validate_every", "save_every", "keep_last", "milestone_every"),
     *("data.workers", "data.cache", "data.validation_clips"),
@@ -147,8 +150,12 @@ def drop_rescues(folder: Path, *, but: int | None = None) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process has left half written in a run that nobody else trains."""
-    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"*/*{PARTIAL}")]:
+    """Remove what a killed process has left half written in a run that nobody else trains, and nothing of others.
+
+    A run may lie in a folder with downloads, other runs or its own smoke test, whose files have such names too.
+    """
+    places = [folder, *(folder / name for name in sorted(OUTPUTS - {SMOKE}))]
+    for path in [path for place in places for path in place.glob(f"*{PARTIAL}") if _HALF.search(path.name)]:
         if path.is_dir():
             _sweep(path)
         else:

@@ -23,7 +23,7 @@ import watching
 # Tests of what compilers make of C++ and Triton, of GPUs, and of whole trainings: minutes each, and no line of the
 # package's Python that others leave out. So are tests that are marked as slow.
 LEFT_OUT = {
-    f"tests/test_{name}.py"
+    f"test_{name}.py"
     for name in (
         *("build", "cuda", "cuda_compile", "cuda_gpu", "native_checks"),
         *("overfit", "triton", "triton_compile", "triton_gpu"),
@@ -61,12 +61,12 @@ class Run:
 
 def runs() -> list[Run]:
     """Return the files of tests that are watched; kernels for GPUs run where tests let the CPU stand in for one."""
-    plain = [Run(file) for file in tree.tracked("tests/test_*.py") if file not in LEFT_OUT]
-    triton, contract = "TRITON_INTERPRET=1", "tests/test_ops.py"
-    found = [*plain, Run("tests/interpreted.py", triton), Run(contract, triton, "triton and not bfloat16")]
-    for library in tree.REPOSITORY.glob("build/cuda-on-cpu-*/libfastvoc.so"):  # as tests/test_cuda.py leaves it
+    plain = [Run(file) for file in tree.tracked("tests/*test_*.py") if Path(file).name not in LEFT_OUT]
+    triton, contract = "TRITON_INTERPRET=1", "tests/ops/test_ops.py"
+    found = [*plain, Run("tests/gpu/triton/interpreted.py", triton), Run(contract, triton, "triton and not bfloat16")]
+    for library in tree.REPOSITORY.glob("build/cuda-on-cpu-*/libfastvoc.so"):  # as test_cuda.py leaves it
         cuda = f"FASTVOC_CUDA_ON_CPU={library.relative_to(tree.REPOSITORY)}"
-        found += [Run("tests/hosted.py", cuda), Run("tests/hosted_gradients.py", cuda)]
+        found += [Run("tests/gpu/cuda/hosted.py", cuda), Run("tests/gpu/cuda/hosted_gradients.py", cuda)]
         found.append(Run(contract, cuda, "cuda and not float32"))
     return found
 

@@ -247,10 +247,11 @@ __attribute__((noinline)) void accumulate(const float* rows, int64_t row, const 
   if (chained > 0) flush<Rows, Vectors, Group>(sum, bias, sums);
 }
 
-// Sums of kRows rows of a panel, row after row, `panel.width` floats each.
+// Sums of `count` rows of a panel, or of kRows, row after row, `panel.width` floats each.
 template <int64_t Chain = kChain, int Ahead = 0>
 inline void accumulate_panel(const Panel& panel, const fastvoc_call& call, const float* rows, int64_t row,
-                             const float* packed, const float* bias, float* sums, const Second& second) {
+                             const float* packed, const float* bias, float* sums, const Second& second,
+                             int64_t count = kRows) {
   const int64_t steps = row / panel.group;
   const Taps taps = taps_of(call, row, second, steps * panel.vectors() * kLanes);
   const auto run = [&](auto function, int height) {
@@ -258,6 +259,10 @@ inline void accumulate_panel(const Panel& panel, const fastvoc_call& call, const
       function(rows + r * row, row, packed + panel.offset, taps, steps, bias, sums + r * panel.width);
   };
   constexpr int kHeight = rows_in_registers(2);
+  if constexpr (kHeight > 6) {
+    if (count <= 6 && panel.vectors() == 2)
+      return accumulate<6, 2, 1, Chain, Ahead>(rows, row, packed + panel.offset, taps, steps, bias, sums);
+  }
   if (panel.vectors() == 2) return run(accumulate<kHeight, 2, 1, Chain, Ahead>, kHeight);
   if (panel.group == 1) return run(accumulate<kRows, 1, 1, Chain>, kRows);
   if (panel.group == 2) return run(accumulate<kRows, 1, 2, Chain>, kRows);
@@ -406,7 +411,7 @@ inline void convolve_panel(const Panel& panel, const fastvoc_call& call, const f
     const int64_t count = smaller(kChunk, height - chunk);
     for (int64_t r = 0; r < count; r += kRows)
       accumulate_panel<Chain, Ahead>(panel, call, rows + (chunk + r) * row, row, packed, lanes, sums + r * panel.width,
-                                     second);
+                                     second, count - r);
     to_memory(sums, chunk, count);
   }
 }

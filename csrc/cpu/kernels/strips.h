@@ -191,8 +191,7 @@ inline void transpose_rows(const float* from, int64_t distance, int64_t lanes, i
     }
 }
 
-// The vectors of a panel for so many channels, and how many panels they make.
-inline int vectors_for(int64_t channels) { return channels > kLanes ? 2 : 1; }
+// How many panels so many channels make.
 inline int64_t panels_of(int64_t channels) { return (channels + 2 * kLanes - 1) / (2 * kLanes); }
 
 // Parts in which the strips of a panel are shared out, so that there is work for every thread.

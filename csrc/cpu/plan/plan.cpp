@@ -551,13 +551,14 @@ int pack(const fastvoc_network& network, const void* memory, int threads, void* 
 
 void begin(const void* memory, void* state) {
   const Plan& plan = plan_at(memory);
-  std::memset(state, 0, plan.state);
+  std::memset(state, 0, sizeof(Stream));
   Stream& stream = *static_cast<Stream*>(state);
   for (int l = 0; l < plan.lines; ++l) {
     const Line& line = plan.line[l];
     stream.begin[l] = -line.front;
     stream.fronted[l] = !looks(line);
-    std::memset(static_cast<char*>(state) + line.history, line.zero_point, line.kept * line.bytes);
+    // the others are read only behind what was kept
+    std::memset(static_cast<char*>(state) + line.history, line.zero_point, line.front * line.bytes);
   }
 }
 

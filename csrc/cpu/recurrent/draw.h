@@ -5,26 +5,15 @@
 #include <cmath>
 
 #include "../../isa.h"
-#include "../kernels/simd.h"
+#include "../kernels/exp.h"
 
 namespace fastvoc::FASTVOC_ISA {
 
-// e^y of y <= 0, to two units in the last place, as in `tanh`; 0 below the smallest normal number.
+// e^y of y <= 0, to two units in the last place; 0 below the smallest normal number.
 static inline Vector exp_of_negative(Vector y) {
-  constexpr float kRound = 12582912.0f;
   const Vector bounded = y > 0 ? Vector{} : y;  // of lanes that fill up a vector
   const Vector inside = bounded < -87.0f ? splat(-87.0f) : bounded;
-  const Vector shifted = inside * 1.44269504089f + kRound;
-  const Vector n = shifted - kRound;
-  const Vector r = inside - n * 0.693359375f - n * -2.12194440e-4f;
-  Vector e = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  e = e * r + 8.3334519073e-3f;
-  e = e * r + 4.1665795894e-2f;
-  e = e * r + 1.6666665459e-1f;
-  e = e * r + 5.0000001201e-1f;
-  e = e * r * r + r + 1;
-  const Lanes exponent = ((Lanes)shifted - (Lanes)splat(kRound)) << 23;
-  return y < -87.0f ? Vector{} : (Vector)((Lanes)e + exponent);
+  return y < -87.0f ? Vector{} : exp_within_87(inside);
 }
 
 // The smallest number whose cumulative probability exceeds `number`. `logits` is overwritten, and filled up to vectors.

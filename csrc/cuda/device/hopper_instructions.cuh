@@ -1,5 +1,6 @@
 // What kernels ask of architecture 90a and no other has: barriers in shared memory that count arrivals and bytes,
-// copies of whole runs of bytes, and multiplications by four warps at once, a warpgroup.
+// copies of whole runs of bytes, multiplications by four warps at once, a warpgroup, and what blocks of a cluster send
+// each other.
 //
 // Copies of whole runs and multiplications see shared memory through a door of their own, the asynchronous proxy: what
 // threads write by themselves, they see once its writer has called publish_writes.
@@ -75,6 +76,36 @@ FASTVOC_DEVICE void copy_run(void* shared, const void* global, int bytes, Barrie
                    shared_address(shared)),
                "l"(__cvta_generic_to_global(global)), "r"(bytes), "r"(shared_address(barrier))
                : "memory");
+}
+
+// ---- blocks of a cluster, which are numbered along x
+
+// A place of this block's shared memory in that of another one.
+FASTVOC_DEVICE unsigned address_in(int block, const void* own) {
+  unsigned address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(own)), "r"(block));
+  return address;
+}
+
+// 16 bytes on their way to a place of another block, where they count among those that a barrier waits for.
+FASTVOC_DEVICE void send(int block, void* place, const Vector16& value, Barrier* barrier) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(
+                   address_in(block, place)),
+               "r"(value.word[0]), "r"(value.word[1]), "r"(value.word[2]), "r"(value.word[3]),
+               "r"(address_in(block, barrier))
+               : "memory");
+}
+
+// Says that this block is done with what others will overwrite in its shared memory, and nothing of what it wrote: an
+// arrival that releases to the cluster waits for all stores to global memory, and one who waits and acquires from the
+// cluster, instead of wait_for_phase, loses the first level cache, which shared memory has no use for.
+FASTVOC_DEVICE void arrive_in(int block, Barrier* barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in(block, barrier)) : "memory");
+}
+
+// Of all threads of all blocks.
+FASTVOC_DEVICE void cluster_barrier() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 FASTVOC_DEVICE void publish_writes() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

@@ -43,6 +43,10 @@ FASTVOC_DEVICE unsigned shared_address(const void* shared) {
 
 FASTVOC_DEVICE void barrier() { __syncthreads(); }
 FASTVOC_DEVICE void barrier(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+// The same without waiting, for the sake of those that wait there.
+FASTVOC_DEVICE void arrive_at_barrier(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 FASTVOC_DEVICE void warp_barrier() { __syncwarp(); }
 
 // What the lane has whose number differs in these bits.
@@ -249,6 +253,13 @@ constexpr bool kMultiplies = true;
 FASTVOC_DEVICE int anew(int value) {
 #if !defined(FASTVOC_CUDA_ON_CPU)
   asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
+template <class T>
+FASTVOC_DEVICE T* anew(T* value) {
+#if !defined(FASTVOC_CUDA_ON_CPU)
+  asm volatile("" : "+l"(value));
 #endif
   return value;
 }

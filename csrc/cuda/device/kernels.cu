@@ -12,6 +12,7 @@
 #include "normalise.cuh"
 #include "pack.cuh"
 #include "recurrent.cuh"
+#include "recurrent_cluster.cuh"
 #include "snake.cuh"
 
 namespace fastvoc::cuda {
@@ -78,6 +79,12 @@ FASTVOC_KERNEL(input_gradient, InputGradient, 256) { finish_input_gradient(param
 #define FASTVOC_RECURRENT(word, precision) \
   FASTVOC_KERNEL(recurrent_##word, Recurrent, 32 * kStepWarps) { recurrent<precision>(parameter); }
 FASTVOC_RECURRENTS(FASTVOC_RECURRENT)
+
+#define FASTVOC_RECURRENT_CLUSTER(word, precision)                                      \
+  FASTVOC_HOPPER_KERNEL(hopper_recurrent_##word, Recurrent, 32 * kClusterWarps, 1) {    \
+    recurrent_cluster<precision>(parameter);                                            \
+  }
+FASTVOC_RECURRENTS(FASTVOC_RECURRENT_CLUSTER)
 
 #define FASTVOC_SNAKE(word, precision)                                                          \
   FASTVOC_SHARING_KERNEL(smooth_snake_##word, Snake, kSnakeThreads, kSnakeBlocks) {             \

@@ -20,6 +20,12 @@ constexpr int kMostDilations = 256;
 constexpr int kJobSlots = 2;   // of a warp, for weights on their way
 constexpr int kSlotPairs = 4;  // the most that a slot holds
 constexpr int kTileBytes = 512;
+
+// Blocks of a cluster that make samples together. Warps come in four groups, two for the chain and two that look back, and
+// one more tells the others how far a block is. Were there more warps, threads would have fewer than 168 registers.
+constexpr int kClusterBlocks = 8, kGroupWarps = 2, kClusterWarps = 4 * kGroupWarps + 1;
+constexpr int kClusterPasts = 2;      // operands of looking back
+constexpr int kResultBytes = 8 * 64;  // the most that a row of tiles hands on
 constexpr int kPairColumns = 32;  // a pair of neighbouring tiles is what loads of operands serve
 
 FASTVOC_BOTH constexpr int row_tiles(long long rows) { return int((rows + 15) / 16); }
@@ -40,20 +46,31 @@ struct RecurrentWeights {
 
 // Bytes into the shared memory of a block.
 struct RecurrentPlaces {
-  int x, z, skip, hidden, past;  // operands: columns of 16 bits
+  int x, z, skip, hidden, past;  // operands: columns of 16 bits; of x and z two, which layers use in turn
   int x_sums, skip_sums;         // floats, [row][column]
   int outputs;                   // floats, [stream][row]
   int largest, runs, chosen;     // of a draw: [stream][lane] twice, and [stream]
   int ring, history;             // [layer][stream] the row of this sample in the layer's ring, and [stream][tap]
   int weights;                   // the chains of the first layers, which stay
   int slots;                     // [slot][warp] first weights of the jobs to come
+  int results, barriers;         // of a cluster: [warp][turn] what is handed on, and barriers
+};
+
+// A block of a cluster has every eighth of the rows of tiles that a step is made of, and room for as many as any has.
+FASTVOC_BOTH constexpr int share_of(int tiles) { return (tiles + kClusterBlocks - 1) / kClusterBlocks; }
+
+// Pairs of tiles of a block: of the hidden matrix and of the whole head, of gates and of a whole layer.
+struct RecurrentShares {
+  int hidden, head, gates, layer;
 };
 
 struct Recurrent {
   const char* packed;
   RecurrentWeights weights;
   RecurrentPlaces places;
-  int resident;    // layers whose chains stay in shared memory
+  int resident;    // layers whose chains stay in shared memory; in a cluster, with their skips
+  int head;        // in a cluster, whether the head stays, in front of layers
+  RecurrentShares shares;
   int slot_pairs;  // pairs of tiles that a slot holds, or 0, and then weights are read where they are
   int channels, gated, skips, hidden, outputs, layers, taps, condition, input_taps;
   int distribution;

@@ -190,16 +190,19 @@ FASTVOC_DEVICE bool begin_lane(const Snake& call, SnakeLane& lane) {
   lane.part = call.channels_last ? outer : inner;
   lane.channel = 2 * (call.channels_last ? inner : outer);
   lane.first = lane.part * snake_frames(call.stretches);
-  lane.frames = call.lengths ? load_global(call.lengths + block_y()) : call.frames;
+  const int length = call.lengths.items ? load_global(call.lengths.items + block_y()) : call.lengths.frames;
+  lane.frames = length * call.rate + call.offset;
   if (lane.part >= call.parts || lane.channel >= call.channels) return false;
   lane.both = lane.channel + 1 < call.channels;
+  const SnakeProblem& problem = call.problem[block_z()];
+  const int type = call.parameters == kPackedNumbers ? kFloats : kElements;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int channel = lane.channel + (lane.both ? i : 0);
-    float a = given_element(call.alpha, channel, kElements, precision);
-    float b = call.beta ? given_element(call.beta, channel, kElements, precision) : a;
-    if (call.logarithmic) a = exact_exponential(a), b = exact_exponential(b);
-    lane.a[i] = a, lane.amount[i] = 1 / (b + kLeast);
+    float a = given_element(problem.alpha, channel, type, precision);
+    float b = problem.beta ? given_element(problem.beta, channel, type, precision) : a;
+    if (call.parameters == kLogarithms) a = exact_exponential(a), b = exact_exponential(b);
+    lane.a[i] = a, lane.amount[i] = call.parameters == kPackedNumbers ? b : 1 / (b + kLeast);
   }
   return true;
 }
@@ -213,10 +216,11 @@ FASTVOC_DEVICE long long offset_of(const SnakeLane& lane, long long item, int ch
 template <int precision, bool edges, bool words>
 FASTVOC_DEVICE void snake_frames_of(const Snake& call, const SnakeLane& lane) {
   constexpr int bytes = element_bytes(precision);
+  const SnakeProblem& problem = call.problem[block_z()];
   const Rows<precision, edges, words> x = {
-      static_cast<const char*>(call.x) + offset_of<precision>(lane, call.x_item, call.x_channel), call.x_frame * bytes,
+      static_cast<const char*>(problem.x) + offset_of<precision>(lane, call.x_item, call.x_channel), call.x_frame * bytes,
       lane.both ? call.x_channel * bytes : 0, lane.frames};
-  char* const y = static_cast<char*>(call.y) + offset_of<precision>(lane, call.y_item, call.y_channel);
+  char* const y = static_cast<char*>(problem.y) + offset_of<precision>(lane, call.y_item, call.y_channel);
   const int y_row = call.y_frame * bytes, y_second = call.y_channel * bytes;
   float window[2][6], even[2][6] = {}, odd[2][6] = {}, begin[2], end[2];
   Pair<precision> next[6];
@@ -240,6 +244,7 @@ FASTVOC_DEVICE void snake_frames_of(const Snake& call, const SnakeLane& lane) {
 #pragma unroll 1
   for (int stretch = 0; stretch < call.stretches; ++stretch) {
     row = anew(row);
+    [[maybe_unused]] const int rounds = anew(call.rounds);  // lest there be a loop for either
     Pair<precision> here[6];
 #pragma unroll
     for (int i = 0; i < 6; ++i) here[i] = next[i];
@@ -263,6 +268,9 @@ FASTVOC_DEVICE void snake_frames_of(const Snake& call, const SnakeLane& lane) {
           if (row - 3 >= lane.frames) odd[i][step] = end[i];
         }
         made[i] = filtered_backwards(even[i], step) + filtered(odd[i], step);
+        if constexpr (precision == kTfloat32) {
+          if (rounds) made[i] = round_tf32(made[i]);
+        }
       }
       if ((step == 5 || stretch > 0) && (!edges || row - 5 < lane.frames)) {
         store_pair<precision, words>(y + static_cast<long long>(row - 5) * y_row, y_second, lane.both, made[0], made[1]);
@@ -277,6 +285,8 @@ FASTVOC_DEVICE void smooth_snake(const Snake& call) {
     trap();
     return;
   }
+  let_next_kernel_begin();
+  wait_for_previous_kernel();
   SnakeLane lane;
   if (!begin_lane<precision>(call, lane) || lane.first >= lane.frames) return;
   const bool edges = lane.first < 6 || lane.first + snake_frames(call.stretches) + 5 > lane.frames;
@@ -296,13 +306,14 @@ template <int precision, bool edges, bool words>
 FASTVOC_DEVICE void snake_gradients_of(const Snake& call, const SnakeLane& lane) {
   constexpr int bytes = element_bytes(precision);
   constexpr float two = kTap0 + kTap2, three = kTap0 + kTap1 + kTap2, five = kTap0 + kTap1 + kTap2 + kTap3 + kTap4;
+  const SnakeProblem& problem = call.problem[0];
   const Rows<precision, edges, words> x = {
-      static_cast<const char*>(call.x) + offset_of<precision>(lane, call.x_item, call.x_channel), call.x_frame * bytes,
+      static_cast<const char*>(problem.x) + offset_of<precision>(lane, call.x_item, call.x_channel), call.x_frame * bytes,
       lane.both ? call.x_channel * bytes : 0, lane.frames};
   const Rows<precision, edges, words> grad = {
       static_cast<const char*>(call.grad) + offset_of<precision>(lane, call.grad_item, call.grad_channel),
       call.grad_frame * bytes, lane.both ? call.grad_channel * bytes : 0, lane.frames};
-  char* const y = static_cast<char*>(call.y) + offset_of<precision>(lane, call.y_item, call.y_channel);
+  char* const y = static_cast<char*>(problem.y) + offset_of<precision>(lane, call.y_item, call.y_channel);
   const int y_row = call.y_frame * bytes, y_second = call.y_channel * bytes;
   float window[2][6], given[2][6], even[2][6] = {}, odd[2][6] = {}, frequency[2] = {}, divisor[2] = {};
 #pragma unroll
@@ -364,7 +375,7 @@ FASTVOC_DEVICE void snake_gradients_of(const Snake& call, const SnakeLane& lane)
         }
         made[i] = 2 * total;
       }
-      if (call.y && (step == 5 || !begins) && (!edges || row - 5 < lane.frames)) {
+      if (problem.y && (step == 5 || !begins) && (!edges || row - 5 < lane.frames)) {
         store_pair<precision, words>(y + static_cast<long long>(row - 5) * y_row, y_second, lane.both, made[0], made[1]);
       }
     }

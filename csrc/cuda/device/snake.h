@@ -5,19 +5,31 @@
 
 namespace fastvoc::cuda {
 
-// These kernels are not launched early, so that they wait for none.
-//
+// How alpha and beta are given: as numbers or as logarithms of them, of the precision; or packed, as floats: the
+// frequency, and what multiplies sin².
+enum SnakeParameters { kNumbers, kLogarithms, kPackedNumbers };
+
+// Signals of one shape have parameters of their own.
+struct SnakeProblem {
+  const void *x, *alpha, *beta;  // beta may be null: it is alpha then
+  void* y;                       // the result, or the gradient of x; or null, if nobody wants that
+};
+
 // A lane makes the frames of a part of two neighbouring channels. A part is `stretches` times six frames without the
-// five that only its neighbour can make. Strides are in elements. blockIdx.x: lanes; y: item.
+// five that only its neighbour can make. Strides are in elements. blockIdx.x: lanes; y: item; z: problem. An item has
+// `rate` times its length and `offset` frames, none if that is negative. Gradients are not launched early, so that they
+// wait for none, and have one problem.
 struct Snake {
-  const void *x, *grad, *alpha, *beta;  // grad: of the result, if this is a gradient; beta may be null: it is alpha then
-  void* y;                              // the result, or the gradient of x; or null, if nobody wants that
-  float* sums;                          // of a gradient: [2][item][part][channel], or null
-  const int* lengths;                   // frames of each item, or null
+  SnakeProblem problem[kProblems];
+  const void* grad;  // of the result, if this is a gradient
+  float* sums;       // of a gradient: [2][item][part][channel], or null
+  Lengths lengths;
+  int rate, offset;
   long long x_item, grad_item, y_item;
   int x_channel, x_frame, grad_channel, grad_frame, y_channel, y_frame;  // less than 2^31 bytes
-  int channels, frames, items, stretches, parts;
-  int logarithmic;
+  int channels, items, stretches, parts;
+  int parameters;     // SnakeParameters
+  int rounds;         // whether float32 is rounded to TF32, for who multiplies it
   int channels_last;  // neighbouring lanes are neighbouring channels, or else neighbouring parts
   int words;          // both channels of a lane can be read and written at once
 };

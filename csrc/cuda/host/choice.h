@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "chains.h"
+#include "snakes.h"
 
 namespace fastvoc::cuda {
 
@@ -13,7 +14,7 @@ constexpr int kMostHopperSpan = 256;  // rows
 // so that this may not depend on the call.
 inline bool runs_hopper(const Plan& plan, const Operation& operation) {
   if (plan.gpu.architecture != 90 || (plan.gpu.hopper & FASTVOC_HOPPER_OFF)) return false;
-  if (plan.precision == kTfloat32 || operation.columns < 64) return false;
+  if (plan.precision == kTfloat32 || operation.columns < 64 || operation.activates) return false;
   for (int i = 0; i < operation.sources; ++i)
     if (operation.source[i].chunks % 2 != 0 || span_of(operation.source[i]) > kMostHopperSpan) return false;
   return true;
@@ -160,11 +161,19 @@ inline double memory_clocks(const Plan& plan, double bytes) {
   return bytes / (double(plan.gpu.multiprocessors) * rates_of(plan.gpu.architecture).memory);
 }
 
+inline SnakeSize snake_size(const Plan& plan, const Launch& launch, int64_t batch, int64_t rows) {
+  return {plan.precision, false, batch * launch.count, plan.operation[launch.operation[0]].channels, rows};
+}
+
 // The kernel that a launch of a call runs, and how many clocks that takes.
 struct Choice {
   const ChainKernel* chain;
-  const ConvolutionKernel* convolution;  // the other one is null
+  const ConvolutionKernel* convolution;
+  const char* activation;  // its name; of these three, two are null
   double clocks;
+
+  // Or null.
+  const char* kernel() const { return chain ? chain->name : convolution ? convolution->name : activation; }
 };
 inline Choice choose(const Plan& plan, const Launch& launch, int64_t batch, int64_t frames) {
   const Operation& last = plan.operation[launch.operation[launch.count - 1]];
@@ -172,7 +181,10 @@ inline Choice choose(const Plan& plan, const Launch& launch, int64_t batch, int6
   const int64_t rows = std::max<int64_t>(1, rows_of(plan.line[last.line], frames));
   const double memory = memory_clocks(plan, memory_bytes(plan, launch, batch, frames));
   Choice choice = {};
-  if (launch.chain) {
+  if (launch.activates) {
+    choice.activation = kSnakeNames[plan.precision];
+    choice.clocks = snake_clocks(plan.gpu, snake_size(plan, launch, batch, rows));
+  } else if (launch.chain) {
     choice.chain = choose_chain(plan, launch, sum_rows(last, rows), batch, memory, &choice.clocks);
   } else {
     choice.convolution = choose_convolution(plan, launch, rows, batch, memory, &choice.clocks);

@@ -17,6 +17,7 @@ struct LaunchAttribute {
   union {
     char all[64];
     int allowed;
+    unsigned size[3];
   } value;
 };
 
@@ -29,7 +30,7 @@ struct LaunchConfiguration {
 
 constexpr int kMostDynamicShared = 8, kSharedCarveout = 9;  // of a function
 constexpr int kMostSharedIfAsked = 97;                      // of a device
-constexpr int kProgrammaticSerialization = 6;               // of a launch
+constexpr int kClusterDimension = 4, kProgrammaticSerialization = 6;  // of a launch
 constexpr int kCapturesProgrammatic = 12030;                // version of the first driver that records such launches
 
 struct Driver {
@@ -127,17 +128,25 @@ bool find_function(void* module, const char* name, unsigned most_shared, void** 
 }
 
 bool launch(void* function, const Shape& shape, const void* parameter, size_t, bool early, void* stream) {
-  LaunchAttribute attribute = {};
-  attribute.id = kProgrammaticSerialization;
-  attribute.value.allowed = 1;
+  LaunchAttribute attributes[2] = {};
   LaunchConfiguration configuration = {};
+  if (shape.cluster > 1) {
+    LaunchAttribute& attribute = attributes[configuration.count++];
+    attribute.id = kClusterDimension;
+    attribute.value.size[0] = shape.cluster;
+    attribute.value.size[1] = attribute.value.size[2] = 1;
+  }
+  if (early && takes_early(stream)) {
+    LaunchAttribute& attribute = attributes[configuration.count++];
+    attribute.id = kProgrammaticSerialization;
+    attribute.value.allowed = 1;
+  }
   for (int i = 0; i < 3; ++i) configuration.grid[i] = shape.grid[i];
   configuration.block[0] = shape.threads;
   configuration.block[1] = configuration.block[2] = 1;
   configuration.shared = shape.shared;
   configuration.stream = stream;
-  configuration.attributes = &attribute;
-  configuration.count = early && takes_early(stream);
+  configuration.attributes = attributes;
   void* parameters[] = {const_cast<void*>(parameter)};
   return succeeds("cuLaunchKernelEx", driver().launch_kernel(&configuration, function, parameters, nullptr));
 }

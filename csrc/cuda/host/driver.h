@@ -7,6 +7,7 @@ namespace fastvoc::cuda {
 
 struct Shape {
   unsigned grid[3], threads, shared;  // bytes of dynamic shared memory
+  unsigned cluster = 1;               // neighbouring blocks that run together and reach each other's shared memory
 };
 
 // Why there is no driver, as half a sentence, or null.

@@ -23,6 +23,7 @@ inline int line_of(int from) {
   return from == FASTVOC_INPUT ? kX : from == FASTVOC_OTHER_INPUT ? kOther : from + kResults;
 }
 inline bool upsamples(const fastvoc_layer& layer) { return layer.kind == FASTVOC_UPSAMPLE; }
+inline bool activates(const fastvoc_layer& layer) { return layer.kind == FASTVOC_SMOOTH_SNAKE; }
 inline int64_t taps_of(const fastvoc_layer& layer) {
   return upsamples(layer) ? (layer.taps + layer.stride - 1) / layer.stride : layer.taps;
 }
@@ -45,7 +46,7 @@ inline int precision_of(int precision) {
 inline int check_layer(const fastvoc_network& network, int index) {
   const fastvoc_layer& layer = network.layers[index];
   const auto has = [&](int from, int64_t channels) { return has_result(network, index, from, channels); };
-  if (layer.kind != FASTVOC_CONV1D && layer.kind != FASTVOC_UPSAMPLE) return FASTVOC_BAD_NETWORK;
+  if (layer.kind != FASTVOC_CONV1D && !upsamples(layer) && !activates(layer)) return FASTVOC_BAD_NETWORK;
   if (const int error = check_shape(layer)) return error;
   if (!is_count(layer.stride * (layer.out_channels + 64)) || !is_count(layer.taps * (layer.in_channels + 64)) ||
       layer.left >= kMostCount || layer.right >= kMostCount)
@@ -55,7 +56,15 @@ inline int check_layer(const fastvoc_network& network, int index) {
   if (!has(layer.input, layer.in_channels)) return FASTVOC_BAD_NETWORK;
   for (const int added : {layer.residual, layer.partial})
     if (adds(added) && added != FASTVOC_OTHER_INPUT && !has(added, layer.out_channels)) return FASTVOC_BAD_NETWORK;
-  if (upsamples(layer)) {
+  if (activates(layer)) {
+    // As on the CPU; and a convolution stands behind it.
+    const bool adds_none = !adds(layer.residual) && !adds(layer.partial), changes = layer.tanh || layer.gelu;
+    if (!adds_none || changes || layer.divisor != 1 || layer.slope_after != 1 || layer.slope != 1 ||
+        layer.dilation != 1 || layer.stride != 1 || layer.taps != 2 || layer.in_channels != layer.out_channels ||
+        index + 1 == network.count)
+      return FASTVOC_BAD_NETWORK;
+    if (layer.left || layer.right || layer.padding_mode != FASTVOC_ZERO) return FASTVOC_BAD_PADDING;
+  } else if (upsamples(layer)) {
     if (adds(layer.residual) || adds(layer.partial) || layer.dilation != 1) return FASTVOC_BAD_NETWORK;
     // As on the CPU: what is repeated in front is one row, and what is behind the last row is cropped.
     const bool one = layer.taps <= 2 * layer.stride && layer.right + layer.stride >= layer.taps;
@@ -72,17 +81,19 @@ inline int measure_lines(const Draft& draft, Plan& plan) {
   const fastvoc_network& network = draft.network;
   const int width = chunk_channels(plan.precision);
   const auto chunks = [&](int64_t channels) { return int((channels + width - 1) / width); };
-  plan.line[kX] = {int(network.layers[0].in_channels), chunks(network.layers[0].in_channels), 1, 0, 1, -1, -1};
-  Line& other = plan.line[kOther] = {0, 0, 0, 0, 1, -1, -1};
+  plan.line[kX] = {int(network.layers[0].in_channels), chunks(network.layers[0].in_channels), 1, 0, 1, 0, -1, -1};
+  Line& other = plan.line[kOther] = {0, 0, 0, 0, 1, 0, -1, -1};
   for (int i = 0; i < network.count; ++i) {
     const fastvoc_layer& layer = network.layers[i];
     const Line& input = plan.line[line_of(layer.input)];
     const int64_t rate = upsamples(layer) ? input.rate * layer.stride : input.rate;
     const int64_t offset = upsamples(layer)
                                ? input.offset * layer.stride + layer.taps - layer.stride - layer.left - layer.right
+                           : activates(layer)
+                               ? input.offset
                                : input.offset + layer.left + layer.right - layer.dilation * (layer.taps - 1);
     if (!is_count(rate) || offset < -kMostCount || offset > kMostCount) return FASTVOC_BAD_SIZE;
-    plan.line[i + kResults] = {int(layer.out_channels), chunks(layer.out_channels), int(rate), int(offset), 1, -1, -1};
+    plan.line[i + kResults] = {int(layer.out_channels), chunks(layer.out_channels), int(rate), int(offset), 1, 0, -1, -1};
     const Line& line = plan.line[i + kResults];
     for (const int added : {layer.residual, layer.partial}) {
       if (!adds(added)) continue;
@@ -105,6 +116,18 @@ inline int measure_lines(const Draft& draft, Plan& plan) {
 inline int read_lines(Draft& draft, Plan& plan) {
   const fastvoc_network& network = draft.network;
   int64_t most[kMaxLayers + kResults] = {};
+  bool multiplied[kMaxLayers + kResults] = {};
+  for (int i = 0; i < network.count; ++i) {
+    const int line = line_of(network.layers[i].input);
+    if (activates(network.layers[i])) {
+      plan.line[line].exact = plan.precision == kTfloat32;
+      most[line] = kMostCount;  // it reads what there is
+    } else {
+      multiplied[line] = true;
+    }
+  }
+  for (int l = 0; l < network.count + kResults; ++l)
+    if (multiplied[l]) plan.line[l].exact = 0;
   for (int i = 0; i < network.count; ++i) {
     const fastvoc_layer& layer = network.layers[i];
     draft.absorbed[i] = false;
@@ -128,7 +151,7 @@ inline int read_lines(Draft& draft, Plan& plan) {
 // Whether a layer that one other adds is nothing but a further sum in it.
 inline bool is_sum(const Draft& draft, int layer) {
   const fastvoc_layer& from = draft.network.layers[layer];
-  return !upsamples(from) && draft.readers[layer + kResults] == 1 && from.divisor == 1 && from.slope_after == 1 &&
+  return !upsamples(from) && !activates(from) && draft.readers[layer + kResults] == 1 && from.divisor == 1 && from.slope_after == 1 &&
          !from.tanh && !from.gelu;
 }
 
@@ -154,10 +177,24 @@ inline Reading reading_of(const Draft& draft, const Plan& plan, int index) {
   return reading;
 }
 
+inline Operation activation_of(const Draft& draft, const Plan& plan, int index) {
+  const fastvoc_layer& layer = draft.network.layers[index];
+  Operation operation = {};
+  operation.activates = operation.sources = operation.stride = 1;
+  operation.line = index + kResults;
+  operation.source[0].line = line_of(layer.input);
+  operation.source[0].layer = index;
+  operation.source[0].in_channels = operation.source[0].out_channels = int(layer.in_channels);
+  operation.source[0].layer_taps = int(layer.taps);
+  operation.channels = plan.line[operation.line].chunks * chunk_channels(plan.precision);
+  return operation;
+}
+
 // A layer as an operation, with what it absorbs: sums that are in the same chain, or in none like itself. In a chain
 // only those without residuals, because what they read stays in shared memory until then.
 inline Operation operation_of(Draft& draft, const Plan& plan, int index) {
   const fastvoc_layer& layer = draft.network.layers[index];
+  if (activates(layer)) return activation_of(draft, plan, index);
   const bool chained = draft.segment[index] >= 0;
   const int most = chained ? 2 : kSources;
   const bool last = index + 1 == draft.network.count;

@@ -117,7 +117,7 @@ int make(const fastvoc_cuda_gated& layer, const fastvoc_gpu& gpu, GatedPlan& mad
                                   layer.gates,    layer.channels,  layer.skips};
   for (int line = 0; line < kLines; ++line)
     plan.line[line] = {int(widths[line]), chunks_of(widths[line], precision), 1,
-                       line == kSignal ? 0 : int(layer.left + layer.right - span_of(layer)), 1, -1, -1};
+                       line == kSignal ? 0 : int(layer.left + layer.right - span_of(layer)), 1, 0, -1, -1};
 
   // Blocks of rows that are further apart than they are long would only fill shared memory.
   const bool apart = layer.taps > 1 && layer.taps + layer.multiplied <= kSources;

@@ -9,6 +9,11 @@ inline int64_t weight_bytes(const Reading& reading, int columns) {
   return int64_t{reading.taps} * reading.chunks * columns * kChunkBytes;
 }
 
+// Two rows, of the frequency and of what multiplies sin².
+inline int64_t snake_weight_bytes(const Operation& operation) {
+  return 2 * operation.channels * int64_t{sizeof(float)};
+}
+
 inline int make_packed(Plan& plan) {
   plan.packed = 0;
   const auto place = [&](int64_t bytes) {
@@ -22,7 +27,8 @@ inline int make_packed(Plan& plan) {
     for (int p = 0; p < launch.count; ++p) {
       Operation& operation = plan.operation[launch.operation[p]];
       for (int i = 0; i < operation.sources; ++i)
-        operation.source[i].weight = place(weight_bytes(operation.source[i], operation.columns));
+        operation.source[i].weight = place(operation.activates ? snake_weight_bytes(operation)
+                                                               : weight_bytes(operation.source[i], operation.columns));
       if (!fits({plan.packed})) return FASTVOC_BAD_SIZE;
     }
     launch.biases = plan.packed;

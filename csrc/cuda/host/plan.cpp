@@ -21,6 +21,10 @@ bool is_taken(const Plan& plan, int64_t batch, int64_t frames) {
   if (batch < 1 || batch > kMostItems || !is_length(plan, frames)) return false;
   for (int l = 0; l < plan.layers + kResults; ++l)
     if (!fits({batch, rows_of(plan.line[l], frames), plan.line[l].chunks, kChunkBytes})) return false;
+  for (int l = 0; l < plan.launches; ++l) {
+    const Operation& operation = plan.operation[plan.launch[l].operation[0]];
+    if (operation.activates && !snake_fits(operation.channels, rows_of(plan.line[operation.line], frames))) return false;
+  }
   for (const int input : {kX, kOther})  // their chunks are counted in 32 bits
     if (rows_of(plan.line[input], frames) * plan.line[input].chunks > INT_MAX) return false;
   return true;
@@ -54,7 +58,7 @@ class Run {
     if (!inputs()) return false;
     for (int l = 0; l < plan_.launches; ++l) {
       const Launch& step = plan_.launch[l];
-      if (!(step.chain ? chain(step) : convolutions(step))) return false;
+      if (!(step.activates ? activations(step) : step.chain ? chain(step) : convolutions(step))) return false;
     }
     return true;
   }
@@ -105,7 +109,7 @@ class Run {
     enter.frames = int(rows_of(of, call_.frames));
     enter.batch = int(call_.batch);
     enter.y = signal_[line];
-    enter.exact = line == kOther;  // it is added, not multiplied
+    enter.exact = line == kOther || of.exact;  // it is not multiplied
     const int64_t blocks = (call_.batch * enter.frames * of.chunks + 255) / 256;
     const Shape shape = {{unsigned(blocks < kMostBlocks ? blocks : kMostBlocks), 1, 1}, 256, 0};
     return launch(kernels_.enter, shape, &enter, sizeof enter);
@@ -192,6 +196,33 @@ class Run {
     return launch(kernels_.convolution[&kernel - kConvolutions], shape, &convolutions, sizeof convolutions);
   }
 
+  bool activations(const Launch& step) {
+    const Operation& first = plan_.operation[step.operation[0]];
+    const int64_t rows = rows_of(plan_.line[first.line], call_.frames);
+    const SnakeSize size = snake_size(plan_, step, call_.batch, rows);
+    Snake snake = {};
+    for (int p = 0; p < step.count; ++p) {
+      const Operation& operation = plan_.operation[step.operation[p]];
+      const auto* const weight = reinterpret_cast<const float*>(packed_ + operation.source[0].weight);
+      snake.problem[p] = {signal_[operation.source[0].line].data, weight, weight + operation.channels,
+                          signal_[operation.line].data};
+    }
+    const Signal &x = signal_[first.source[0].line], &y = signal_[first.line];
+    snake.lengths = lengths_;
+    snake.rate = x.rate, snake.offset = x.offset;
+    snake.x_item = x.item, snake.x_channel = 1, snake.x_frame = x.row;
+    snake.y_item = y.item, snake.y_channel = 1, snake.y_frame = y.row;
+    snake.channels = first.channels, snake.items = int(call_.batch);
+    snake.stretches = stretches_of(plan_.gpu, size);
+    snake.parts = int(parts_of(size, snake.stretches));
+    snake.parameters = kPackedNumbers;
+    snake.rounds = snake.channels_last = snake.words = 1;
+    const Shape shape = {{snake_blocks(size, snake.stretches), unsigned(call_.batch), unsigned(step.count)},
+                         unsigned(kSnakeThreads),
+                         0};
+    return launch(kernels_.smooth_snake[plan_.precision], shape, &snake, sizeof snake);
+  }
+
   Convolution convolution_of(const Operation& operation) const {
     Convolution convolution = {};
     for (int i = 0; i < operation.sources; ++i) {
@@ -218,6 +249,7 @@ class Run {
   }
 
   int output_of(const Operation& operation) const {
+    if (plan_.line[operation.line].exact) return kFloats;
     if (operation.line != plan_.layers - 1 + kResults || call_.y_type == FASTVOC_ELEMENTS) return kElements;
     return call_.y_type == FASTVOC_INT16 ? kInt16 : kFloats;
   }
@@ -286,6 +318,21 @@ int compile(const fastvoc_network& network, const fastvoc_gpu& gpu, Plan& plan) 
   return make_packed(plan);
 }
 
+// (C, 1, 2) becomes two rows of floats, with zeros in fill.
+static bool pack_activation(const Operation& operation, const Kernels& kernels, const fastvoc_layer& layer, char* packed,
+                            void* stream) {
+  Enter enter = {};
+  enter.x = layer.weight;
+  enter.channel = layer.taps, enter.frame = 1;
+  enter.from = kFloats, enter.precision = kTfloat32;
+  enter.channels = int(layer.in_channels), enter.chunks = operation.channels / chunk_channels(kTfloat32);
+  enter.frames = int(layer.taps), enter.batch = 1;
+  enter.y = {packed + operation.source[0].weight, 0, operation.channels, 1, 0};
+  enter.exact = 1;
+  const Shape shape = {{unsigned((enter.frames * enter.chunks + 255) / 256), 1, 1}, 256, 0};
+  return launch(kernels.enter, shape, &enter, sizeof enter, false, stream);
+}
+
 int pack(const fastvoc_network& network, const Plan& plan, const Kernels& kernels, bool narrow, void* packed,
          void* stream) {
   if (network.count != plan.layers || !network.layers || precision_of(network.precision) != plan.precision)
@@ -300,8 +347,12 @@ int pack(const fastvoc_network& network, const Plan& plan, const Kernels& kernel
         const fastvoc_layer& layer = network.layers[reading.layer];
         if (!layer.weight || layer.in_channels != reading.in_channels || layer.out_channels != reading.out_channels ||
             layer.taps != reading.layer_taps || upsamples(layer) != bool(reading.upsample) ||
-            (reading.upsample && layer.stride != operation.stride))
+            (reading.upsample && layer.stride != operation.stride) || activates(layer) != bool(operation.activates))
           return FASTVOC_BAD_NETWORK;
+        if (operation.activates) {
+          if (!pack_activation(operation, kernels, layer, block, stream)) return FASTVOC_DRIVER_ERROR;
+          continue;
+        }
         Pack pack = {};
         pack.weight = layer.weight;
         pack.bias = layer.bias;
@@ -355,8 +406,7 @@ const char* kernel_name(const Plan& plan, int64_t batch, int64_t frames, int lau
   if (launch < 0 || launch >= launches(plan, batch, frames)) return nullptr;
   const int inputs = 1 + plan.uses_other;
   if (launch < inputs) return "enter";
-  const Choice choice = choose(plan, plan.launch[launch - inputs], batch, frames);
-  return choice.chain ? choice.chain->name : choice.convolution->name;
+  return choose(plan, plan.launch[launch - inputs], batch, frames).kernel();
 }
 
 double expected_clocks(const Plan& plan, int64_t batch, int64_t frames, int launch) {

@@ -1,7 +1,8 @@
 // A network compiled for a kind of GPU: what is launched, where weights stand, and which results are in memory when.
 //
 // A *line* is the result of a layer in device memory, as rows of whole chunks. An *operation* is one or several layers
-// that add up (program.h); a *launch* is a chain of operations, or up to kProblems of them side by side. All of that is
+// that add up (program.h), or a smooth_snake; a *launch* is a chain of operations, or up to kProblems of them side by side.
+// All of that is
 // decided when the plan is made, so that results have the same bits whatever the batch and the number of frames; only
 // the tiles, in which sums do not depend on each other, are chosen by the call.
 #pragma once
@@ -28,6 +29,7 @@ struct Line {
   int chunks;        // that a row is stored in
   int rate, offset;  // frames * rate + offset rows
   float stored;      // slope of the leaky ReLU behind which it is stored
+  int exact;         // not rounded to TF32: activations read it, and no convolution multiplies it
   int last;          // launch that reads it last, or -1 if it is not in the workspace
   int instead;       // of this line, in whose memory it stands; or -1
 };
@@ -56,6 +58,7 @@ struct Operation {
   int columns, channels, stride, crop;
   float scale, slope_after;
   int tanh, gelu;
+  int activates;             // a smooth_snake of its source, whose weight are two rows of floats; else a convolution
   int gates, sigmoid_first;  // of a gate (gated.cpp), or 0
   int64_t bias;        // bytes into the packed block
   int buffer, narrow;  // of a chain: where the result is, or -1 for the chain's result
@@ -65,6 +68,7 @@ struct Operation {
 struct Launch {
   int chain, count, operation[kSteps];  // operations have the number of their (last) layer
   int hopper;                           // by the kernels for architecture 90
+  int activates;                        // as its operations
   int shared;                           // its operations read the same rows at the same time (gated.cpp)
   // Of a chain: lines (added is -1 if there is none), and rows of a tile around those of its result.
   int x, added, width, buffers, before, after, guard;
@@ -93,6 +97,7 @@ struct Kernels {
   void *chain[kChainKernels], *convolution[kConvolutionKernels], *pack, *enter;
   void *weight_gradient[kWeightGradientKernels], *add_parts, *input_gradient;
   void* recurrent[kTfloat32];  // by precision
+  void* recurrent_cluster[kTfloat32];
   void *smooth_snake[kPrecisions], *smooth_snake_gradient[kPrecisions], *normalise[kNormaliseKernels];
 };
 

@@ -51,43 +51,70 @@ RecurrentWeights weights_of(const fastvoc_recurrent& n) {
   return w;
 }
 
-// Of a block of so many streams, without weights that stay.
-int64_t shared_of(const fastvoc_recurrent& n, const RecurrentWeights& w, int64_t streams, RecurrentPlaces& places) {
+// Of a block of so many streams, alone or in a cluster, without weights that stay.
+int64_t shared_of(const fastvoc_recurrent& n, const RecurrentWeights& w, int64_t streams, bool cluster,
+                  RecurrentPlaces& places) {
   int64_t bytes = 0;
   const auto take = [&](int& place, int64_t size) {
     place = int(std::min(bytes, int64_t{INT_MAX}));
     bytes += aligned(size);
   };
   constexpr int64_t kColumns = kMostStreamsOfBlock, kFloat = sizeof(float);
-  take(places.x, kColumns * operand_pitch(w.channel_pairs));
+  take(places.x, 2 * kColumns * operand_pitch(w.channel_pairs));
   take(places.z, 2 * kColumns * operand_pitch(w.gated_pairs));
   take(places.skip, kColumns * operand_pitch(w.skip_pairs));
   take(places.hidden, kColumns * operand_pitch(w.hidden_pairs));
-  take(places.past, streams * kSamplesAhead * operand_pitch(w.past_pairs));
+  take(places.past, (cluster ? kClusterPasts : 1) * streams * kSamplesAhead * operand_pitch(w.past_pairs));
   take(places.x_sums, 16 * w.channel_tiles * kColumns * kFloat);
   take(places.skip_sums, 16 * w.skip_tiles * kColumns * kFloat);
-  take(places.outputs, streams * n.outputs * kFloat);
+  take(places.outputs, streams * 16 * w.output_tiles * kFloat);
   take(places.largest, streams * 32 * kFloat);
   take(places.runs, streams * 32 * kFloat);
   take(places.chosen, streams * kFloat);
   take(places.ring, n.layers * kColumns * kFloat);
   take(places.history, streams * n.input_taps * kFloat);
+  if (cluster) {
+    take(places.results, 2 * 2 * kGroupWarps * kResultBytes);
+    take(places.barriers, 4 * int64_t(sizeof(int64_t)));
+  }
   take(places.weights, 0);
   return bytes;
 }
 
-// How the streams of a call are divided among blocks: each multiprocessor has as few of them as there are.
+// How the streams of a call are divided among blocks, or among clusters of them: each has as few as there are.
 struct Division {
   RecurrentWeights weights;
-  RecurrentPlaces places;
-  int64_t streams, blocks, shared, resident, slot_pairs;
+  RecurrentPlaces places = {};
+  int64_t streams, blocks, shared, resident, slot_pairs = 0, clusters;
+  RecurrentShares shares = {};
+  bool head = false;
 
   Division(const fastvoc_recurrent& network, const fastvoc_gpu& gpu, int64_t batch) : weights(weights_of(network)) {
     const int64_t room = std::min<int64_t>(gpu.shared_per_block, kMostShared);
-    streams = std::clamp<int64_t>((batch + gpu.multiprocessors - 1) / gpu.multiprocessors, 1, kMostStreamsOfBlock);
-    while (streams > 1 && shared_of(network, weights, streams, places) > room) --streams;
-    shared = shared_of(network, weights, streams, places);
-    blocks = (batch + streams - 1) / streams;
+    const auto divide = [&](int64_t among, bool cluster) {
+      streams = std::clamp<int64_t>((batch + among - 1) / among, 1, kMostStreamsOfBlock);
+      while (streams > 1 && shared_of(network, weights, streams, cluster, places) > room) --streams;
+      shared = shared_of(network, weights, streams, cluster, places);
+      return (batch + streams - 1) / streams;
+    };
+    const int64_t at_once = gpu.multiprocessors / kClusterBlocks;
+    const bool asked = gpu.architecture == 90 && gpu.hopper & FASTVOC_HOPPER_CLUSTERS;
+    clusters = asked && at_once && network.channels % 8 == 0 ? divide(at_once, true) : 0;
+    if (clusters > at_once || shared > room) clusters = 0;
+    if (clusters) {
+      const RecurrentWeights& w = weights;
+      shares.hidden = share_of(w.hidden_tiles) * w.skip_pairs, shares.gates = share_of(w.gate_tiles) * w.channel_pairs;
+      shares.head = shares.hidden + share_of(w.output_tiles) * w.hidden_pairs;
+      shares.layer = shares.gates + share_of(w.skip_tiles + w.channel_tiles) * w.gated_pairs;
+      const auto fits = [&](int64_t pairs) { return (room - shared) / (2 * kTileBytes * pairs); };
+      blocks = clusters * kClusterBlocks;
+      head = fits(shares.head) > 0;
+      if (head) shared += 2 * kTileBytes * shares.head;
+      resident = head ? std::min(fits(shares.layer), network.layers) : 0;
+      shared += 2 * kTileBytes * resident * shares.layer;
+      return;
+    }
+    blocks = divide(gpu.multiprocessors, false);
     // What stays need not be brought; else there are slots, where copies pass threads by.
     constexpr int kFirstWithCopies = 80;
     slot_pairs = std::min(kSlotPairs, std::max(weights.channel_pairs, weights.gated_pairs));
@@ -100,7 +127,8 @@ struct Division {
   }
 
   int64_t ahead_bytes(const fastvoc_recurrent& network) const {
-    return blocks * network.layers * kSamplesAhead * streams * 16 * weights.gate_tiles * int64_t(sizeof(float));
+    const int64_t sets = clusters ? clusters : blocks;
+    return sets * network.layers * kSamplesAhead * streams * 16 * weights.gate_tiles * int64_t(sizeof(float));
   }
 };
 
@@ -200,7 +228,7 @@ using namespace fastvoc::cuda;
 
 int64_t fastvoc_cuda_recurrent_shared(const fastvoc_recurrent* network) {
   RecurrentPlaces places;
-  return shared_of(*network, weights_of(*network), 1, places);
+  return shared_of(*network, weights_of(*network), 1, false, places);
 }
 
 int fastvoc_cuda_recurrent_check(const fastvoc_recurrent* network, const fastvoc_gpu* gpu) {
@@ -214,6 +242,10 @@ int fastvoc_cuda_recurrent_check(const fastvoc_recurrent* network, const fastvoc
   if (network->layers > kMostDilations || fastvoc_recurrent_rows(network) > kMostSteps) return FASTVOC_BAD_SIZE;
   const int64_t room = std::min<int64_t>(gpu->shared_per_block, kMostShared);
   return fastvoc_cuda_recurrent_shared(network) > room ? FASTVOC_BAD_SIZE : FASTVOC_OK;
+}
+
+int64_t fastvoc_cuda_recurrent_clusters(const fastvoc_recurrent* network, const fastvoc_gpu* gpu, int64_t batch) {
+  return can_divide(gpu, batch) ? Division(*network, *gpu, batch).clusters : 0;
 }
 
 int64_t fastvoc_cuda_recurrent_packed_size(const fastvoc_recurrent* network) { return weights_of(*network).bytes; }
@@ -238,7 +270,9 @@ int fastvoc_cuda_recurrent_run(const fastvoc_recurrent* network, const fastvoc_g
   const Division division(*network, *gpu, steps->batch);
   Recurrent r = {};
   r.packed = static_cast<const char*>(packed);
-  r.weights = division.weights, r.places = division.places, r.resident = int(division.resident), r.slot_pairs = int(division.slot_pairs);
+  r.weights = division.weights, r.places = division.places;
+  r.resident = int(division.resident);
+  r.head = division.head, r.shares = division.shares, r.slot_pairs = int(division.slot_pairs);
   r.channels = int(network->channels), r.gated = int(network->gated), r.skips = int(network->skips);
   r.hidden = int(network->hidden), r.outputs = int(network->outputs), r.layers = int(network->layers);
   r.taps = int(network->taps), r.condition = int(network->condition), r.input_taps = int(network->input_taps);
@@ -261,7 +295,12 @@ int fastvoc_cuda_recurrent_run(const fastvoc_recurrent* network, const fastvoc_g
     row += (r.taps - 1) * r.dilation[l];
   }
   const Kernels& loaded = *static_cast<const Kernels*>(kernels);
-  void* const kernel = loaded.recurrent[network->precision == FASTVOC_BFLOAT16 ? kBfloat16 : kFloat16];
-  const Shape shape = {{unsigned(division.blocks), 1, 1}, 32 * kStepWarps, unsigned(division.shared)};
+  const int precision = network->precision == FASTVOC_BFLOAT16 ? kBfloat16 : kFloat16;
+  const bool together = division.clusters > 0;
+  void* const kernel = (together ? loaded.recurrent_cluster : loaded.recurrent)[precision];
+  const Shape shape = {{unsigned(division.blocks), 1, 1},
+                       unsigned(32 * (together ? kClusterWarps : kStepWarps)),
+                       unsigned(division.shared),
+                       unsigned(together ? kClusterBlocks : 1)};
   return launch(kernel, shape, &r, sizeof r, false, stream) ? FASTVOC_OK : FASTVOC_DRIVER_ERROR;
 }

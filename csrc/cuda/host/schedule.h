@@ -9,6 +9,10 @@ namespace fastvoc::cuda {
 
 inline bool are_alike(const Plan& plan, const Operation& a, const Operation& b) {
   const Line &one = plan.line[a.line], &other = plan.line[b.line];
+  // Activations of one launch read rows of one kind: those of the workspace, or of the network's input.
+  const int read = a.source[0].line, also_read = b.source[0].line;
+  if (a.activates != b.activates || (a.activates && read != also_read && (read < kResults || also_read < kResults)))
+    return false;
   return a.columns == b.columns && a.channels == b.channels && a.stride == b.stride && a.crop == b.crop &&
          one.rate == other.rate && one.offset == other.offset && runs_hopper(plan, a) == runs_hopper(plan, b);
 }
@@ -53,6 +57,7 @@ inline void make_launches(Draft& draft, Plan& plan) {
         launched[j] = true;
       }
       launch.hopper = runs_hopper(plan, plan.operation[i]);
+      launch.activates = plan.operation[i].activates;
       std::stable_sort(launch.operation, launch.operation + launch.count, [&](int one, int other) {
         return slices_of(plan.operation[one]) > slices_of(plan.operation[other]);
       });
@@ -66,8 +71,12 @@ inline int measure_layers(Draft& draft, Plan& plan, double* alone) {
   make_launches(draft, plan);
   for (int l = 0; l < plan.launches; ++l) {
     const Launch& launch = plan.launch[l];
-    if (!choose(plan, launch, kNominal[0].batch, kNominal[0].frames).convolution) return FASTVOC_BAD_SIZE;
+    if (!choose(plan, launch, kNominal[0].batch, kNominal[0].frames).kernel()) return FASTVOC_BAD_SIZE;
     const double clocks = nominal_clocks(plan, launch);
+    if (launch.activates) {
+      for (int p = 0; p < launch.count; ++p) alone[launch.operation[p]] = clocks / launch.count;
+      continue;
+    }
     double slices = 0;
     for (int p = 0; p < launch.count; ++p) slices += double(slices_of(plan.operation[launch.operation[p]]));
     for (int p = 0; p < launch.count; ++p)
@@ -94,7 +103,8 @@ inline void make_segments(Draft& draft, Plan& plan, const double* alone) {
       // What no longer run can mend either.
       const fastvoc_layer& layer = draft.network.layers[j - 1];
       const int from = line_of(layer.input);
-      if (layer.gelu || draft.network.layers[i].gelu) break;  // chains have none
+      const auto breaks = [](const fastvoc_layer& of) { return of.gelu || activates(of); };  // chains have none
+      if (breaks(layer) || breaks(draft.network.layers[i])) break;
       if ((from != x && from - kResults < i) || plan.line[from].chunks * chunk_channels(plan.precision) > 64) break;
       if (j - i >= 2 && make_chain(draft, plan, i, j, launch)) {
         const double clocks = nominal_clocks(plan, launch) + least[j];

@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the CPU, so that they can be tested where there is no GPU. It is included in front of
 // them, in place of the instructions of a GPU (cuda/device/instructions.cuh); kernels are compiled as they are.
 //
-// Every thread of a block is a fibre, blocks run one after the other. A fibre runs until it must wait for others, and
+// Every thread of a block is a fibre, blocks run one after the other, or those of a cluster together. A fibre runs until it must wait for others, and
 // who is next is drawn by lot: a warp runs as far as it can before another one does, so that what a barrier was
 // forgotten for happens in the worst order. Where hardware may do something at once or later (copies behind the back of
 // a thread), it is done at once or at the last moment. Shared memory holds no numbers before it is written.
@@ -70,7 +70,8 @@ struct alignas(16) Vector16 {
 
 namespace on_cpu {
 
-constexpr int kWarp = 32, kWarps = 32, kBarriers = 16;
+constexpr int kWarp = 32, kWarps = 32, kBarriers = 16;  // kWarps: of a block
+constexpr int kBlocks = 8, kAllWarps = kBlocks * kWarps;  // of a cluster, numbered along x
 constexpr size_t kStack = 256 << 10, kPage = 4096, kRedZone = 4096, kMostShared = 227 << 10;
 
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
@@ -134,7 +135,8 @@ struct Fibre {
   char* stack = nullptr;
   size_t stack_bytes = 0;
   void* fake_stack = nullptr;  // of the address sanitizer
-  int warp = 0, slot = 0, lane = 0, thread = 0;
+  int warp = 0, slot = 0, lane = 0, thread = 0, block = 0;  // warp: of all in the cluster; thread: of the block
+  char* shared = nullptr;                                   // of the block
   bool (*ready)(void*) = nullptr;  // what it waits for, if that is not a meeting
   void* question = nullptr;
   const char *what = nullptr, *file = nullptr;  // where it waits, to be told
@@ -145,7 +147,7 @@ struct Fibre {
 
 struct Meeting {
   int arrived = 0, threads = 0;
-  unsigned waiting[kWarps] = {};  // bits are slots of fibres
+  unsigned waiting[kAllWarps] = {};  // bits are slots of fibres
 };
 
 struct alignas(64) Warp {
@@ -159,14 +161,16 @@ struct alignas(64) Warp {
 };
 
 struct Machine {
-  Fibre* fibres[kWarps * kWarp] = {};  // `slot` of warp w is fibres[w * 32 + slot]; which lane that is changes
+  Fibre* fibres[kAllWarps * kWarp] = {};  // `slot` of warp w is fibres[w * 32 + slot]; which lane that is changes
   Fibre main;
   Fibre *current = nullptr, *left = nullptr;
-  int threads = 0, warps = 0, ended = 0, polling = 0;
-  Warp warp[kWarps];
-  Meeting barrier[kBarriers];
-  unsigned grid[3] = {}, block[3] = {};
-  char* shared = nullptr;
+  int threads = 0, blocks = 1;  // threads: of a block
+  int warps = 0, ended = 0, polling = 0;
+  Warp warp[kAllWarps];
+  Meeting barrier[kBlocks][kBarriers], all_blocks;
+  unsigned grid[3] = {}, block[3] = {};  // block: the first of the cluster
+  char* shared = nullptr;                // of the block of the current fibre
+  char* shared_of[kBlocks] = {};
   size_t shared_bytes = 0;
   const char* kernel = "a kernel";
   void (*body)(const void* kernel, const void* parameter) = nullptr;
@@ -182,7 +186,8 @@ inline std::vector<void (*)()> begin_block, end_block;
 
 inline void fail(const char* format, ...) {
   std::fflush(stdout);
-  std::fprintf(stderr, "cuda_on_cpu: %s, block %u %u %u", machine.kernel, machine.block[0], machine.block[1],
+  std::fprintf(stderr, "cuda_on_cpu: %s, block %u %u %u", machine.kernel,
+               machine.block[0] + (machine.current ? unsigned(machine.current->block) : 0), machine.block[1],
                machine.block[2]);
   if (machine.current && machine.current != &machine.main) std::fprintf(stderr, ", thread %d", machine.current->thread);
   std::fprintf(stderr, ": ");
@@ -208,6 +213,7 @@ inline unsigned random(unsigned below) {  // splitmix64
 FASTVOC_PLAIN __attribute__((always_inline)) inline void go(Fibre* from, Fibre* to) {
   machine.left = from;
   machine.current = to;
+  machine.shared = to->shared;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);
 #endif
@@ -264,7 +270,7 @@ __attribute__((noinline)) inline void tell_who_waits() {
 // A fibre of another warp that can run; the main one when all have ended.
 __attribute__((noinline)) inline Fibre* next_warp() {
   for (;;) {
-    int able[kWarps], count = 0;
+    int able[kAllWarps], count = 0;
     const auto look = [&] {
       count = 0;
       for (int w = 0; w < machine.warps; ++w)
@@ -272,7 +278,7 @@ __attribute__((noinline)) inline Fibre* next_warp() {
     };
     look();
     if (machine.polling && (count == 0 || random(4) == 0)) {
-      for (int i = 0; i < machine.threads; ++i) {
+      for (int i = 0; i < machine.warps * kWarp; ++i) {
         const Fibre& fibre = *machine.fibres[i];
         if (fibre.ready && fibre.ready(fibre.question)) machine.warp[fibre.warp].runnable |= 1u << fibre.slot;
       }
@@ -282,7 +288,7 @@ __attribute__((noinline)) inline Fibre* next_warp() {
       const int w = able[random(unsigned(count))];
       return machine.fibres[w * kWarp + __builtin_ctz(machine.warp[w].runnable)];
     }
-    if (machine.ended == machine.threads) return &machine.main;
+    if (machine.ended == machine.warps * kWarp) return &machine.main;
     bool progress = false;
     for (size_t i = 0; i < idle.size() && !progress; ++i) progress = idle[i]();
     if (!progress) tell_who_waits();
@@ -297,6 +303,13 @@ FASTVOC_PLAIN __attribute__((always_inline)) inline void sleep(Fibre& fibre) {
   if (to != &fibre) go(&fibre, to);
 }
 FASTVOC_PLAIN __attribute__((noinline)) inline void sleep() { sleep(*machine.current); }
+
+// The current fibre goes on now or later, by lot: others may have waited for what it just did.
+FASTVOC_PLAIN __attribute__((noinline)) inline void let_others_run() {
+  Fibre& fibre = *machine.current;
+  Fibre* const to = random(2) ? next_warp() : &fibre;
+  if (to != &fibre) go(&fibre, to);
+}
 
 template <class Question>
 void wait_until(const char* what, const char* file, int line, Question question) {
@@ -313,22 +326,27 @@ void wait_until(const char* what, const char* file, int line, Question question)
   }
 }
 
+// Whether all are there, who may then go on.
 template <class Action>
-void meet(Meeting& meeting, int threads, const char* what, const char* file, int line, Action action) {
-  Fibre& fibre = *machine.current;
+bool come_to(Meeting& meeting, int threads, const char* what, const char* file, int line, Action action) {
   if (meeting.arrived == 0) meeting.threads = threads;
   if (meeting.threads != threads)
     fail("%s at %s: %d threads are expected, and %d by others", what, site(file, line).c_str(), threads,
          meeting.threads);
-  if (++meeting.arrived == threads) {
-    action();
-    meeting.arrived = 0;
-    for (int w = 0; w < machine.warps; ++w) {
-      machine.warp[w].runnable |= meeting.waiting[w];
-      meeting.waiting[w] = 0;
-    }
-    return;
+  if (++meeting.arrived < threads) return false;
+  action();
+  meeting.arrived = 0;
+  for (int w = 0; w < machine.warps; ++w) {
+    machine.warp[w].runnable |= meeting.waiting[w];
+    meeting.waiting[w] = 0;
   }
+  return true;
+}
+
+template <class Action>
+void meet(Meeting& meeting, int threads, const char* what, const char* file, int line, Action action) {
+  Fibre& fibre = *machine.current;
+  if (come_to(meeting, threads, what, file, line, action)) return;
   meeting.waiting[fibre.warp] |= 1u << fibre.slot;
   fibre.what = what, fibre.file = file, fibre.line = line;
   sleep();
@@ -363,6 +381,14 @@ inline void check_shared(const void* address, size_t bytes, size_t alignment, co
     fail("%s: byte %lld of shared memory, which has %zu", what, static_cast<long long>(offset), machine.shared_bytes);
   if (reinterpret_cast<uintptr_t>(address) % alignment)
     fail("%s: byte %zu of shared memory is not aligned to %zu", what, offset, alignment);
+}
+
+// One of the current fibre's block.
+inline Meeting& named_barrier(int id, int threads, const char* file, int line) {
+  if (id < 0 || id >= kBarriers || threads <= 0 || threads > machine.threads || threads % kWarp)
+    fail("barrier %d of %d threads at %s: there are %d, and %d threads in whole warps", id, threads,
+         site(file, line).c_str(), kBarriers, machine.threads);
+  return machine.barrier[machine.current->block][id];
 }
 
 // ---- numbers of 16 bits
@@ -521,7 +547,7 @@ inline void copy_now(const Copy& copy) {
 
 // ---- the instructions
 
-inline int block_x() { return int(on_cpu::machine.block[0]); }
+inline int block_x() { return int(on_cpu::machine.block[0]) + on_cpu::machine.current->block; }
 inline int block_y() { return int(on_cpu::machine.block[1]); }
 inline int block_z() { return int(on_cpu::machine.block[2]); }
 inline int grid_x() { return int(on_cpu::machine.grid[0]); }
@@ -530,14 +556,17 @@ inline char* shared_memory() { return on_cpu::machine.shared; }
 
 inline void barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
-  on_cpu::meet(on_cpu::machine.barrier[0], on_cpu::machine.threads, "barrier", file, line, [] {});
+  on_cpu::meet(on_cpu::named_barrier(0, on_cpu::machine.threads, file, line), on_cpu::machine.threads, "barrier", file,
+               line, [] {});
 }
 inline void barrier(int id, int threads, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
-  if (id < 0 || id >= on_cpu::kBarriers || threads <= 0 || threads > on_cpu::machine.threads || threads % on_cpu::kWarp)
-    on_cpu::fail("barrier %d of %d threads at %s: there are %d, and %d threads in whole warps", id, threads,
-                 on_cpu::site(file, line).c_str(), on_cpu::kBarriers, on_cpu::machine.threads);
-  on_cpu::meet(on_cpu::machine.barrier[id], threads, "named barrier", file, line, [] {});
+  on_cpu::meet(on_cpu::named_barrier(id, threads, file, line), threads, "named barrier", file, line, [] {});
+}
+inline void arrive_at_barrier(int id, int threads, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if (on_cpu::skipped(file, line)) return;
+  on_cpu::come_to(on_cpu::named_barrier(id, threads, file, line), threads, "named barrier", file, line, [] {});
+  on_cpu::let_others_run();
 }
 inline void warp_barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
@@ -707,7 +736,8 @@ void shuffle(std::vector<T>& items) {
   for (size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[random(unsigned(i))]);
 }
 
-inline void run_block() {
+// A block, or those of a cluster.
+inline void run_blocks() {
   Machine& m = machine;
   std::vector<int> order(kWarp);
   for (int i = 0; i < kWarp; ++i) order[size_t(i)] = i;
@@ -717,21 +747,27 @@ inline void run_block() {
     m.warp[w].arrived = 0;
     for (int slot = 0; slot < kWarp; ++slot) {
       Fibre& fibre = *m.fibres[w * kWarp + slot];
-      fibre.warp = w, fibre.slot = slot, fibre.lane = order[size_t(slot)], fibre.thread = w * kWarp + fibre.lane;
+      fibre.warp = w, fibre.slot = slot, fibre.lane = order[size_t(slot)];
+      fibre.thread = w * kWarp % m.threads + fibre.lane, fibre.block = w * kWarp / m.threads;
+      fibre.shared = m.shared_of[fibre.block];
       fibre.copies.clear();
       fibre.groups = 0;
     }
   }
-  for (Meeting& meeting : m.barrier) meeting = Meeting();
+  for (int block = 0; block < m.blocks; ++block) {
+    for (Meeting& meeting : m.barrier[block]) meeting = Meeting();
+    std::memset(m.shared_of[block], 0xff, m.shared_bytes);  // no numbers
+  }
+  m.all_blocks = Meeting();
   m.ended = m.polling = 0;
-  std::memset(m.shared, 0xff, m.shared_bytes);  // no numbers
   for (const auto function : begin_block) function();
   go(&m.main, next_warp());
   for (const auto function : end_block) function();
 #if !defined(__SANITIZE_ADDRESS__)
-  for (size_t i = 0; i < kRedZone; ++i)
-    if (*(m.shared - 1 - i) != char(0xff) || m.shared[m.shared_bytes + i] != char(0xff))
-      fail("something was written outside of the %zu bytes of shared memory", m.shared_bytes);
+  for (int block = 0; block < m.blocks; ++block)
+    for (size_t i = 0; i < kRedZone; ++i)
+      if (*(m.shared_of[block] - 1 - i) != char(0xff) || m.shared_of[block][m.shared_bytes + i] != char(0xff))
+        fail("something was written outside of the %zu bytes of shared memory", m.shared_bytes);
 #endif
 }
 
@@ -742,12 +778,13 @@ inline void run_grid(const char* name, void (*body)(const void*, const void*), c
   m.current = &m.main;
   const unsigned *grid = shape.grid, threads = shape.threads;
   if (!grid[0] || !grid[1] || !grid[2] || grid[0] > 0x7fffffff || grid[1] > 65535 || grid[2] > 65535 || !threads ||
-      threads > kWarps * kWarp || threads % kWarp || shape.shared > kMostShared)
-    fail("cannot be launched with a grid of %u x %u x %u, %u threads and %u bytes", grid[0], grid[1], grid[2], threads,
-         shape.shared);
+      threads > kWarps * kWarp || threads % kWarp || shape.shared > kMostShared || !shape.cluster ||
+      shape.cluster > kBlocks || grid[0] % shape.cluster)
+    fail("cannot be launched with a grid of %u x %u x %u, clusters of %u, %u threads and %u bytes", grid[0], grid[1],
+         grid[2], shape.cluster, threads, shape.shared);
 
-  m.threads = int(threads), m.warps = m.threads / kWarp;
-  for (size_t i = 0; i < threads; ++i)
+  m.threads = int(threads), m.blocks = int(shape.cluster), m.warps = m.blocks * m.threads / kWarp;
+  for (size_t i = 0; i < size_t(m.warps * kWarp); ++i)
     if (!m.fibres[i]) m.fibres[i] = new_fibre(i);
   // A copy of its size, so that reading behind it is noticed.
   std::vector<char> own(static_cast<const char*>(parameter), static_cast<const char*>(parameter) + size);
@@ -755,30 +792,35 @@ inline void run_grid(const char* name, void (*body)(const void*, const void*), c
   std::memcpy(m.grid, grid, sizeof m.grid);
 
   // Aligned to 128 bytes as promised, and not to more.
-  std::vector<char> memory(kRedZone + 2048 + shape.shared + kRedZone, char(0xff));
+  std::vector<std::vector<char>> memory;
   m.shared_bytes = shape.shared;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.data()) + kRedZone;
-  m.shared = reinterpret_cast<char*>((begin + 1023) / 1024 * 1024 + 128);
+  for (int block = 0; block < m.blocks; ++block) {
+    memory.emplace_back(kRedZone + 2048 + shape.shared + kRedZone, char(0xff));
+    const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.back().data()) + kRedZone;
+    [[maybe_unused]] char* const shared = m.shared_of[block] = reinterpret_cast<char*>((begin + 1023) / 1024 * 1024 + 128);
 #if defined(__SANITIZE_ADDRESS__)
-  char* const behind = m.shared + m.shared_bytes;
-  __asan_poison_memory_region(memory.data(), size_t(m.shared - memory.data()));
-  __asan_poison_memory_region(behind, size_t(memory.data() + memory.size() - behind));
+    char *const front = memory.back().data(), *const behind = shared + m.shared_bytes;
+    __asan_poison_memory_region(front, size_t(shared - front));
+    __asan_poison_memory_region(behind, size_t(front + memory.back().size() - behind));
 #endif
+  }
+  m.shared = m.main.shared = m.shared_of[0];
 
   const char* const seed = std::getenv("FASTVOC_SEED");
   m.lot = (seed ? std::strtoull(seed, nullptr, 10) : 1) * 0x2545f4914f6cdd1d + m.launches++;
   m.waits_for_previous = 0;
-  std::vector<size_t> blocks(size_t(grid[0]) * grid[1] * grid[2]);
+  const unsigned across = grid[0] / shape.cluster;
+  std::vector<size_t> blocks(size_t(across) * grid[1] * grid[2]);
   for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = i;
   shuffle(blocks);
   for (const size_t block : blocks) {
-    m.block[0] = unsigned(block % grid[0]);
-    m.block[1] = unsigned(block / grid[0] % grid[1]);
-    m.block[2] = unsigned(block / grid[0] / grid[1]);
-    run_block();
+    m.block[0] = unsigned(block % across) * shape.cluster;
+    m.block[1] = unsigned(block / across % grid[1]);
+    m.block[2] = unsigned(block / across / grid[1]);
+    run_blocks();
   }
 #if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(memory.data(), memory.size());
+  for (std::vector<char>& block : memory) __asan_unpoison_memory_region(block.data(), block.size());
 #endif
 }
 

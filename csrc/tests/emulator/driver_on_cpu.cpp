@@ -97,9 +97,21 @@ size_t shared_bytes(const Recurrent& steps) {
   return size_t(steps.places.weights + steps.resident * steps.weights.chain_layer + slots);
 }
 
-// Launches of their own, which nothing follows early.
-Written written_by(const Snake&, const Shape&, int) { return {}; }
-Written written_by(const Normalise&, const Shape&, int) { return {}; }
+size_t shared_bytes_in_cluster(const Recurrent& steps) {
+  const int pairs = steps.head * steps.shares.head + steps.resident * steps.shares.layer;
+  return size_t(steps.places.weights + pairs * 2 * kTileBytes);
+}
+
+// Results in a plan have channels that are neighbours; those of operators, and gradients, nothing follows early.
+Written written_by(const Snake& snake, const Shape& shape, int precision) {
+  Written written;
+  for (unsigned i = 0; i < shape.grid[2] && snake.parameters == kPackedNumbers; ++i)
+    add_signal(written, {snake.problem[i].y, snake.y_item, snake.y_frame, snake.rate, snake.offset}, snake.lengths,
+               unsigned(snake.items), snake.channels, size_t(element_bytes(precision)));
+  return written;
+}
+
+Written written_by(const Normalise&, const Shape&, int) { return {}; }  // a launch of its own
 
 size_t shared_bytes(const WeightGradient& sums, const WeightGradientKernel& kernel) {
   return size_t(gradient_shared_bytes(kernel, sums.group_taps > 1 ? sums.dilation * (sums.group_taps - 1) : 0));
@@ -145,7 +157,7 @@ struct Function {
   unsigned threads;
   size_t size;  // of the parameter
   int precision;
-  unsigned most_shared = 0;
+  unsigned most_shared = 0, cluster = 1;
   size_t (*needs)(const void* parameter, const Function&) = nullptr;
   Written (*writes)(const void* parameter, const Shape&, int precision) = nullptr;
   void (*run)(const Function&, const Shape&, const void* parameter) = nullptr;
@@ -204,6 +216,13 @@ std::vector<Function> all_functions() {
     return shared_bytes(*static_cast<const Recurrent*>(parameter));           \
   };
   FASTVOC_RECURRENTS(FASTVOC_TABLE_RECURRENT)
+#define FASTVOC_TABLE_RECURRENT_CLUSTER(word, precision)                         \
+  FASTVOC_TABLE_ROW(Recurrent, hopper_recurrent_##word, precision)               \
+  all.back().cluster = kClusterBlocks;                                           \
+  all.back().needs = [](const void* parameter, const Function&) {                \
+    return shared_bytes_in_cluster(*static_cast<const Recurrent*>(parameter));   \
+  };
+  FASTVOC_RECURRENTS(FASTVOC_TABLE_RECURRENT_CLUSTER)
 #define FASTVOC_TABLE_SNAKE(word, precision)                  \
   FASTVOC_TABLE_ROW(Snake, smooth_snake_##word, precision) \
   FASTVOC_TABLE_ROW(Snake, smooth_snake_gradient_##word, precision)
@@ -310,6 +329,8 @@ bool launch(void* found, const Shape& shape, const void* parameter, size_t size,
     return refuse(std::string(f.name) + ": a grid that cannot be");
   if (shape.shared > std::max(f.most_shared, 48u << 10))
     return refuse(std::string(f.name) + ": more shared memory than was said");
+  if (shape.cluster != f.cluster || grid[0] % f.cluster)
+    on_cpu::fail("is launched in clusters of %u, of %u blocks", shape.cluster, grid[0]);
   if (shape.threads != f.threads) on_cpu::fail("is launched with %u threads instead of %u", shape.threads, f.threads);
   if (size != f.size) on_cpu::fail("is launched with a parameter of %zu bytes instead of %zu", size, f.size);
   if (f.needs && shape.shared < f.needs(parameter, f))

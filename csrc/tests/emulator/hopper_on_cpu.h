@@ -2,7 +2,7 @@
 // included in front of cuda/device/hopper.cuh.
 //
 // What hardware may do at any time is done as late as it may be, or at once, by lot:
-// - A copy of a run happens at once, or when no thread can run.
+// - A copy of a run happens at once, or when no thread can run; and so does what blocks of a cluster send each other.
 // - Multiplications happen when somebody waits for them. Their operands must not have changed since they were asked
 //   for.
 //
@@ -29,9 +29,10 @@ constexpr Barrier kBegun = 0xba55ba11ba55ba11;
 
 struct Phases {
   int expected, missing;
-  long long bytes = 0;
+  long long bytes = 0;  // less than none, where more has come than is expected so far
   unsigned ended = 0;
   bool published = false;
+  std::vector<Fibre*> waiting = {};
 };
 
 struct Run {
@@ -39,6 +40,12 @@ struct Run {
   const void* global;
   size_t bytes;
   Barrier* barrier;
+};
+
+struct Sent {
+  char* to;
+  Vector16 value;
+  Phases* barrier;
 };
 
 struct Product {
@@ -61,29 +68,43 @@ struct WarpProducts {
 struct Hopper {
   std::map<const void*, Phases> barriers;
   std::vector<Run> runs;
+  std::vector<Sent> sent;
   std::vector<char> proxy;  // shared memory as the asynchronous proxy sees it
-  WarpProducts warp[kWarps];
+  WarpProducts warp[kAllWarps];
 
   Hopper();
 };
 inline Hopper hopper;
 
-inline Phases& phases(Barrier* barrier, const char* what) {
-  check_shared(barrier, sizeof *barrier, sizeof *barrier, what);
+// The place of a block's shared memory that the current one's has in its own.
+template <class T>
+T* place_in(int block, T* own, size_t bytes, size_t alignment, const char* what) {
+  check_shared(own, bytes, alignment, what);
+  if (block < 0 || block >= machine.blocks) fail("%s: there is no block %d in this cluster", what, block);
+  return reinterpret_cast<T*>(machine.shared_of[block] + (reinterpret_cast<char*>(own) - machine.shared));
+}
+
+inline Phases& phases_at(Barrier* barrier, const char* what) {
   const auto found = hopper.barriers.find(barrier);
   if (found == hopper.barriers.end()) fail("%s: there is no barrier", what);
   if (*barrier != kBegun) fail("%s: something was written over the barrier", what);
   return found->second;
 }
+inline Phases& phases(Barrier* barrier, const char* what) {
+  check_shared(barrier, sizeof *barrier, sizeof *barrier, what);
+  return phases_at(barrier, what);
+}
 
 inline void end_phase_if_complete(Phases& state) {
+  if (!state.missing && state.bytes < 0) fail("a phase does not expect so many bytes");
   if (state.missing || state.bytes) return;
   ++state.ended;
   state.missing = state.expected;
+  for (const Fibre* fibre : state.waiting) machine.warp[fibre->warp].runnable |= 1u << fibre->slot;
+  state.waiting.clear();
 }
 
-inline void arrive(Barrier* barrier, int bytes) {
-  Phases& state = phases(barrier, "arrive");
+inline void arrive(Phases& state, int bytes) {
   state.bytes += bytes;
   if (state.missing-- == 0) fail("arrive: %d threads have already arrived", state.expected);
   end_phase_if_complete(state);
@@ -98,6 +119,24 @@ inline void finish_run(size_t number) {
   state.bytes -= long(run.bytes);
   if (state.bytes < 0) fail("copy_run: the phase does not expect so many bytes");
   end_phase_if_complete(state);
+}
+
+inline void finish_sent(size_t number) {
+  const Sent sent = hopper.sent[number];
+  hopper.sent.erase(hopper.sent.begin() + long(number));
+  std::memcpy(sent.to, &sent.value, sizeof sent.value);
+  sent.barrier->bytes -= long(sizeof sent.value);
+  end_phase_if_complete(*sent.barrier);
+}
+
+inline void wait_for_phase(Phases& state, int parity, const char* file, int line) {
+  Fibre& fibre = *machine.current;
+  while (int(state.ended & 1) == parity) {
+    state.waiting.push_back(&fibre);
+    fibre.what = "a phase", fibre.file = file, fibre.line = line;
+    sleep();
+    fibre.what = nullptr;
+  }
 }
 
 // Byte `k` of row or column `row` of an operand.
@@ -171,8 +210,16 @@ inline Hopper::Hopper() {
     finish_run(random(unsigned(hopper.runs.size())));
     return true;
   });
+  idle.push_back([]() -> bool {
+    if (hopper.sent.empty()) return false;
+    finish_sent(random(unsigned(hopper.sent.size())));
+    return true;
+  });
   end_block.push_back([] {
-    if (!hopper.runs.empty()) fail("a block ended while runs were on their way to it");
+    if (!hopper.runs.empty() || !hopper.sent.empty()) fail("a block ended while something was on its way to it");
+    for (const auto& barrier : hopper.barriers)
+      if (machine.blocks > 1 && (barrier.second.missing != barrier.second.expected || barrier.second.bytes))
+        fail("a cluster ended in the middle of a phase");
     for (int w = 0; w < machine.warps; ++w) {
       if (!hopper.warp[w].waiting.empty()) fail("a block ended while warp %d was multiplying", w);
       if (hopper.warp[w].all != hopper.warp[w / 4 * 4].all) fail("the warps of a warpgroup did not multiply the same");
@@ -193,17 +240,16 @@ inline void publish_barriers(const char* file = __builtin_FILE(), int line = __b
   for (auto& barrier : on_cpu::hopper.barriers) barrier.second.published = true;
 }
 inline void arrive(Barrier* barrier, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  if (!on_cpu::skipped(file, line)) on_cpu::arrive(barrier, 0);
+  if (!on_cpu::skipped(file, line)) on_cpu::arrive(on_cpu::phases(barrier, "arrive"), 0);
 }
 inline void arrive_expecting(Barrier* barrier, int bytes, const char* file = __builtin_FILE(),
                              int line = __builtin_LINE()) {
-  if (!on_cpu::skipped(file, line)) on_cpu::arrive(barrier, bytes);
+  if (!on_cpu::skipped(file, line)) on_cpu::arrive(on_cpu::phases(barrier, "arrive"), bytes);
 }
 inline void wait_for_phase(Barrier* barrier, int parity, const char* file = __builtin_FILE(),
                            int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
-  const on_cpu::Phases& state = on_cpu::phases(barrier, "wait_for_phase");
-  on_cpu::wait_until("a phase", file, line, [&] { return int(state.ended & 1) != parity; });
+  on_cpu::wait_for_phase(on_cpu::phases(barrier, "wait_for_phase"), parity, file, line);
 }
 inline void copy_run(void* shared, const void* global, int bytes, Barrier* barrier) {
   on_cpu::check_shared(shared, size_t(bytes), 16, "copy_run");
@@ -213,6 +259,27 @@ inline void copy_run(void* shared, const void* global, int bytes, Barrier* barri
   on_cpu::hopper.runs.push_back({static_cast<char*>(shared), global, size_t(bytes), barrier});
   if (on_cpu::random(2)) on_cpu::finish_run(on_cpu::hopper.runs.size() - 1);
 }
+
+// ---- blocks of a cluster
+
+inline void cluster_barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if (on_cpu::skipped(file, line)) return;
+  on_cpu::meet(on_cpu::machine.all_blocks, on_cpu::machine.warps * on_cpu::kWarp, "cluster barrier", file, line, [] {});
+}
+inline void arrive_in(int block, Barrier* barrier, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if (on_cpu::skipped(file, line)) return;
+  Barrier* const there = on_cpu::place_in(block, barrier, sizeof *barrier, sizeof *barrier, "arrive_in");
+  on_cpu::arrive(on_cpu::phases_at(there, "arrive_in"), 0);
+}
+inline void send(int block, void* place, const Vector16& value, Barrier* barrier) {
+  char* const to = on_cpu::place_in(block, static_cast<char*>(place), 16, 16, "send");
+  on_cpu::Phases& state =
+      on_cpu::phases_at(on_cpu::place_in(block, barrier, sizeof *barrier, sizeof *barrier, "send"), "send");
+  if (!state.published) on_cpu::fail("send: the barrier has not been published");
+  on_cpu::hopper.sent.push_back({to, value, &state});
+  if (on_cpu::random(2)) on_cpu::finish_sent(on_cpu::hopper.sent.size() - 1);
+}
+
 inline void publish_writes(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
   if (on_cpu::skipped(file, line)) return;
   std::memcpy(on_cpu::hopper.proxy.data(), on_cpu::machine.shared, on_cpu::machine.shared_bytes);

@@ -170,9 +170,15 @@ void fill_weights(Network& net) {
   std::normal_distribution<float> normal;
   for (const fastvoc_layer& layer : net.layers) {
     const double terms = double(layer.in_channels * layer.taps) / double(layer.stride);
-    std::vector<float> weight(size_t(layer.in_channels * layer.out_channels * layer.taps));
-    for (float& value : weight) value = normal(generator()) / float(std::sqrt(terms > 1 ? terms : 1));
+    const bool activates = layer.kind == FASTVOC_SMOOTH_SNAKE;
+    std::vector<float> weight(size_t((activates ? 1 : layer.in_channels) * layer.out_channels * layer.taps));
+    for (float& value : weight)
+      value = activates ? std::exp(0.3f * normal(generator())) : normal(generator()) / float(std::sqrt(terms > 1 ? terms : 1));
     net.weights.push_back(std::move(weight));
+    if (activates) {
+      net.biases.emplace_back();
+      continue;
+    }
     net.biases.emplace_back(draw(0, 5) ? size_t(layer.out_channels) : 0);
     for (float& value : net.biases.back()) value = 0.3f * normal(generator());
   }
@@ -213,6 +219,43 @@ Case hifigan(int64_t channels, std::vector<int64_t> rates, bool two, std::vector
   }
   add_conv(net, x, channels, 1, 7, 1, 0.01f, mode, causal);
   net.layers.back().tanh = 1;
+  return result;
+}
+
+int add_snake(Network& net, int input, int64_t channels) {
+  add(net, FASTVOC_SMOOTH_SNAKE, input, channels, channels, 2, 1);
+  return net.last();
+}
+
+// Of each stage, branches side by side that read the same rows; an activation before each convolution but upsamplings.
+Case bigvgan(int64_t channels, std::vector<int64_t> rates, std::vector<int64_t> taps, std::vector<int64_t> dilations) {
+  Case result = {"BigVGAN", {}};
+  Network& net = result.net;
+  net.in_channels = draw(0, 1) ? 20 : 16;
+  const bool stem = draw(0, 3) > 0;  // or else an activation reads what is given
+  if (!stem) net.in_channels = channels;
+  int x = stem ? add_conv(net, FASTVOC_INPUT, net.in_channels, channels, 7, 1, 1)
+               : add_conv(net, add_snake(net, FASTVOC_INPUT, channels), channels, channels, 3, 1, 1);
+  for (const int64_t rate : rates) {
+    x = add_upsample(net, x, channels, channels / 2, 2 * rate, rate, 1, rate / 2, rate - rate / 2);
+    channels /= 2;
+    int total = FASTVOC_NONE;
+    for (size_t branch = 0; branch < taps.size(); ++branch) {
+      int y = x;
+      for (const int64_t dilation : dilations) {
+        const int z = add_conv(net, add_snake(net, y, channels), channels, channels, taps[branch], dilation, 1);
+        const int last = add_conv(net, add_snake(net, z, channels), channels, channels, taps[branch], 1, 1);
+        net.layers.back().residual = y;
+        y = last;
+      }
+      net.layers.back().partial = total;
+      total = y;
+    }
+    net.layers.back().divisor = float(taps.size());
+    x = total;
+  }
+  add_conv(net, add_snake(net, x, channels), channels, 1, 7, 1, 1);
+  net.layers.back().tanh = toss();
   return result;
 }
 
@@ -298,7 +341,7 @@ Case uneven() {
 
 Case draw_case(int64_t number) {
   Case result;
-  switch (number % 9) {
+  switch (number % 10) {
     case 0:
       result = hifigan(draw(0, 1) ? 128 : 64, {draw(2, 3), 2}, true, {3, 7, 11}, {{1, 3}, {1, 3}, {1, 5}});
       break;
@@ -319,6 +362,9 @@ Case draw_case(int64_t number) {
       break;
     case 6:
       result = uneven();
+      break;
+    case 7:
+      result = bigvgan(draw(0, 2) ? 2 * draw(10, 40) : 256, {draw(2, 3), 2}, {3, 7, 11}, {1, draw(2, 5)});
       break;
     default:
       result = {"a random network", Network::random()};
@@ -351,6 +397,12 @@ Rows result_of(const Network& net, const Rows& x, const Rows& other, int precisi
     const int64_t rows = input.frames(), count = Network::out_frames(layer, rows), outs = layer.out_channels;
     std::vector<double> operand(input.values), weight(net.weights[i].begin(), net.weights[i].end());
     for (double& value : operand) value = round(value < 0 ? value * layer.slope : value);
+    if (layer.kind == FASTVOC_SMOOTH_SNAKE) {
+      Rows y = Network::smoothed(layer, {outs, operand}, net.weights[i]);
+      for (double& value : y.values) value = round(value);
+      results.push_back(std::move(y));
+      continue;
+    }
     for (double& value : weight) value = rounded(value, precision);
     Rows y{outs, std::vector<double>(size_t(count * outs))};
     for (int64_t t = 0; t < count; ++t)
@@ -535,6 +587,7 @@ const char* wrong(Case& drawn, const Setting& setting, void* kernels) {
       return reinterpret_cast<const float*>(narrow.back().data());
     };
     for (size_t i = 0; i < layers.size(); ++i) {
+      if (layers[i].kind == FASTVOC_SMOOTH_SNAKE) continue;  // whose weight is float32
       layers[i].weight = convert(net.weights[i]);
       layers[i].bias = convert(net.biases[i]);
       for (float& value : net.biases[i]) value = float(rounded(value, setting.precision));
@@ -623,7 +676,7 @@ void print_case() {
     std::printf(
         "  %2zu %s of %d + %d + %d: mode %d tanh %d, %lld -> %lld, taps %lld dilation %lld stride %lld "
         "padding %lld %lld, slope %g divisor %g after %g bias %d\n",
-        i, l.kind == FASTVOC_UPSAMPLE ? "up  " : "conv", l.input, l.residual, l.partial, l.padding_mode, l.tanh,
+        i, l.kind == FASTVOC_UPSAMPLE ? "up  " : l.kind == FASTVOC_CONV1D ? "conv" : "act ", l.input, l.residual, l.partial, l.padding_mode, l.tanh,
         (long long)l.in_channels, (long long)l.out_channels, (long long)l.taps, (long long)l.dilation,
         (long long)l.stride, (long long)l.left, (long long)l.right, l.slope, l.divisor, l.slope_after,
         l.bias != nullptr);

@@ -134,14 +134,16 @@ int main(int argc, char** argv) {
   // many multiprocessors, so that a stream has one; few, so that streams share a block; and one that is small
   const fastvoc_gpu gpus[] = {{80, 108, 163 << 10, 164 << 10, 0}, {90, 1, 227 << 10, 228 << 10, 0},
                               {75, 2, 64 << 10, 64 << 10, 0}};
+  int64_t together = 0;  // calls by clusters
   for (int64_t number = 0; number < cases; ++number) {
-    Case one;
+    Case one(draw(0, 1) ? 8 : 1);
     one.network.first_skip = one.network.hidden_condition = nullptr;
     one.count = std::min<int64_t>(one.count, 50);
     if (number % 4 == 0) one.network.layers = 1;  // whose steps have the fewest barriers between them
     std::vector<int64_t> calls;
     for (int64_t left = one.count; left > 0; left -= calls.back()) calls.push_back(std::min(left, draw(1, 20)));
     const int64_t stream = draw(0, one.batch - 1), which = draw(1, 2), spare = draw(0, 160 << 10);
+    const int clusters = int(draw(1, 6));
     if (only >= 0 && number != only) continue;
     for (const int precision : {FASTVOC_FLOAT16, FASTVOC_BFLOAT16}) {
       fastvoc_recurrent network = one.network;
@@ -183,6 +185,14 @@ int main(int argc, char** argv) {
         if (i % one.count) before[i] = drawn.drawn[i - 1];
       const Made again = made(one, network, gpu, {one.count}, stream, 1, &before);
       if (!same(again, drawn, begin)) fail("given what it drew, other bits");
+      // By clusters, as many as there are multiprocessors for, in which some or all weights stay.
+      fastvoc_gpu hopper = {90, 8 * clusters, std::min(gpu.shared_per_block + (32 << 10), 227 << 10), 228 << 10,
+                            FASTVOC_HOPPER_CLUSTERS};
+      if (!fastvoc_cuda_recurrent_clusters(&network, &hopper, one.batch)) continue;
+      ++together;
+      if (!same(made(one, network, hopper, calls, 0, one.batch, nullptr), drawn, 0)) fail("by clusters, other bits");
+      if (!same(made(one, network, hopper, {one.count}, stream, 1, &one.forced), whole, 0))
+        fail("by a cluster, other bits");
     }
   }
   const Case right;
@@ -215,5 +225,5 @@ int main(int argc, char** argv) {
   refuse(network, gpus[0]);
   refuse(fine, {90, 0, 1 << 10, 1 << 10, 0});
   if (refused != 37) return std::fprintf(stderr, "only %ld of 37 are refused\n", long(refused)), 1;
-  std::printf("%ld recurrent networks\n", long(cases));
+  std::printf("%ld recurrent networks, %ld times by clusters\n", long(cases), long(together));
 }

@@ -62,7 +62,7 @@ class MelConfig:
     """Distance between the starts of two frames, in samples."""
 
     window_size: int = Field(gt=0)
-    """Length of the Hann window, in samples; a shorter one than the transform stands at its centre."""
+    """Length of the window, in samples; a shorter one than the transform stands at its centre."""
 
     bands: int = Field(gt=0, le=8192)
     """Number of mel bands."""
@@ -82,8 +82,8 @@ class MelConfig:
     straight_in: Literal["hertz", "mel"] = "hertz"
     """Axis on which the sides of the triangles are straight lines: Hz (librosa) or mel (TensorFlow)."""
 
-    window: Literal["periodic", "symmetric"] = "periodic"
-    """Kind of Hann window."""
+    window: Literal["periodic", "symmetric", "sine"] = "periodic"
+    """Kind of Hann window, or the root of one: ``sin(π (n + ½) / window_size)``."""
 
     padding: Literal["centre", "same", "end"] = "same"
     """What is padded: half a transform on both sides, ``(fft_size - hop) / 2`` on both sides, or the end only."""

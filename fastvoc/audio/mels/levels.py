@@ -28,9 +28,11 @@ def plausible_range(config: MelConfig) -> tuple[float, float]:
         return STANDARDISED
     edges = config.band_edges
     peak = 2 / np.min(edges[2:] - edges[:-2]) if config.area_normalized else 1.0
-    # A Hann window spreads a sine over three bins of its own length, in the ratio 1 : 2 : 1.
-    spread = (2.0 if config.power == 1 else 1.5) * config.fft_size / config.window_size
-    sine = peak * spread * (config.window_size / 4) ** config.power
+    # A Hann window spreads a sine over three bins of its own length, in the ratio 1 : 2 : 1; a window that is a sine,
+    # over all of them, in parts of 1 / (1 - 4 k²), which add up to 2, and their squares to π² / 8.
+    height, squares = (1 / math.pi, math.pi**2 / 8) if config.window == "sine" else (1 / 4, 1.5)
+    spread = (2.0 if config.power == 1 else squares) * config.fft_size / config.window_size
+    sine = peak * spread * (height * config.window_size) ** config.power
     low, high = _logarithm(config, config.floor), _logarithm(config, sine)
     if config.dynamic_range is not None:
         low = _logarithm(config, sine * 2.0 ** (-15 * config.power)) - config.dynamic_range
@@ -64,7 +66,8 @@ def level_scales(config: MelConfig) -> Tensor:
     edges = config.band_edges
     width = (edges[2:] - edges[:-2]) / 2
     bins = np.broadcast_to(1.0 if config.area_normalized else width, width.shape) * config.fft_size / config.sample_rate
-    noise = np.log(bins) / config.power + 0.5 * math.log(3 / 8 * config.window_size)  # a Hann's mean square is 3/8
+    mean_square = 1 / 2 if config.window == "sine" else 3 / 8
+    noise = np.log(bins) / config.power + 0.5 * math.log(mean_square * config.window_size)
     neper = (1 if config.logarithm == "natural" else math.log(10)) / (config.gain * config.power)
     factor = neper * np.asarray(config.normalization.scale)
     offset = neper * np.asarray(config.normalization.mean) - noise

@@ -139,8 +139,8 @@ def suspicion(mel: Tensor, config: MelConfig) -> str | None:
     )
 
 
-def none_suspected(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> list[bool]:
-    """Tell of each mel of a padded batch whether its values are finite and `suspicion` has nothing against it.
+def look(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> Callable[[], list[bool]]:
+    """Begin to look at a padded batch: whether each mel is finite, and `suspicion` has nothing against it.
 
     All are looked at together and read back once, so that a GPU is waited for once. Where there is any doubt the answer
     is no, and `suspicion` has to say what it is.
@@ -151,14 +151,11 @@ def none_suspected(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> li
     lengths : sequence of int
         Frames of each, from 1; what stands behind them is not looked at.
     config : MelConfig
-    """
-    return look(mel, lengths, config)()
 
-
-def look(mel: Tensor, lengths: Sequence[int], config: MelConfig) -> Callable[[], list[bool]]:
-    """Begin to look at a padded batch; what is returned waits for the answer of `none_suspected`.
-
-    Until that is called, the host waits for no GPU.
+    Returns
+    -------
+    callable
+        Waits for the answers, one for each mel. Until it is called, the host waits for no GPU.
     """
     if config.normalization.unknown or not len(mel):
         return lambda: [False] * len(mel)

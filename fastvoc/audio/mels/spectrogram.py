@@ -6,6 +6,7 @@ Toolbox*; HTK book § 5.6), a floor, a logarithm, and what a project does afterw
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -195,10 +196,12 @@ def _constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _
 def _made_constants(config: MelConfig, device: torch.device, dtype: torch.dtype) -> _Constants:
     mean, scale = (np.reshape(values, (-1, 1)) for values in (config.normalization.mean, config.normalization.scale))
     side = (config.fft_size - config.window_size) // 2
-    hann = torch.hann_window(
-        config.window_size, periodic=config.window == "periodic", dtype=torch.float64, device="cpu"
-    )
-    window = F.pad(hann, (side, config.fft_size - config.window_size - side))
+    size = config.window_size
+    if config.window == "sine":
+        window = (math.pi / size * (torch.arange(size, dtype=torch.float64, device="cpu") + 0.5)).sin()
+    else:
+        window = torch.hann_window(size, periodic=config.window == "periodic", dtype=torch.float64, device="cpu")
+    window = F.pad(window, (side, config.fft_size - size - side))
     arrays = (mel_filters(config), mean, scale)
     return _Constants(*(x.to(device, dtype) for x in (window, *map(torch.from_numpy, arrays))))
 

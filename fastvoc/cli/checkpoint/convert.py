@@ -46,8 +46,8 @@ class Convert(Command):
         from fastvoc.checkpoints import FORMATS, VocoderConfig, open_checkpoint
         from fastvoc.checkpoints.formats.native import in_half
         from fastvoc.config import nearest
-        from fastvoc.face import locate
-        from fastvoc.voice import Voice, open_voice
+        from fastvoc.faces.face import locate
+        from fastvoc.faces.voice import Voice, open_voice
 
         writers = {one.name: one.write for one in FORMATS if one.write is not None}
         if self.to not in writers:
@@ -63,7 +63,7 @@ class Convert(Command):
             raise UsageError(f"{self.path}: holds {kind!r}, which is no vocoder; name a folder, and leave out --to")
         if self._is_onnx:
             from fastvoc.export import write_onnx
-            from fastvoc.vocoder import Vocoder
+            from fastvoc.faces.vocoder import Vocoder
 
             write_onnx(Vocoder(checkpoint), self.out)
             return self._say(checkpoint.source, checkpoint.notes)

@@ -46,6 +46,7 @@ def forward() -> list[Case[Conv1d]]:
             "channels-last into one", 2, (19, 1), 37, 7, padding=(3, 3), tanh=True, skip=True, last=True, model=False
         ),
         _case("padding wider than the input", 1, (3, 2), 1, 5, 2, padding=(4, 4), skip=True, model=False),
+        _case("more channels than are taken together", 2, (5, 1031), 23, 3, padding=(1, 1), model=False),
         _case("no batch", 0, (4, 6), 11, 3, padding=(1, 1), skip=True, model=False),
     ]
 

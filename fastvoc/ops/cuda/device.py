@@ -39,7 +39,7 @@ class Gpu(NamedTuple):
     """What to do with kernels that only compute capability 9.0 can run: a sum of `HOPPER_CHOICES`."""
 
 
-HOPPER_CHOICES = {"on": 0, "off": 1, "chains": 2, "in-turn": 4}
+HOPPER_CHOICES = {"on": 0, "off": 1, "chains": 2, "in-turn": 4, "clusters": 8}
 """What `FASTVOC_HOPPER` may be, as `fastvoc_gpu.hopper` has it."""
 
 IN_PLACE = Gpu(80, 108, 163 << 10, 164 << 10)

@@ -53,7 +53,7 @@ class Network:
     def __init__(self, layers: Sequence[Layer], gpu: Gpu, dtype: torch.dtype) -> None:
         ffi, library = native.library()
         self.dtype = dtype
-        self._in_channels = layers[0].weight.shape[0 if layers[0].kind == "upsample" else 1]
+        self._in_channels = layers[0].weight.shape[1 if layers[0].kind == "conv1d" else 0]
         self.channels = layers[-1].out_channels
         description = describe(layers, precision=PRECISIONS[dtype])
         size = library.fastvoc_cuda_plan_size(description.pointer)
@@ -177,15 +177,18 @@ class Packing:
     def __init__(self, network: Network, layers: Sequence[Layer]) -> None:
         _, library = native.library()
         self._network = network
-        self._narrow = all(layer.weight.dtype == network.dtype != torch.float32 for layer in layers)
-        self._dtype = network.dtype if self._narrow else torch.float32
+        multiplied = [layer for layer in layers if layer.kind != "smooth_snake"]
+        self._narrow = all(layer.weight.dtype == network.dtype != torch.float32 for layer in multiplied)
+        narrow = network.dtype if self._narrow else torch.float32
+        self._dtypes = [torch.float32 if layer.kind == "smooth_snake" else narrow for layer in layers]
         self._described = describe(layers, precision=PRECISIONS[network.dtype])
         self._size = library.fastvoc_cuda_plan_packed_size(pointer(network.plan))
 
     def __call__(self, weights: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
         """Return weights and biases in that order, as bytes on their device."""
         ffi, library = native.library()
-        own = [(plain(weight, self._dtype), plain(bias, self._dtype)) for weight, bias in weights]
+        given = zip(weights, self._dtypes, strict=True)
+        own = [(plain(weight, dtype), plain(bias, dtype)) for (weight, bias), dtype in given]
         layers = ffi.new("fastvoc_layer[]", len(own))
         ffi.memmove(layers, self._described.layers, ffi.sizeof(layers))
         for layer, (weight, bias) in zip(layers, own, strict=True):

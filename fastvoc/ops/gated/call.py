@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fastvoc.ops import check
 from fastvoc.ops.conv1d import conv1d
-from fastvoc.ops.layout import empty_like_layout, in_layout_of
+from fastvoc.ops.gate import gate
+from fastvoc.ops.layout import empty_like_layout
 
 
 class Gated(NamedTuple):
@@ -106,9 +107,9 @@ class Gated(NamedTuple):
             padding=(self.left, self.right),
             residual=self.condition,
         )
-        first, second = a.chunk(2, dim=1)
-        g = first.sigmoid() * second.tanh() if self.sigmoid_first else first.tanh() * second.sigmoid()
-        g = in_layout_of(x, g)
+        g = gate(
+            a, sigmoid_first=self.sigmoid_first
+        )  # g = tanh(first half) sigmoid(second half), or the other way round
         residual, skip = self.empty()
         if channels:
             own = x[..., self.before - self.left :][..., : self.frames]  # x[t]

@@ -1,14 +1,15 @@
-"""`gated` on the CPU: the C++ kernels of `conv1d` one after the other, and between them a gate in place."""
+"""`gated` on the CPU: the C++ kernels of `conv1d` and of `gate` one after the other."""
 
 from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from fastvoc.ops.conv1d.call import Conv1d
 from fastvoc.ops.cpu import convolution, refuses
+from fastvoc.ops.gate import cpu as gate
+from fastvoc.ops.gate.call import Gate
 from fastvoc.ops.gated.call import Gated
 from fastvoc.ops.op import Prepared, Slower, prepared
 
@@ -26,7 +27,7 @@ def run(call: Gated) -> tuple[Tensor, Tensor]:
     x, out_bias, channels = call.x, call.out_bias, call.residual_channels
     settings = call.dilation, call.left, call.right
     a = convolution("conv1d", Conv1d(x, call.weight, call.bias, call.condition, *settings), call.condition)
-    g = _gate(a, sigmoid_first=call.sigmoid_first)
+    g = gate.run(Gate(a, call.sigmoid_first))
     residual, skip = call.empty()
     if channels:
         own = x[..., call.before - call.left :][..., : call.frames]
@@ -37,15 +38,3 @@ def run(call: Gated) -> tuple[Tensor, Tensor]:
         bias = None if out_bias is None else out_bias[channels:]
         skip = convolution("conv1d", Conv1d(g, call.out_weight[channels:], bias, call.skip), call.skip)
     return residual, skip
-
-
-def _gate(a: Tensor, *, sigmoid_first: bool) -> Tensor:
-    """Return tanh(first) · sigmoid(second), or the other way round; `a` is overwritten.
-
-    sigmoid(x) = ½ + ½ tanh(x / 2), since PyTorch's own sigmoid rounds differently at the ends of rows than within.
-    """
-    sigmoid, tanh = a.chunk(2, dim=1) if sigmoid_first else reversed(a.chunk(2, dim=1))
-    sigmoid.mul_(0.5)
-    a.tanh_()
-    tanh.mul_(0.5)
-    return torch.addcmul(tanh, tanh, sigmoid)

@@ -25,6 +25,25 @@ def refuses(weight: Tensor) -> str | None:
     return None
 
 
+class ByPhases(NamedTuple):
+    """A condition that has one row for so many `phases` of a layer's, each of which has a weight of its own.
+
+    It is what is left of one that a transposed convolution makes of these rows, once its weight is multiplied into that
+    of the layer: the products of a row are as many as its rows have channels, times those that it reaches.
+    """
+
+    rows: Tensor
+    """(B, n, M): the first is that of which the layer's first row is a phase, and N − 1 follow the last such row."""
+    phases: int
+    offset: int
+    """Which phase, counted from 0."""
+
+    def following(self, count: int) -> ByPhases:
+        """Leave out so many rows of the layer."""
+        frames, offset = divmod(self.offset + count, self.phases)
+        return ByPhases(self.rows[:, frames:], self.phases, offset)
+
+
 class Packed:
     """The weights of a gated layer in the order of the kernel, which multiplies in their dtype and adds in float32.
 
@@ -33,7 +52,7 @@ class Packed:
     weight : Tensor, shape (2 G, C, K)
         On the CPU, in float32 or bfloat16; the rows of tanh come before those of the sigmoid.
     bias : Tensor, shape (2 G,)
-    condition : Tensor, shape (2 G, M)
+    condition : Tensor, shape (2 G, M), or (P, 2 G, M, N) for conditions `ByPhases`
     out_weight : Tensor, shape (C + S, G) or (S, G)
         The rows of the residual connection, unless there is none, come before those of the skip connection.
     out_bias : Tensor, shape (C + S,) or (S,)
@@ -62,8 +81,9 @@ class Packed:
         self._channels = len(out_weight) - skip_channels
         # what was packed for one instruction set is read by it alone
         self._settings = native.isa(), _PRECISIONS[weight.dtype], in_order, self._channels > 0
-        sizes = weight.shape[1], len(weight) // 2, skip_channels, condition.shape[1], weight.shape[2]
-        self._sizes = *sizes, dilation, before
+        phases, _, *of_condition = condition.shape if condition.ndim == 4 else (1, *condition.shape, 1)
+        sizes = weight.shape[1], len(weight) // 2, skip_channels, weight.shape[2]
+        self._sizes = *sizes, dilation, before, *of_condition, phases
         tensors = {
             "weight": weight,
             "bias": bias,
@@ -74,7 +94,7 @@ class Packed:
             "skip_bias": out_bias[self._channels :],
         }
         plain = {name: tensor.detach().resolve_neg().float().contiguous() for name, tensor in tensors.items()}
-        described = self._described(1, 1)
+        described = self._described(1, 1, 0)
         self._packed = native.host_memory(described.packed_size, dtype=torch.uint8)
         workspace = native.scratch(described.workspace_size // 4)
         structure = ffi.new("fastvoc_gated_weights *", {name: native.floats(plain[name]) for name in plain})
@@ -89,7 +109,9 @@ class Packed:
         """Of the residual connection; 0 without one."""
         return self._channels
 
-    def __call__(self, x: Tensor, condition: Tensor, skip: Tensor | None, residual: Tensor, made: Tensor) -> None:
+    def __call__(
+        self, x: Tensor, condition: Tensor | ByPhases, skip: Tensor | None, residual: Tensor, made: Tensor
+    ) -> None:
         """Run the layer on rows, all in float32 with channels as neighbours in memory.
 
         Results are written where the caller says: new memory for each layer took a tenth of the time of WaveGlow.
@@ -97,17 +119,18 @@ class Packed:
         Parameters
         ----------
         x : Tensor, shape (B, T + dilation · (K − 1), C)
-        condition : Tensor, shape (B, T, M)
+        condition : Tensor, shape (B, T, M), or ByPhases
         skip : Tensor, shape (B, T, S), optional
         residual : Tensor, shape (B, T, C), or (B, T, 0) without a residual connection
             Is written.
         made : Tensor, shape (B, T, S)
             The skip connection, which is written; it may be `skip`.
         """
-        batch, frames, _ = condition.shape
-        if not batch * frames:
+        batch, frames = len(x), x.shape[1] - self.span
+        if not batch or frames < 1:
             return
-        described = self._described(batch, frames)
+        offset, condition = (condition.offset, condition.rows) if isinstance(condition, ByPhases) else (0, condition)
+        described = self._described(batch, frames, offset)
         workspace = native.scratch(described.workspace_size // 4)
         code = native.library()[1].fastvoc_gated_run(
             described.pointer,
@@ -118,8 +141,8 @@ class Packed:
         )
         native.check("gated", code)
 
-    def _described(self, batch: int, frames: int) -> _Described:
-        return _describe(*self._settings, torch.get_num_threads(), batch, frames, *self._sizes)
+    def _described(self, batch: int, frames: int, offset: int) -> _Described:
+        return _describe(*self._settings, torch.get_num_threads(), batch, frames, offset, *self._sizes)
 
 
 class _Described(NamedTuple):
@@ -131,8 +154,8 @@ class _Described(NamedTuple):
 
 
 _NUMBERS = (
-    *("isa", "precision", "in_order", "residual", "threads", "batch", "frames"),
-    *("channels", "gates", "skips", "condition", "taps", "dilation", "before"),
+    *("isa", "precision", "in_order", "residual", "threads", "batch", "frames", "offset"),
+    *("channels", "gates", "skips", "taps", "dilation", "before", "condition", "condition_taps", "phases"),
 )
 
 

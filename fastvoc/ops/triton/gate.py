@@ -1,4 +1,4 @@
-"""The Triton kernels of `gated`: the convolution with its gate, and the products of what that lets through.
+"""The Triton kernels of `gated`: the convolution with its gate, and the products of what that lets through; and `gate`.
 
 Rows of the weight that meet in the gate are neighbours, so that both halves of a tile lie in the registers of the same
 threads. Where one tile holds all gates, the products follow in the same launch.
@@ -259,3 +259,43 @@ def multiply(
         x_row, x_channel, skip_row, skip_channel, residual_row, residual_channel, skip_sum_row, skip_sum_channel,
         RESIDUAL, SKIPS,
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["gates"])
+def gate_alone(a, g, gates, length, SIGMOID_FIRST: tl.constexpr, BLOCK: tl.constexpr):
+    """Gate BLOCK numbers, whose halves lie `length` apart."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    real = at < gates
+    first, second = halves(a, at, length, real)
+    made = passed(second, first) if SIGMOID_FIRST else passed(first, second)
+    tl.store(g + at, made.to(g.dtype.element_ty), mask=real)
+
+
+@triton.jit(do_not_specialize=["gates"])
+def gate_gradient(a, grad, grad_a, gates, length, SIGMOID_FIRST: tl.constexpr, BLOCK: tl.constexpr):
+    """Make the gradients of both halves of BLOCK gates."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    real = at < gates
+    first, second = halves(a, at, length, real)
+    if SIGMOID_FIRST:
+        first, second = second, first
+    given = tl.load(grad + at, mask=real, other=0.0).to(tl.float32)
+    decay = tl.exp(-tl.abs(second))
+    sigmoid = tl.where(second < 0, decay, 1.0) / (1.0 + decay)
+    tanh = passed(first, tl.zeros_like(first) + 100.0)  # whose sigmoid is 1
+    shrink = tl.exp(-2.0 * tl.abs(first))
+    of_tanh = given * sigmoid * 4.0 * shrink / ((1.0 + shrink) * (1.0 + shrink))
+    of_sigmoid = given * tanh * decay / ((1.0 + decay) * (1.0 + decay))
+    if SIGMOID_FIRST:
+        of_tanh, of_sigmoid = of_sigmoid, of_tanh
+    place = at + at // length * length
+    tl.store(grad_a + place, of_tanh.to(grad_a.dtype.element_ty), mask=real)
+    tl.store(grad_a + place + length, of_sigmoid.to(grad_a.dtype.element_ty), mask=real)
+
+
+@triton.jit
+def halves(a, at, length, real):
+    """Load the first and the second half of gates."""
+    place = at + at // length * length
+    first = tl.load(a + place, mask=real, other=0.0).to(tl.float32)
+    return first, tl.load(a + place + length, mask=real, other=0.0).to(tl.float32)

@@ -34,8 +34,9 @@ class Batch(NamedTuple):
     waves: Tensor
     """(B, segment), float32."""
     others: Tensor | None
-    """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; or pitch
-    and instrument of notes, (B, 2), int64."""
+    """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; how far its mel is
+    smoothed over bands and frames, (B, 2), int64; or pitch and instrument of notes, (B, 2),
+    int64."""
     unusable: dict[str, str]
     """Recordings that were found unusable on the way, by path, and why."""
     failure: str = ""
@@ -233,6 +234,8 @@ class Batches(Dataset[Batch]):
         part = F.pad(part, (0, self._segment - len(part)))
         level = 10 ** (random.uniform(*self._config.gain) / 20)
         sign = -1 if self._config.polarity and random.random() < 0.5 else 1
+        if self._config.smoothing:
+            return sign * level * part, torch.from_numpy(random.integers(self._config.smoothing + 1, size=2))
         return sign * level * part, None if mel is None else mel[:, start : start + self._segment // hop]
 
     def _reject(self, index: int, error: Exception) -> None:

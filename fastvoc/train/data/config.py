@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from fastvoc.checkpoints import settings_of_run
 from fastvoc.config import config
-from fastvoc.models import INSTRUMENTS
+from fastvoc.models import AUTOENCODERS, INSTRUMENTS
 from fastvoc.train.data.kinds import DATA
 
 if TYPE_CHECKING:
@@ -79,6 +79,10 @@ class DataConfig:
     """Speeds that segments are played at, pitch included, as if other people had spoken; drawn uniformly, so that one
     that is named twice is drawn twice as often."""
 
+    smoothing: int = Field(0, ge=0, le=16)
+    """Most bands and frames on either side that the mel of a segment is smoothed over, as if a text-to-speech model
+    had predicted it; drawn uniformly from 0 on, for bands and frames apart. Only the generator hears of it."""
+
     polarity: bool = False
     """Whether half of the segments are turned upside down, which no ear notices."""
 
@@ -115,6 +119,8 @@ class DataConfig:
             )
         if self.mels is None:
             return self
+        if self.smoothing:
+            raise ValueError(f"smoothing is of mels of recordings, and those of {self.mels!r} are smooth; leave it out")
         changed = [name for name in ("trim", "peak") if getattr(self, name) is not None]
         changed += ["gain"] * (self.gain != (0.0, 0.0)) + ["speeds"] * (self.speeds != (1.0,))
         changed += ["short"] * (self.short == "pad")
@@ -130,6 +136,8 @@ class DataConfig:
             raise ValueError(
                 f"generator {run.generator.kind} learns from notes, not from recordings (data.kind: notes)"
             )
+        if self.smoothing and run.generator.kind in AUTOENCODERS:
+            raise ValueError(f"data.smoothing: generator {run.generator.kind} is fed waves, not mels; leave it out")
         mel = run.convention
         settings_of_run(run.generator, mel)
         if run.segment % mel.hop:

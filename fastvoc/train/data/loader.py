@@ -106,7 +106,8 @@ class Loader:
     """An endless iterator over batches; made by `make_loader`.
 
     `next` gives a Tensor of shape (B, segment), float32; for fine-tuning a tuple of that and its mels,
-    (B, bands, segment // hop), and of notes one of that and their pitches and instruments, (B, 2).
+    (B, bands, segment // hop), where mels are smoothed of that and how far, (B, 2), and of notes one of that and their
+    pitches and instruments, (B, 2).
 
     Attributes
     ----------

@@ -11,13 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional as F
@@ -275,12 +273,6 @@ def write_examples(folder: Path, notes: Sequence[NoteFile], *, sample_rate: int)
     }
     with complete_file(folder / EXAMPLES) as partial:
         partial.write_text(json.dumps(examples, indent=1) + "\n", encoding="utf-8")
-
-
-def counts_of_pitches(notes: Sequence[NoteFile], lowest: int, pitches: int) -> Tensor:
-    """Count the notes of each pitch from the lowest one: (pitches,), int64."""
-    counts = Counter(note.pitch - lowest for note in notes)
-    return torch.tensor([counts[pitch] for pitch in range(pitches)], dtype=torch.int64)
 
 
 def _refuse_unknown(wanted: Collection[str], known: Collection[str], what: str) -> None:

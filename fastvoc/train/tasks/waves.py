@@ -11,6 +11,7 @@ from torch import Tensor
 from fastvoc.audio import mel_spectrogram
 from fastvoc.models import Generator
 from fastvoc.train.tasks.losses import Example
+from fastvoc.train.tasks.smoothing import smooth
 from fastvoc.train.tasks.task import Batch, Task
 
 
@@ -18,7 +19,7 @@ class WaveTask(Task):
     """A generator that learns from recordings and their mels.
 
     Parameters are those of `Task`. A batch is waves, (B, T), or these and their mels, (B, bands, T / hop), which are
-    computed where they are not given.
+    computed where they are not given; with `data.smoothing`, these and how far each mel is smoothed, (B, 2), int64.
     """
 
     generator: Generator
@@ -41,13 +42,17 @@ class WaveTask(Task):
 
     def examples(self, batch: Batch) -> list[Example]:
         """Bring a batch to the device, with its mel, in as many parts as the run computes one after another."""
-        wave, mel = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        wave, other = batch if isinstance(batch, (tuple, list)) else (batch, None)
         wave = wave.to(self.device, non_blocking=True)
-        if mel is None:
+        if other is not None and other.is_floating_point():
+            mel = other.to(self.device, non_blocking=True)
+        else:
             convention = self.config.convention
             # a centred convention has one frame more than hops
             mel = mel_spectrogram(wave, convention)[..., : wave.shape[-1] // convention.hop]
-        mel = mel.to(self.device, non_blocking=True)
+            if other is not None:
+                data: Any = self.config.data
+                mel = smooth(mel, other.to(self.device, non_blocking=True), data.smoothing)
         count = self.config.accumulate
         return [Example(*pair) for pair in zip(wave.chunk(count), mel.chunk(count), strict=True)]
 

@@ -1,7 +1,0 @@
-"""VITS voices in ONNX, of Piper and for sherpa-onnx: text to sound, of which fastvoc runs the decoder."""
-
-from fastvoc.voice.files import open_voice
-from fastvoc.voice.settings import VoiceConfig
-from fastvoc.voice.voice import Voice
-
-__all__ = ["Voice", "VoiceConfig", "open_voice"]
