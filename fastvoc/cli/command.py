@@ -181,8 +181,8 @@ class AutoencoderCommand(Command):
 class InstrumentCommand(Command):
     """A command that plays an instrument."""
 
-    instrument: Annotated[str, tyro.conf.arg(metavar="PATH")]
-    """Folder or file of an instrument, such as a checkpoint of GANSynth."""
+    instrument: Annotated[str, tyro.conf.arg(metavar="PATH")] = "instrument"
+    """Folder or file of an instrument, such as a checkpoint of GANSynth; "instrument" comes with the package."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The configuration that belongs to it, where it does not lie beside it."""
     device: str = "auto"

@@ -24,6 +24,12 @@ from fastvoc.models import Generator
 DEFAULT = "default"
 """The name of the vocoder that comes with the package."""
 
+INSTRUMENT = "instrument"
+"""The name of the instrument that comes with the package."""
+
+INCLUDED = {DEFAULT: "assets", INSTRUMENT: "assets/instrument"}
+"""Where in the package those lie that come with it, by their names."""
+
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -316,9 +322,9 @@ def register(face: AnyFace) -> AnyFace:
 
 
 def locate(path: str | Path) -> Path:
-    """Return where a vocoder lies: a path itself, what the hub has of its name, or the one that has only a name."""
-    if str(path) == DEFAULT and not Path(path).exists():
-        return Path(str(files("fastvoc") / "assets"))
+    """Return where a network lies: a path itself, what the hub has of its name, or one that comes with the package."""
+    if (included := INCLUDED.get(str(path))) is not None and not Path(path).exists():
+        return Path(str(files("fastvoc") / included))
     return hub.fetch(str(path)) if hub.is_name(path) else Path(path)
 
 

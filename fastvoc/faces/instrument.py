@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from fastvoc.audio.files.melody import Note
 from fastvoc.audio.inputs import as_tensor
 from fastvoc.audio.instantaneous_frequency import denormalise, note_wave
 from fastvoc.checkpoints import Checkpoint, InstrumentConfig, open_checkpoint
 from fastvoc.engine.surroundings import own_arithmetic, uncompiled
-from fastvoc.faces.face import Face, face_of, register
+from fastvoc.faces.face import INSTRUMENT, Face, face_of, register
 from fastvoc.models import INSTRUMENTS, GANSynth
 from fastvoc.noise import Seed, normal, read_seeds
 
@@ -53,6 +54,37 @@ class Instrument(Face[GANSynth]):
 
     _kept: tuple[object, list[Tensor]] | None = None
     """What the network's `taps` returned, and of which revision of its weights."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path = INSTRUMENT,
+        *,
+        config: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | str | None = None,
+        backend: str | None = None,
+    ) -> Self:
+        """Open an instrument in any known format.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder or file; ``"instrument"`` is the one that comes with the package, where nothing of this name is in
+            the working directory.
+        config : str or Path, optional
+            The settings, where they do not lie beside the weights.
+        device, dtype, backend
+            As in the class.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is nothing at `path`.
+        ValueError
+            If it holds something else; the message says what.
+        """
+        return super().from_pretrained(path, config=config, device=device, dtype=dtype, backend=backend)
 
     @classmethod
     def _open(cls, path: Path, config: Path | None) -> Checkpoint:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastvoc.audio.instantaneous_frequency import normalise, note_spectrum
+from fastvoc.audio.partials import hertz_of_pitch, strongest_pitch
 from fastvoc.faces.instrument import Instrument
 from fastvoc.train.data.notes import read_all, read_notes
 from fastvoc.train.data.recordings import evenly
@@ -30,7 +33,9 @@ def evaluate_instrument(
 ) -> dict[str, NoteScores]:
     """Judge an instrument by GANSynth's measures (see `fastvoc.train.report.note_scores`).
 
-    All pictures are linear ones of the instrument's transform, of waves: also those of made notes.
+    All pictures are linear ones of the instrument's transform, of waves: also those of made notes. Which
+    pitch's partials are strongest is asked of the waves themselves, among the pitches of the instrument and an octave
+    below and above them.
 
     Parameters
     ----------
@@ -66,13 +71,20 @@ def evaluate_instrument(
     pitches = range(instrument.lowest, instrument.highest + 1)
     spectrum = instrument.config.spectrum
 
-    def picture(wave: Tensor) -> Tensor:
-        """Of one note, by its levels alone: (1, frames, bins)."""
-        seen = normalise(note_spectrum(wave, spectrum))
-        return seen.permute(2, 0, 1)[:1]
+    candidates = [
+        pitch
+        for pitch in range(max(0, pitches.start - 12), min(128, pitches.stop + 12))
+        if hertz_of_pitch(pitch) < spectrum.sample_rate / 2
+    ]
 
-    def real_notes(folder: str | Path) -> tuple[Tensor, Tensor]:
-        """Pictures, (N, 1, frames, bins), and pitches from 0, (N,)."""
+    def seen(waves: Sequence[Tensor], pitch: Tensor) -> _Notes:
+        """Look at notes of pitches that are counted from 0."""
+        levels = [normalise(note_spectrum(wave, spectrum))[None, ..., 0] for wave in waves]
+        strongest = torch.stack([strongest_pitch(wave, spectrum.sample_rate, candidates) for wave in waves])
+        share = float((strongest == pitch + instrument.lowest).float().mean())
+        return _Notes(torch.stack(levels), pitch, share)
+
+    def real_notes(folder: str | Path) -> _Notes:
         notes = read_notes(folder, pitches=pitches)
         if len(notes) > most:
             _logger.warning("%s: %d of its %d notes are taken", folder, most, len(notes))
@@ -83,21 +95,32 @@ def evaluate_instrument(
                 f"{folder}: has one note that the instrument can play; what is measured needs two at least"
             )
         numbers = torch.tensor([note.pitch for note, _ in read]) - instrument.lowest
-        return torch.stack([picture(wave) for _, wave in read]), numbers
+        return seen([wave for _, wave in read], numbers)
 
-    (real, learned), (apart, others) = real_notes(data), real_notes(held_out)
-    made = []
-    for place, number in enumerate(others.tolist()):
+    learned, apart = real_notes(data), real_notes(held_out)
+    waves = []
+    for place, number in enumerate(apart.pitch.tolist()):
         wave = instrument(instrument.lowest + number, seed=seed + place).float().cpu()
         if not bool(wave.isfinite().all()):
             raise ValueError(
                 f"evaluate_instrument: pitch {instrument.lowest + number} of seed {seed + place} is not finite; the "
                 "instrument's weights are broken, or too large for its dtype"
             )
-        made.append(picture(wave if peak is None else wave * (peak / wave.abs().max().clamp(min=1e-9))))
-    classifier = train_classifier(real, learned, len(pitches), seed=seed)
+        waves.append(wave if peak is None else wave * (peak / wave.abs().max().clamp(min=1e-9)))
+    made = seen(waves, apart.pitch)
+    classifier = train_classifier(learned.pictures, learned.pitch, len(pitches), seed=seed)
     return {
-        "learned from": score_notes(classifier, real, real, learned),
-        "held out": score_notes(classifier, real, apart, others),
-        "made": score_notes(classifier, real, torch.stack(made), others),
+        name: score_notes(classifier, learned.pictures, notes.pictures, notes.pitch, strongest=notes.strongest)
+        for name, notes in (("learned from", learned), ("held out", apart), ("made", made))
     }
+
+
+class _Notes(NamedTuple):
+    """What is known of a set of notes."""
+
+    pictures: Tensor
+    """By their levels alone: (N, 1, frames, bins)."""
+    pitch: Tensor
+    """That each should have, from 0: (N,)."""
+    strongest: float
+    """Share of those whose partials say so."""

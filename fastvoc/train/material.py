@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from fastvoc.audio import mel_spectrogram, write_audio
-from fastvoc.audio.instantaneous_frequency import denormalise, note_wave
 from fastvoc.checkpoints import InstrumentConfig, settings_of_run
 from fastvoc.models import GANSynth
 from fastvoc.noise import normal
@@ -250,9 +249,7 @@ class Notes(Material):
             named = [
                 task.discriminator(some, generator.config.grown)[1].argmax(dim=1) == pitch for some in (real, made)
             ]
-            data = self.data
-            seen = denormalise(made.permute(0, 2, 3, 1))
-            waves = note_wave(seen, data.spectrum, mel=data.bands == "mel", second=data.second).cpu()
+            waves = task.waves(made).cpu()
         profiles = [some[:, 0].mean(dim=1) for some in (real, made)]
         numbers = {
             "profile": float((profiles[0].mean(dim=0) - profiles[1].mean(dim=0)).abs().mean()),

@@ -154,6 +154,8 @@ def test_a_wheel_installs_with_and_without_a_compiler(tmp_path: Path, compiler: 
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("fastvoc/_native/")}
         record = json.loads(archive.read("fastvoc/_native/build.json"))
+        included = {f"fastvoc/assets/{name}" for name in ("model.safetensors", "instrument/model.safetensors")}
+        assert included <= {*archive.namelist()}
     assert ("fastvoc/_native/libfastvoc.so" in names) == built
     shipped = ("build.json", *native.HEADERS, "cuda/kernels.cu", "cuda/program.h", "cuda/instructions.cuh")
     assert {f"fastvoc/_native/{name}" for name in shipped} <= names

@@ -73,6 +73,7 @@ def test_these_are_the_recipes() -> None:
         "bigvgan-v1",
         "bigvgan-v2",
         "gansynth",
+        "gansynth-regression",
         "gansynth-small",
         "griffin-lim-net",
         "hifigan-best",

@@ -35,7 +35,8 @@ class Batch(NamedTuple):
     """(B, segment), float32."""
     others: Tensor | None
     """What comes with each wave: mels of another network, (B, bands, segment // hop), float32; how far its mel is
-    smoothed over bands and frames, (B, 2), int64; or pitches, (B,)."""
+    smoothed over bands and frames, (B, 2), int64; or pitch and instrument of notes, (B, 2),
+    int64."""
     unusable: dict[str, str]
     """Recordings that were found unusable on the way, by path, and why."""
     failure: str = ""

@@ -107,7 +107,7 @@ class Loader:
 
     `next` gives a Tensor of shape (B, segment), float32; for fine-tuning a tuple of that and its mels,
     (B, bands, segment // hop), where mels are smoothed of that and how far, (B, 2), and of notes one of that and their
-    pitches, (B,).
+    pitches and instruments, (B, 2).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Batches of notes: the batches of recordings, but that a note is taken from its beginning, and has a pitch."""
+"""Batches of notes: those of recordings, but that a note is whole, and has a pitch and an instrument."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastvoc.train.data.batches import Batches
 from fastvoc.train.data.config import DataConfig
 from fastvoc.train.data.lists import Recording
 from fastvoc.train.data.loader import Loader
-from fastvoc.train.data.notes import NoteDataConfig, NoteFile, read_notes, whole_note
+from fastvoc.train.data.notes import NoteDataConfig, NoteFile, read_notes, seed_of_instrument, whole_note
 from fastvoc.train.data.recordings import Recordings, Stretches, evenly
 
 
@@ -40,7 +40,8 @@ class NoteBatches(Batches):
         rows: range,
         whole_batch: int,
     ) -> None:
-        self._pitches = torch.tensor([note.pitch - lowest for note in notes], dtype=torch.int64)
+        facts = [(note.pitch - lowest, seed_of_instrument(note.instrument)) for note in notes]
+        self._facts = torch.tensor(facts, dtype=torch.int64)
         super().__init__(
             as_recordings(notes),
             DataConfig(
@@ -59,7 +60,7 @@ class NoteBatches(Batches):
 
     def _read(self, index: int, speed: float, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         wave, _ = super()._read(index, speed, random)
-        return wave, self._pitches[index]
+        return wave, self._facts[index]
 
     def _cut(self, wave: Tensor, mel: Tensor | None, random: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         return whole_note(wave, self._segment), mel
@@ -111,7 +112,9 @@ def note_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> Loader:
-    """Begin an endless supply of notes: waves, (B, samples), and pitches, (B,), counted from the lowest one.
+    """Begin an endless supply of notes: waves, (B, samples), and of each its pitch and instrument, (B, 2), int64.
+
+    A pitch is counted from the lowest one; an instrument is the seed of its point of timbre.
 
     Parameters
     ----------

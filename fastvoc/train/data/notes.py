@@ -8,6 +8,7 @@ Engel et al. 2017, arXiv:1704.01279, § 3. A part of the data set is a folder::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -150,6 +151,15 @@ class NoteFile:
     def name(self) -> str:
         """Of the note, which says all about it, such as ``"flute_acoustic_002-060-100"``."""
         return f"{self.instrument}-{self.pitch:03d}-{self.velocity:03d}"
+
+
+def seed_of_instrument(name: str) -> int:
+    """Return the seed of the point of timbre that belongs to an instrument of a data set, by its name.
+
+    `fastvoc.Instrument.timbre` draws the point of it, around which task ``notes`` with `regression` learns the
+    instrument.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
 
 
 def read_notes(

@@ -44,6 +44,9 @@ class NoteScores:
     """Of what the classifier says of a note, in nats, on average; less is better."""
     pitches: int
     """That it tells apart."""
+    strongest: float
+    """Share of notes whose pitch is the one whose partials are strongest, whatever the classifier says (see
+    `fastvoc.audio.partials.strongest_pitch`)."""
 
 
 class PitchClassifier(nn.Module):
@@ -176,7 +179,7 @@ def mean_entropy(logits: Tensor) -> float:
 
 
 def score_notes(
-    classifier: PitchClassifier, real: Tensor, pictures: Tensor, pitch: Tensor, *, bins: int = 50
+    classifier: PitchClassifier, real: Tensor, pictures: Tensor, pitch: Tensor, *, strongest: float, bins: int = 50
 ) -> NoteScores:
     """Measure notes beside real ones.
 
@@ -188,6 +191,8 @@ def score_notes(
     pictures : Tensor, shape (M, 1 or 2, frames, bins)
     pitch : Tensor, shape (M,), int64
         That each of `pictures` should have, from 0.
+    strongest : float
+        Share of their waves whose partials say so.
     bins : int
         Cells of real notes; fewer where there are fewer notes than five in each.
     """
@@ -203,6 +208,7 @@ def score_notes(
         float((logits.argmax(dim=1) == pitch).float().mean()),
         mean_entropy(logits),
         logits.shape[1],
+        strongest,
     )
 
 

@@ -354,7 +354,9 @@ def test_an_instrument_is_judged_beside_real_notes(
     assert found["learned from"].accuracy == 1 and found["learned from"].different_bins == 0
     assert found["learned from"].frechet == pytest.approx(0, abs=1e-6) and found["learned from"].inception > 11
     assert found["held out"].accuracy > 0.9 and found["held out"].entropy < 1
+    assert found["learned from"].strongest == 1 and found["held out"].strongest == 1
     # first weights play no pitch
+    assert found["made"].strongest < 0.4
     assert found["made"].accuracy < 0.4 and found["made"].frechet > 3 * found["held out"].frechet
     assert found["made"].different_bins > found["held out"].different_bins
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -373,7 +375,8 @@ def test_an_instrument_is_judged_beside_real_notes(
     options = ["--instrument", str(tmp_path / "mine"), "--device", "cpu", "--peak", "0.5"]
     assert main(["notes", "evaluate", *options, "--data", str(data), "--held-out", str(apart)]) == 0
     printed = capsys.readouterr().out
-    assert "Fréchet distance" in printed and f"{100 * found['held out'].accuracy:.1f} %" in printed
+    assert "Fréchet distance" in printed and "strongest partials" in printed
+    assert f"{100 * found['held out'].accuracy:.1f} %" in printed
     with torch.no_grad():
         instrument.generator.blocks[3].to_picture.bias.fill_(math.nan)
     with pytest.raises(ValueError, match="pitch 60 of seed 0 is not finite; the instrument's weights are broken"):
