@@ -19,7 +19,7 @@ _PERIODS = 16
 
 def hertz_of_pitch(pitch: float) -> float:
     """Return the frequency of a MIDI number in equal temperament, in Hz; 69 is 440."""
-    return 440.0 * 2.0 ** ((pitch - 69) / 12)
+    return float(440.0 * 2.0 ** ((pitch - 69) / 12))
 
 
 def strongest_pitch(wave: Tensor, sample_rate: int, pitches: Sequence[int]) -> Tensor:
@@ -84,7 +84,7 @@ def _kernels(pitches: Sequence[int], sample_rate: int, size: int) -> Tensor:
         kernel = kernel + torch.where((away >= 0.25) & (away < 0.75), lobe / 2, 0)
     kernel[1:] *= frequency[1:, None].rsqrt()
     kernel[0] = 0
-    return kernel / kernel.clamp(min=0).norm(dim=0)
+    return kernel / torch.linalg.vector_norm(kernel.clamp(min=0), dim=0)
 
 
 def _primes(highest: int) -> list[int]:

@@ -87,8 +87,8 @@ class EvaluateNotes(InstrumentCommand):
         found = evaluate_instrument(
             self.open(), self.data, self.held_out, peak=self.peak, seed=self.seed, most=self.most
         )
-        head = ("notes", "different bins", "Fréchet distance", "inception score")
-        head += ("pitch accuracy", "pitch entropy", "strongest partials")
+        measures = ("different bins", "Fréchet distance", "inception score")
+        judged = ("pitch accuracy", "pitch entropy", "strongest partials")
         rows = [
             (
                 name,
@@ -101,7 +101,7 @@ class EvaluateNotes(InstrumentCommand):
             )
             for name, scores in found.items()
         ]
-        show("Notes", head, rows)
+        show("Notes", ("notes", *measures, *judged), rows)
         return 0
 
 
