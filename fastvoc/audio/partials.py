@@ -84,7 +84,8 @@ def _kernels(pitches: Sequence[int], sample_rate: int, size: int) -> Tensor:
         kernel = kernel + torch.where((away >= 0.25) & (away < 0.75), lobe / 2, 0)
     kernel[1:] *= frequency[1:, None].rsqrt()
     kernel[0] = 0
-    return kernel / torch.linalg.vector_norm(kernel.clamp(min=0), dim=0)
+    length: Tensor = kernel.clamp(min=0).square().sum(dim=0).sqrt()
+    return kernel / length
 
 
 def _primes(highest: int) -> list[int]:
