@@ -148,7 +148,7 @@ def main(run: str, rounds: int, seed: int) -> None:
         # The CUDA kernels multiply float32 in TF32, which is less exact than plain PyTorch on a CPU.
         dtype = torch.float16 if run == "cuda" else torch.float32
         args = list(case.call(frames=min(case.frames, 19), seed=number, dtype=dtype))
-        for place in chance.sample(range(len(args)), chance.choice((1, 1, 1, 2, 3))):
+        for place in chance.sample(range(len(args)), min(chance.choice((1, 1, 1, 2, 3)), len(args))):
             args[place] = mutated(args[place], chance)
         differentiate = op.has_formula and chance.random() < 0.3
         print(f"{number} of seed {seed} on {run}: {op.name}({', '.join(map(described, args))})", flush=True)

@@ -23,6 +23,7 @@ RECIPES = [name for name in recipes() if name not in SIZES | {"hifigan-finetune"
 SMALL_NOTES: dict[str, Any] = {
     "generator.latent": 4,
     "generator.first": [1, 128],
+    "generator.channels": [4, 4, 4, 4],
     "data.spectrum.frames": 8,
     "data.spectrum.samples": 4096,
     "data.spectrum.fft_size": 2048,
