@@ -59,7 +59,7 @@ def mutated_tensor(x: Tensor, chance: random.Random) -> Any:
         return chance.choice((x.to("meta"), x.to_sparse()))
     if kind == 7 and x.dim():
         return x.transpose(dim, -1)
-    if kind == 8 and x.dim():
+    if kind == 8 and size:
         return x.repeat_interleave(2, dim).unfold(dim, 1, 2).squeeze(-1)  # the same values, further apart
     if kind == 9 and size:
         return x.narrow(dim, 0, 1).expand_as(x)
